@@ -1,0 +1,25 @@
+"""The contract of `reference`, for torch tensors and modules, in reading order.
+
+`quantise`, `convert` and the rest take any module that torch.fx can trace; `build` makes one from a list of nodes.
+"""
+
+from .activation import QCFS, qcfs, qcfs_grad, qcfs_level, qcfs_parameter_grad
+from .checks import InputError
+from .conversion import SpikingNetwork, convert, fold_batch_norm, fold_batch_norms
+from .conversion_error import conversion_error
+from .layers import avg_pool2d, conv2d, layer_norm, linear, softmax
+from .network import answer, build
+from .neuron import SpikingNeuron, if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run
+from .quantisation import expand, quantise
+from .simulation import Simulation, simulate
+from .thresholds import softplus, softplus_inverse, softplus_slope, sum_to, threshold_shape
+
+__all__ = [
+    "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
+    "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad", "QCFS",
+    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "SpikingNeuron",
+    "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
+    "build", "answer", "quantise", "expand",
+    "fold_batch_norm", "fold_batch_norms", "convert", "SpikingNetwork", "simulate", "Simulation", "conversion_error",
+    "InputError",
+]  # fmt: skip

@@ -1,0 +1,64 @@
+"""One clear line for bad input, for torch tensors; the same names as in `reference.checks`."""
+
+from difflib import get_close_matches
+
+import torch
+
+
+class InputError(ValueError):
+    """The caller's input is wrong; the message is one line that names the value and what would be valid."""
+
+
+def tensor(x, like=None):
+    """`x` as a floating tensor; on the device and in the format of `like` where that is given."""
+    if like is not None:
+        return torch.as_tensor(x, dtype=like.dtype, device=like.device)
+    x = torch.as_tensor(x)
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def whole(value, name, least=1):
+    """`value` as an int of at least `least`; InputError otherwise."""
+    if isinstance(value, bool) or int(value) != value or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value}")
+    return int(value)
+
+
+def _first(wrong):
+    return tuple(int(i) for i in wrong.nonzero()[0])
+
+
+def positive(threshold, name="threshold"):
+    """`threshold` unchanged if every element is positive and finite; InputError naming the first that is not."""
+    values = torch.as_tensor(threshold).detach()
+    wrong = ~((values > 0) & (values < float("inf")))
+    if wrong.any():
+        where = _first(wrong)
+        place = f" at {where}" if where else ""
+        raise InputError(f"{name} must be positive and finite, got {values[where].item():.6g}{place}")
+    return threshold
+
+
+def broadcasts(threshold, shape, name="threshold"):
+    """`threshold` unchanged if it broadcasts against `shape` without enlarging it; InputError otherwise."""
+    own = tuple(threshold.shape)
+    if len(own) > len(shape) or any(n not in (1, m) for n, m in zip(own[::-1], tuple(shape)[::-1], strict=False)):
+        raise InputError(f"a {name} of shape {own} does not broadcast against {tuple(shape)}")
+    return threshold
+
+
+def finite(x, name):
+    """`x` unchanged if it holds neither NaN nor infinity; InputError naming the first place otherwise."""
+    if not torch.isfinite(x).all():
+        where = _first(~torch.isfinite(x))
+        raise InputError(f"{name} must be finite, got {x[where].item()} at {where}")
+    return x
+
+
+def one_of(value, choices, name):
+    """`value` unchanged if it is among `choices`; InputError with the nearest one otherwise."""
+    if value not in choices:
+        near = get_close_matches(str(value), [str(c) for c in choices], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"unknown {name} {value!r}: choose from {', '.join(map(str, choices))}{hint}")
+    return value

@@ -1,0 +1,133 @@
+"""From a quantised network to a spiking one: fold batch norm, put a neuron where an activation was."""
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .activation import QCFS
+from .checks import InputError, finite, one_of, positive
+from .network import layer_name, module_of, trace
+from .neuron import SpikingNeuron
+from .quantisation import is_relu, refuse_unknown
+
+SCHEDULES = ("streaming", "integrate-then-fire", "signed")
+LINEAR_MODULES = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout)
+LINEAR_FUNCTIONS = (operator.add, torch.add, torch.flatten, F.avg_pool2d, F.adaptive_avg_pool2d)
+LINEAR_METHODS = ("flatten", "view", "reshape", "add")
+
+
+class SpikingNetwork(nn.Module):
+    """A quantised network whose activations are neurons; a module with the same parameters.
+
+    `graph` is the network, one call of it one time step. `depth[node]` counts the spiking layers on the longest path
+    from the image up to and including that node. `simulate` runs it; calling it takes a single step.
+    """
+
+    def __init__(self, graph, schedule, depth):
+        super().__init__()
+        self.graph, self.schedule, self.depth = graph, schedule, depth
+        calls = [node for node in graph.graph.nodes if isinstance(module_of(graph, node), SpikingNeuron)]
+        self.layers = {layer_name(node): graph.get_submodule(node.target) for node in calls}
+
+    @property
+    def latency_depth(self) -> int:
+        """D: the number of spiking layers on the longest path (the linear read-out is none)."""
+        return max(neuron.depth for neuron in self.layers.values())
+
+    def reset(self, steps=1, arithmetic="totals"):
+        """Forget all that was sent; `steps` is T (per phase)."""
+        for neuron in self.layers.values():
+            neuron.reset(steps, "increments" if self.schedule == "streaming" else arithmetic)
+
+    def forward(self, x):
+        """One time step from the state that the last one left: the read-out of what was sent (streaming: is sent)."""
+        return self.graph(x)
+
+
+def fold_batch_norm(weight, bias, gamma, beta, mean, var, eps=1e-5):
+    """(W', b') with W' = gamma W / sigma, b' = gamma (b - mean) / sigma + beta, sigma = sqrt(var + eps) (Eq. 2-27)."""
+    scale = gamma / torch.sqrt(var + eps)
+    bias = torch.zeros_like(mean) if bias is None else bias
+    return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), (bias - mean) * scale + beta
+
+
+@torch.no_grad()
+def fold_batch_norms(network):
+    """A copy without batch norm, in evaluation mode: each is folded into the convolution or linear layer before it."""
+    graph = trace(network).eval()
+    for node in list(graph.graph.nodes):
+        norm = module_of(graph, node)
+        if not isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            continue
+        before = node.all_input_nodes[0]
+        source = module_of(graph, before)
+        if not isinstance(source, (nn.Linear, nn.Conv2d)) or len(before.users) != 1:
+            raise InputError(
+                f"{node.target}: only a batch norm right after a conv2d or linear of its own can be folded"
+            )
+        statistics = norm.weight, norm.bias, norm.running_mean, norm.running_var
+        if any(value is None for value in statistics):
+            raise InputError(
+                f"{node.target}: only a batch norm with affine weights and running statistics can be folded"
+            )
+        weight, bias = fold_batch_norm(source.weight, source.bias, *statistics, norm.eps)
+        source.weight, source.bias = nn.Parameter(weight), nn.Parameter(bias)
+        node.replace_all_uses_with(before)
+        graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    return graph
+
+
+def is_linear(graph, node):
+    """Whether a node commutes with sums over time, its bias apart."""
+    if node.op == "call_module":
+        return isinstance(module_of(graph, node), LINEAR_MODULES)
+    known = node.target in (LINEAR_FUNCTIONS if node.op == "call_function" else LINEAR_METHODS)
+    if known and node.target in (operator.add, torch.add, "add"):
+        return len(node.all_input_nodes) == len(node.args)  # adding a constant is not linear
+    return known
+
+
+def depths(graph, kind):
+    """{node: number of modules of `kind` on the longest path from the image up to and including it}."""
+    depth = {}
+    for node in graph.graph.nodes:
+        before = max((depth[source] for source in node.all_input_nodes), default=0)
+        depth[node] = before + isinstance(module_of(graph, node), kind)
+    return depth
+
+
+def exact_levels(levels, dtype, name):
+    """InputError unless every level up to L is exact in the floating format: L <= 2^p for p significand bits."""
+    limit = round(2 / torch.finfo(dtype).eps)
+    if levels > limit:
+        raise InputError(f"{name}: levels must be at most {limit} in {dtype}, got {levels}")
+
+
+@torch.no_grad()
+def convert(network, schedule):
+    """The spiking network of a quantised one, under "streaming", "integrate-then-fire" or "signed" (Algorithm 1).
+
+    Folds batch norm, then checks: finite weights, positive thresholds V_th = theta (Softplus(lambda), or lambda where
+    the network is raw), levels that the format represents exactly, no ReLU left. Memory format and device stay.
+    """
+    one_of(schedule, SCHEDULES, "schedule")
+    graph = fold_batch_norms(network)
+    refuse_unknown(graph)
+    for name, value in graph.state_dict().items():
+        finite(value, name)
+    depth = depths(graph, QCFS)
+    for node in graph.graph.nodes:
+        if is_relu(graph, node):
+            raise InputError(f"{node.target} is still a ReLU: quantise the network before it is converted")
+        module = module_of(graph, node)
+        if isinstance(module, QCFS):
+            positive(module.threshold, f"the threshold of {layer_name(node)!r}")
+            exact_levels(module.levels, module.parameter.dtype, layer_name(node))
+            graph.set_submodule(node.target, SpikingNeuron(module, schedule, depth[node]))
+    if not any(isinstance(module, SpikingNeuron) for module in graph.modules()):
+        raise InputError("the network has no QCFS activation to convert: quantise it first")
+    return SpikingNetwork(graph, schedule, depth)

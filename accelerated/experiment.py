@@ -1,0 +1,295 @@
+"""A run: Config -> train -> convert -> simulate -> results on disk. Nothing here prints but through `show`."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
+
+from . import data as datasets
+from . import training
+from .activation import VARIANTS, variant
+from .checks import InputError, one_of, positive, whole
+from .conversion import SCHEDULES, convert, fold_batch_norms
+from .models import MODELS, make
+from .simulation import simulate
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a network, convert it to a spiking one, and compare the two. Writes runs/NAME/."""
+
+    data: str = "digits"
+    """What to learn: digits (8 x 8, comes with scikit-learn) or mnist5k (28 x 28, needs the extra "mnist")."""
+    model: str = "cnn"
+    """The network: cnn (residual, 5 spiking layers) or mlp (2)."""
+    width: int = 16
+    """Channels of the first layer (mlp: an eighth of the hidden features)."""
+    activation: str = "cs-qcfs"
+    """The quantised activation: cs-qcfs (thresholds per channel, always positive), qcfs, s-qcfs, c-qcfs or n-qcfs."""
+    stage1: str = "auto"
+    """The layer-wise activation of stage 1; auto is s-qcfs, or `activation` itself where that is layer-wise."""
+    levels: int = 8
+    """L, the steps of the quantised activation. The spiking network equals the quantised one at T = L."""
+    initial_threshold: str = "calibrated"
+    """Where thresholds start: a positive number (theta), or calibrated: the largest activation of the ReLU network."""
+    epochs: tuple[int, int, int] = (12, 10, 6)
+    """Epochs of the ReLU network, of stage 1 (layer thresholds) and of stage 2 (expanded thresholds, a tenth of lr)."""
+    lr: float = 0.1
+    """Learning rate at the start of the ReLU stage and of stage 1; annealed to 0 by a cosine in each stage."""
+    batch: int = 64
+    """Images per training step."""
+    seed: int = 0
+    """Seed of weights and of the order of images. The split into training and test images never changes."""
+    schedules: tuple[str, ...] = SCHEDULES
+    """How to simulate: streaming, integrate-then-fire, signed."""
+    times: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    """The time steps T to simulate."""
+    arithmetic: str = "totals"
+    """totals, or increments: runs the drifting form of integrate-then-fire and signed beside it."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1, ..."""
+    quick: bool = False
+    """Shorter training and fewer time steps: a look at everything in well under a minute."""
+    name: str = ""
+    """Name of the run's folder; made from the settings if it is not given."""
+    out: str = "runs"
+    """Folder that holds the runs."""
+    resume: bool = False
+    """Go on where an interrupted run with the same settings was."""
+
+
+QUICK = {"epochs": (3, 3, 2), "times": (1, 2, 4, 8)}
+NOT_PART_OF_A_RUN = ("out", "name", "resume", "device")
+
+
+def checked(config):
+    """The config with `quick` and "auto" carried out; InputError naming the first field that is wrong."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    if config.quick:
+        values |= QUICK
+    one_of(config.data, datasets.DATASETS, "data")
+    one_of(config.model, MODELS, "model")
+    one_of(config.arithmetic, ("totals", "increments"), "arithmetic")
+    granularity, _ = variant(config.activation)
+    if granularity == "head" or (granularity == "neuron" and config.model == "cnn"):
+        raise InputError(
+            f"activation {config.activation!r} does not fit model {config.model!r}: choose cs-qcfs or c-qcfs"
+        )
+    values["stage1"] = training.first_stage(config.activation) if config.stage1 == "auto" else config.stage1
+    layerwise = [name for name, (kind, _) in VARIANTS.items() if kind == "layer"]
+    one_of(values["stage1"], layerwise, "stage-1 activation")
+    for schedule in config.schedules:
+        one_of(schedule, SCHEDULES, "schedule")
+    for name in ("width", "levels", "batch"):
+        whole(values[name], name)
+    for steps in values["times"]:
+        whole(steps, "times")
+    for epochs in values["epochs"]:
+        whole(epochs, "epochs", least=0)
+    positive(config.lr, "lr")
+    if config.initial_threshold != "calibrated":
+        try:
+            values["initial_threshold"] = float(config.initial_threshold)
+        except ValueError:
+            raise InputError(
+                f"initial_threshold must be a number or 'calibrated', got {config.initial_threshold!r}"
+            ) from None
+        positive(values["initial_threshold"], "initial_threshold")
+    if config.device == "auto":
+        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=values["device"])
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {config.device!r} is not available: choose cpu" + (" or cuda" if torch.cuda.is_available() else "")
+        ) from error
+    values["name"] = config.name or "-".join(
+        [config.data, config.model, config.activation, f"L{config.levels}", f"seed{config.seed}"]
+        + ["quick"] * config.quick
+    )
+    return Config(**values)
+
+
+def write_json(path, value):
+    """Write JSON so that the file is either the old one or the whole new one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def open_folder(config):
+    """(folder, resume state or None). A finished or foreign run is never overwritten; InputError says what to do."""
+    out = Path(config.out)
+    folder = out / config.name
+    settings = json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in NOT_PART_OF_A_RUN}))
+    if config.resume and (folder / "config.json").exists():
+        before = json.loads((folder / "config.json").read_text())
+        for key, value in settings.items():
+            if before.get(key) != value:
+                raise InputError(
+                    f"{folder} was started with {key}={before.get(key)!r}, not {value!r}: choose another --name"
+                )
+        state = folder / "resume.pt"
+        return folder, torch.load(state, weights_only=True, map_location=config.device) if state.exists() else None
+    if folder.exists() and any(folder.iterdir()):
+        finished = (folder / "results.json").exists()
+        advice = "choose another --name" if finished else "continue it with --resume, or choose another --name"
+        raise InputError(f"{folder} already holds {'a finished' if finished else 'an unfinished'} run: {advice}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", settings)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+    return folder, None
+
+
+def environment(device):
+    """Commit, device and versions: what a number is worth nothing without."""
+    here = Path(__file__).parent
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude", "*"], cwd=here, capture_output=True, text=True
+    )
+    name = torch.cuda.get_device_name(device) if str(device).startswith("cuda") else platform.machine()
+    return {
+        "commit": git.stdout.strip() or None,
+        "device": f"{device} ({name}, {os.cpu_count()} cores)",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def train(config, folder, state, data, progress):
+    """All stages; returns (network, {stage: test accuracy}). Saves what is needed to go on after every epoch."""
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    network = make(config.model, tuple(data.train_x.shape[1:]), data.classes, config.width).to(config.device)
+    accuracies, metrics = (dict(state["accuracies"]), list(state["metrics"])) if state else ({}, [])
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    reached = (training.STAGES.index(state["stage"]), state["epoch"]) if state else (0, 0)
+    for index, (stage, epochs) in enumerate(zip(training.STAGES, config.epochs, strict=True)):
+        sample = data.train_x[:256]
+        network = training.enter(
+            stage, network, config.activation, config.stage1, config.levels, config.initial_threshold, sample
+        )
+        if index < reached[0]:
+            continue
+        lr = config.lr / 10 if stage == "stage 2" else config.lr
+        sgd = training.optimiser(network, lr)
+        start = 0
+        if state and index == reached[0]:
+            network.load_state_dict(state["network"])
+            sgd.load_state_dict(state["sgd"])
+            generator.set_state(state["generator"].cpu())
+            start = reached[1]
+        bar = progress.add_task(f"train {stage}", total=epochs, completed=start)
+        for epoch in range(start, epochs):
+            rate = training.cosine(lr, epoch, epochs)
+            loss = training.train_epoch(network, sgd, data.train_x, data.train_y, config.batch, generator, rate)
+            right = training.accuracy(network, data.test_x, data.test_y)
+            metrics.append({"stage": stage, "epoch": epoch + 1, "loss": loss, "accuracy": right})
+            with (folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(metrics[-1]) + "\n")
+            accuracies[stage] = right
+            now = {
+                "stage": stage,
+                "epoch": epoch + 1,
+                "accuracies": accuracies,
+                "metrics": metrics,
+                "network": network.state_dict(),
+                "sgd": sgd.state_dict(),
+                "generator": generator.get_state(),
+            }
+            torch.save(now, folder / "resume.pt.part")
+            os.replace(folder / "resume.pt.part", folder / "resume.pt")
+            progress.advance(bar)
+        if not epochs:
+            accuracies[stage] = training.accuracy(network, data.test_x, data.test_y)
+    return network, accuracies
+
+
+def simulate_all(spiking, quantised, data, steps, arithmetic, batch=256):
+    """One row of results over the whole test set: shares weighted by images, `equal` bit for bit in every logit."""
+    parts, right, equal = [], 0, True
+    for x, y in zip(data.test_x.split(batch), data.test_y.split(batch), strict=True):
+        result = simulate(spiking, x, steps, arithmetic)
+        right += int((result.logits[-1].argmax(1) == y).sum())
+        with torch.no_grad():
+            equal &= torch.equal(result.logits[-1], quantised(x))
+        parts.append((len(x), result))
+
+    def mean(pick):
+        values = [(n, pick(part)) for n, part in parts]
+        return None if values[0][1] is None else sum(n * v for n, v in values) / sum(n for n, _ in values)
+
+    signed, comparable = spiking.schedule == "signed", parts[0][1].units_that_differ is not None
+    settled = all(part.settled for _, part in parts)
+    return {
+        "schedule": spiking.schedule,
+        "arithmetic": arithmetic,
+        "T": steps,
+        "accuracy": right / len(data.test_y),
+        "units_that_differ": mean(lambda part: part.units_that_differ),
+        "units_that_differ_last": mean(lambda part: part.units_that_differ_last),
+        "latency": max(part.latency for _, part in parts) if settled or not signed else None,
+        "settled": settled if signed else None,
+        "spikes_per_neuron": mean(lambda part: part.spikes_per_neuron),
+        "logits_equal": equal if comparable else None,
+        "nonzero_share": {k: mean(lambda part, k=k: part.nonzero_share[k]) for k in parts[0][1].nonzero_share},
+    }
+
+
+def plan(config, depth):
+    """(schedule, arithmetic, T) of every row; signed ends with enough steps that every sample has settled (T5)."""
+    bound = 1 + depth * (config.levels - 1)
+    for schedule in config.schedules:
+        kinds = {"increments"} if schedule == "streaming" else {"totals", config.arithmetic}
+        for arithmetic in sorted(kinds, reverse=True):
+            extra = (
+                [bound + 1] if schedule == "signed" else [config.levels] if schedule == "integrate-then-fire" else []
+            )
+            for steps in sorted({*config.times, *extra}):
+                yield schedule, arithmetic, steps
+
+
+def run(config, console=None):
+    """Carry out a run and write its folder; returns (folder, results as in results.json, quantised network, data)."""
+    config = checked(config)
+    data = datasets.load(config.data)
+    folder, state = open_folder(config)
+    data = data._replace(**{k: getattr(data, k).to(config.device) for k in data._fields if k != "classes"})
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    console, started = console or Console(stderr=True), time.perf_counter()
+    columns = TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as progress:
+        network, accuracies = train(config, folder, state, data, progress)
+        quantised = fold_batch_norms(network)
+        depth = convert(quantised, config.schedules[0]).latency_depth
+        rows, jobs = [], list(plan(config, depth))
+        bar = progress.add_task("simulate", total=len(jobs))
+        for schedule, arithmetic, steps in jobs:
+            progress.update(bar, description=f"simulate {schedule}, T = {steps}")
+            rows.append(simulate_all(convert(quantised, schedule), quantised, data, steps, arithmetic))
+            progress.advance(bar)
+        progress.update(bar, description="simulate")
+    results = {
+        "config": json.loads((folder / "config.json").read_text()),
+        "environment": environment(config.device),
+        "accuracy": accuracies | {"folded": training.accuracy(quantised, data.test_x, data.test_y)},
+        "test_images": len(data.test_y),
+        "depth": depth,
+        "seconds": round(time.perf_counter() - started, 1),
+        "rows": rows,
+    }
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors.part")
+    os.replace(folder / "weights.safetensors.part", folder / "weights.safetensors")
+    write_json(folder / "results.json", results)
+    return folder, results, quantised, data

@@ -1,0 +1,30 @@
+"""The layers of `reference.layers` as torch runs them; derivatives come from autograd."""
+
+import torch.nn.functional as F
+
+from .checks import whole
+
+
+def linear(x, weight, bias=None):
+    """y = x W^T + b; x [..., F], W [G, F], b [G]."""
+    return F.linear(x, weight, bias)
+
+
+def conv2d(x, weight, bias=None, stride=1, padding=0):
+    """Cross-correlation (Eq. 2-11), zero padded: x [n, C, H, W], W [O, C, k, k], b [O] -> [n, O, H', W']."""
+    return F.conv2d(x, weight, bias, stride, padding)
+
+
+def avg_pool2d(x, size):
+    """The mean over size x size windows that do not overlap: [n, C, H, W] -> [n, C, H // size, W // size]."""
+    return F.avg_pool2d(x, whole(size, "the pooling size"))
+
+
+def layer_norm(x, gamma, beta, eps=1e-5):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis. layer_norm(0) = beta, not 0."""
+    return F.layer_norm(x, x.shape[-1:], gamma, beta, eps)
+
+
+def softmax(x):
+    """e^x / sum e^x over the last axis. softmax(0) = 1/n, not 0."""
+    return F.softmax(x, dim=-1)

@@ -1,0 +1,153 @@
+"""Networks as graphs: built from a list of nodes, or traced from any module by torch.fx.
+
+The node list is that of `reference.network`; see there for the operators and what each needs.
+"""
+
+import copy
+import operator
+
+import torch
+from torch import fx, nn
+from torch.fx.node import map_arg
+
+from .activation import QCFS
+from .checks import InputError, finite, one_of, whole
+from .neuron import SpikingNeuron
+
+
+class _Tracer(fx.Tracer):
+    """Leaves our own modules whole, as it does torch's."""
+
+    def is_leaf_module(self, m, module_qualified_name):
+        return isinstance(m, (QCFS, SpikingNeuron)) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace(model):
+    """A copy of `model` as a graph of operators (torch.fx), so that nothing in it can be overlooked."""
+    if isinstance(model, fx.GraphModule):
+        return copy.deepcopy(model)
+    model = copy.deepcopy(model)
+    try:
+        graph = fx.GraphModule(model, _Tracer().trace(model))
+    except (fx.proxy.TraceError, TypeError) as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be traced by torch.fx: {str(error).splitlines()[0]}"
+        ) from error
+    for node in graph.graph.nodes:  # a simulation keeps values between steps: nothing may overwrite them
+        if node.target is operator.iadd:
+            node.target = operator.add
+    graph.recompile()
+    return graph
+
+
+def evaluate(graph, node, values):
+    """One node of a graph, given the values of those before it."""
+    args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+    if node.op == "call_module":
+        return graph.get_submodule(node.target)(*args, **kwargs)
+    if node.op == "call_function":
+        return node.target(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], node.target)(*args[1:], **kwargs)
+    return operator.attrgetter(node.target)(graph)  # get_attr
+
+
+def module_of(graph, node):
+    """The module that a node calls, or None."""
+    return graph.get_submodule(node.target) if node.op == "call_module" else None
+
+
+def layer_name(node):
+    """How a spiking or quantised layer is called in results: the path of its module."""
+    return str(node.target)
+
+
+def forward(graph, x):
+    """All values of a forward pass, by node."""
+    values = {}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = x
+        elif node.op != "output":
+            values[node] = evaluate(graph, node, values)
+    return values
+
+
+def _parameter(node, part):
+    value = node.get(part)
+    if value is None:
+        return None
+    return nn.Parameter(finite(torch.as_tensor(value).clone(), f"{node['name']}.{part}"))
+
+
+def _affine(node, module):
+    module.weight, module.bias = _parameter(node, "weight"), _parameter(node, "bias")
+    return module
+
+
+def _normalisation(node, module):
+    module.weight, module.bias = _parameter(node, "gamma"), _parameter(node, "beta")
+    if "mean" in node:
+        module.running_mean = finite(torch.as_tensor(node["mean"]).clone(), f"{node['name']}.mean")
+        module.running_var = finite(torch.as_tensor(node["var"]).clone(), f"{node['name']}.var")
+    return module
+
+
+def _qcfs(node):
+    module = QCFS((), whole(node["levels"], "levels"), node["positivity"])
+    module.parameter = _parameter(node, "parameter")
+    return module
+
+
+def _conv2d(node):
+    out, into, *kernel = node["weight"].shape
+    return _affine(node, nn.Conv2d(into, out, kernel, node.get("stride", 1), node.get("padding", 0)))
+
+
+def _batch_norm(node, after):
+    kind = nn.BatchNorm2d if after == "conv2d" else nn.BatchNorm1d
+    return _normalisation(node, kind(len(node["gamma"]), node.get("eps", 1e-5)))
+
+
+MODULES = {  # operator -> module, from the node and the kind of layer whose output it sees
+    "linear": lambda n, after: _affine(n, nn.Linear(*n["weight"].shape[::-1])),
+    "conv2d": lambda n, after: _conv2d(n),
+    "batch_norm": _batch_norm,
+    "layer_norm": lambda n, after: _normalisation(n, nn.LayerNorm(len(n["gamma"]), n.get("eps", 1e-5))),
+    "softmax": lambda n, after: nn.Softmax(dim=-1),
+    "avg_pool2d": lambda n, after: nn.AvgPool2d(whole(n["size"], "the pooling size")),
+    "flatten": lambda n, after: nn.Flatten(),
+    "relu": lambda n, after: nn.ReLU(),
+    "qcfs": lambda n, after: _qcfs(n),
+}
+
+
+def build(nodes):
+    """A module (fx.GraphModule) from a list of nodes, with the checks of `reference.build`."""
+    root, graph = nn.Module(), fx.Graph()
+    values, after = {"image": graph.placeholder("image")}, {"image": "image"}
+    for node in nodes:
+        name, op = node["name"], one_of(node["op"], [*MODULES, "add"], "operator")
+        for source in node["inputs"]:
+            one_of(source, values, f"input of {name!r}")
+        if name in values:
+            raise InputError(f"the name {name!r} is used twice")
+        inputs = tuple(values[source] for source in node["inputs"])
+        first = after[node["inputs"][0]]
+        after[name] = op if op in ("conv2d", "linear", "flatten") else first
+        if op == "add":
+            values[name] = graph.call_function(operator.add, inputs)
+            continue
+        try:
+            root.add_module(name, MODULES[op](node, first))
+        except KeyError as missing:
+            raise InputError(f"node {name!r} ({op}) lacks {missing}") from missing
+        values[name] = graph.call_module(name, inputs)
+    graph.output(values[name])
+    return fx.GraphModule(root, graph)
+
+
+@torch.no_grad()
+def answer(network, x):
+    """The network's output (its logits) for images x [batch, ...], in evaluation mode."""
+    return network.eval()(x)

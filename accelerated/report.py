@@ -1,0 +1,194 @@
+"""Results on disk -> the table and the plots."""
+
+import matplotlib
+import torch
+from rich.table import Table
+
+from .activation import QCFS
+from .conversion import convert
+from .simulation import ann_levels, simulate
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+COLOURS = {"streaming": "tab:orange", "integrate-then-fire": "tab:blue", "signed": "tab:green"}
+HEADER = ("schedule", "T", "accuracy", "units that differ", "latency", "spikes per neuron", "logits = ANN's")
+
+
+def _share(value):
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def label(row):
+    """The schedule, with the arithmetic where it is not the schedule's own."""
+    drifting = row["arithmetic"] == "increments" and row["schedule"] != "streaming"
+    return row["schedule"] + (", increments" if drifting else "")
+
+
+def cells(row):
+    """A row of results as text, in the order of HEADER. What was not executed or is not defined is empty."""
+    latency = "unsettled" if row["latency"] is None else f"{row['latency']}"
+    equal = {None: "", True: "bit for bit", False: "no"}[row["logits_equal"]]
+    return (label(row), str(row["T"]), _share(row["accuracy"]), _share(row["units_that_differ"]), latency,
+            f"{row['spikes_per_neuron']:.3f}", equal)  # fmt: skip
+
+
+def findings(results):
+    """Sentences that follow from the rows, and only from executed ones."""
+    config, accuracy, images = results["config"], results["accuracy"], results["test_images"]
+    yield (
+        f"ReLU network {_share(accuracy['relu'])}, quantised (L = {config['levels']}) {_share(accuracy['folded'])} "
+        f"of {images} test images; {results['depth']} spiking layers deep."
+    )
+    for row in results["rows"]:
+        at_levels = row["schedule"] == "integrate-then-fire" and row["T"] == config["levels"]
+        settled = row["schedule"] == "signed" and row["settled"] and row is _last(results, row)
+        if not (at_levels or settled):
+            continue
+        shares = [100 * share for share in row["nonzero_share"].values()]
+        when = f"at T = L = {row['T']}" if at_levels else f"settled after {row['latency']} steps (the slowest image)"
+        what = (
+            "equal those of the folded quantised network bit for bit"
+            if row["logits_equal"]
+            else f"are not all the folded quantised network's: {_share(row['units_that_differ'])} of units differ"
+        )
+        yield (
+            f"{label(row)}: {when}, the logits of all {images} images {what}; "
+            f"neurons that spike, per layer: {min(shares):.0f} to {max(shares):.0f} %."
+        )
+
+
+def _last(results, row):
+    return [r for r in results["rows"] if label(r) == label(row)][-1]
+
+
+def markdown(results):
+    """report.md: what was run, the table, the findings, the plots."""
+    config, env = results["config"], results["environment"]
+    lines = [f"# {config['data']}, {config['model']}, {config['activation']}, L = {config['levels']}", ""]
+    lines += ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in results["rows"]]
+    lines += ["", *(f"- {finding}" for finding in findings(results)), ""]
+    lines += [
+        f"Seed {config['seed']}, commit {env['commit']}, {env['device']}, torch {env['torch']}, "
+        f"{results['seconds']} s. Latency counts all steps end to end. Units that differ: pairs of image and neuron whose spike count is not "
+        "the quantised network's level (empty where T is not L)."
+    ]
+    lines += ["", *(f"![{name}]({name}.png)" for name in ("accuracy", "thresholds", "neuron"))]
+    return "\n".join(lines) + "\n"
+
+
+def _save(figure, path):
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def plot_accuracy(results, path):
+    """Accuracy over T, and over latency end to end."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+    for name, colour in COLOURS.items():
+        rows = [row for row in results["rows"] if label(row) == name]
+        for axis, key in zip(axes, ("T", "latency"), strict=True):
+            points = [(row[key] or row["T"], 100 * row["accuracy"]) for row in rows]
+            axis.plot(*zip(*sorted(points), strict=True), "o-", color=colour, label=name) if points else None
+    for axis, title in zip(axes, ("T (signed: steps simulated)", "latency in steps, end to end"), strict=True):
+        axis.axhline(100 * results["accuracy"]["folded"], color="grey", ls="--", lw=1, label="quantised network")
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel(title)
+        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("accuracy in %")
+    axes[0].legend()
+    _save(figure, path)
+
+
+def plot_thresholds(quantised, path):
+    """The thresholds of every layer, in network order."""
+    layers = {
+        name: m.threshold.detach().flatten().cpu() for name, m in quantised.named_modules() if isinstance(m, QCFS)
+    }
+    figure, axis = plt.subplots(figsize=(1.5 + 1.1 * len(layers), 3.5))
+    for i, values in enumerate(layers.values()):
+        axis.plot(
+            i + torch.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else [i], values, "o", ms=4, alpha=0.7
+        )
+    axis.set_xticks(range(len(layers)), layers, rotation=20)
+    axis.set_ylabel("threshold theta")
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _watch(spiking, x, steps, layer, unit):
+    """(membrane after the step, spikes so far) of one unit in every step, in increments."""
+    seen = []
+
+    def look(module, _, __):
+        seen.append((module.membrane.flatten()[unit].item(), module.sent.flatten()[unit].item()))
+
+    hook = spiking.layers[layer].register_forward_hook(look)
+    simulate(spiking, x, steps, "increments")
+    hook.remove()
+    return [list(column) for column in zip(*seen, strict=True)]
+
+
+def plot_neuron(quantised, x, path):
+    """One neuron's membrane and spikes when streaming, and its spikes so far under each schedule beside its ANN level.
+
+    The layer is the last but one; the neuron is one whose streaming count misses its level, if there is one.
+    """
+    streaming = convert(quantised, "streaming")
+    layer = list(streaming.layers)[-2:][0]
+    neuron = streaming.layers[layer]
+    levels = ann_levels(streaming, x)[layer]
+    missed = simulate(streaming, x, neuron.levels).counts[layer] != levels
+    unit = int((missed * neuron.levels + torch.minimum(levels, neuron.levels - levels)).argmax())
+    theta = neuron.threshold.expand(levels.shape).flatten()[unit].item()
+    level = int(levels.flatten()[unit])
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 6.5))
+    membrane, count = _watch(streaming, x, neuron.levels, layer, unit)
+    steps = range(1, neuron.levels + 1)
+    fired = [step for step, now, before in zip(steps, count, [0, *count], strict=False) if now > before]
+    top.plot(steps, membrane, "o-", color=COLOURS["streaming"], label="membrane after the step")
+    top.plot(fired, [theta] * len(fired), "k|", ms=14, mew=2.5, label="spike")
+    top.axhline(theta, color="grey", ls="--", lw=1, label="threshold")
+    top.set_title(
+        f"one neuron of layer {layer}, streaming, T = L = {neuron.levels}: {len(fired)} spikes, ANN level {level}"
+    )
+    for schedule, colour in COLOURS.items():
+        spiking = convert(quantised, schedule)
+        long = 1 + spiking.latency_depth * (neuron.levels - 1) if schedule == "signed" else neuron.levels
+        count = _watch(spiking, x, long, layer, unit)[1]
+        bottom.step(range(1, len(count) + 1), count, where="post", color=colour, label=schedule)
+    bottom.axhline(level, color="grey", ls="--", lw=1, label="level in the quantised network")
+    bottom.set_ylabel("spikes sent so far")
+    for axis in (top, bottom):
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def write(folder, results, quantised, image):
+    """report.md and the three plots of a run; `image` [1, ...] is the one that the neuron plot shows."""
+    plot_accuracy(results, folder / "accuracy.png")
+    plot_thresholds(quantised, folder / "thresholds.png")
+    plot_neuron(quantised, image, folder / "neuron.png")
+    part = folder / "report.md.part"
+    part.write_text(markdown(results))
+    part.replace(folder / "report.md")
+
+
+def table(results):
+    """The table of results for the terminal."""
+    drawn = Table(title=f"{results['config']['data']}, {results['config']['model']}, {results['config']['activation']}")
+    for name in HEADER:
+        drawn.add_column(name, justify="left" if name == "schedule" else "right")
+    before = None
+    for row in results["rows"]:
+        if before not in (None, label(row)):
+            drawn.add_section()
+        before = label(row)
+        drawn.add_row(*cells(row))
+    return drawn

@@ -1,0 +1,204 @@
+"""Run a spiking network step by step: `reference.simulation` on a graph of torch modules.
+
+An operator is computed again only in steps in which one of its inputs changed: the same operator on the same numbers
+gives the same bits. Schedules and arithmetics: see `reference.simulation`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .activation import level_value, qcfs_level
+from .checks import InputError, finite, one_of, whole
+from .conversion import is_linear
+from .network import evaluate, layer_name, module_of
+from .neuron import SpikingNeuron
+
+
+@dataclass
+class Simulation:
+    """What came out of a run; see `simulate`."""
+
+    logits: torch.Tensor  # [steps, batch, classes]; the last row is the answer
+    counts: dict  # layer -> spikes sent, int64 [batch, ...]; signed: +1 minus -1
+    latency: int  # steps, end to end
+    spikes_per_neuron: float  # per image; a negative spike counts as one
+    settled_at: torch.Tensor | None  # signed: the last step in which a unit of the sample fired [batch]
+    settled: bool | None  # signed: no sample fired in the last step
+    units_that_differ: float | None  # share of (sample, unit) pairs whose count is not the ANN's level
+    units_that_differ_last: float | None  # the same for the last spiking layer alone
+    nonzero_share: dict  # layer -> share of counts that are not 0
+
+
+def propagate(network, x, neuron, nodes=None):
+    """Values of all nodes (or of `nodes`), with `neuron(name, module, total)` giving what a spiking node has sent."""
+    values = {}
+    for node in network.graph.graph.nodes if nodes is None else nodes:
+        module = module_of(network.graph, node)
+        if isinstance(module, SpikingNeuron):
+            total = values.get(node.all_input_nodes[0])
+            values[node] = neuron(layer_name(node), module, total)
+        elif node.op == "placeholder":
+            values[node] = x
+        elif node.op != "output":
+            values[node] = evaluate(network.graph, node, values)
+    return values
+
+
+def output_of(network):
+    """The node whose value is the network's answer."""
+    return next(node for node in network.graph.graph.nodes if node.op == "output").all_input_nodes[0]
+
+
+def ann_levels(network, x):
+    """level(z) of every spiking layer in the quantised network that this one came from."""
+    levels = {}
+
+    def neuron(name, module, z):
+        theta = module.threshold.to(z.dtype)
+        levels[name] = qcfs_level(z, theta, module.levels)
+        return level_value(levels[name], theta, module.levels)
+
+    propagate(network, x, neuron)
+    return levels
+
+
+def read_out_nodes(network):
+    """The nodes between the spiking layers and the answer, spiking layers included, in order."""
+    wanted, stack = set(), [output_of(network)]
+    while stack:
+        node = stack.pop()
+        if node not in wanted:
+            wanted.add(node)
+            if not isinstance(module_of(network.graph, node), SpikingNeuron):
+                stack.extend(node.all_input_nodes)
+    return [node for node in network.graph.graph.nodes if node in wanted]
+
+
+def _totals(network, x, steps, fired):
+    """Each neuron sees its operator applied to all that was sent; yields the logits of every step."""
+    answer, values = output_of(network), {}
+    phases = network.latency_depth + 1 if network.schedule == "integrate-then-fire" else 1
+    for now in range(phases * steps):
+        changed = set()
+        for node in network.graph.graph.nodes:
+            module = module_of(network.graph, node)
+            stale = now == 0 or any(source in changed for source in node.all_input_nodes)
+            if isinstance(module, SpikingNeuron):
+                if now and not module.firing:
+                    module.now += 1
+                    continue
+                values[node] = module(values[node.all_input_nodes[0]])
+                fired(layer_name(node), module.spike, now)
+                if now == 0 or bool((module.spike != 0).any()):
+                    changed.add(node)
+            elif node.op == "placeholder":
+                values[node] = x
+            elif stale and node.op != "output":
+                values[node] = evaluate(network.graph, node, values)
+                changed.add(node)
+        yield values[answer]
+
+
+class _Increments:
+    """Operators on increments: a bias enters when it is due, and one that is not linear passes on f(X_t) - f(X_t-1)."""
+
+    def __init__(self, network, steps):
+        self.network, self.graph, self.steps, self.state = network, network.graph, steps, {}
+
+    def due(self, node, now):
+        """Whether a bias (the image is one, at depth 0) enters in this step."""
+        phase = max((self.network.depth[source] for source in node.all_input_nodes), default=0)
+        return {"streaming": True, "integrate-then-fire": now // self.steps == phase, "signed": now == 0}[
+            self.network.schedule
+        ]
+
+    def __call__(self, node, values, now):
+        inputs = [values[source] for source in node.all_input_nodes]
+        if not all(isinstance(value, torch.Tensor) for value in inputs):
+            return evaluate(self.graph, node, values)  # sizes and the like
+        module = module_of(self.graph, node)
+        if isinstance(module, nn.Linear) and not self.due(node, now):
+            return F.linear(inputs[0], module.weight)
+        if isinstance(module, nn.Conv2d) and not self.due(node, now):
+            return module._conv_forward(inputs[0], module.weight, None)
+        if is_linear(self.graph, node):
+            return evaluate(self.graph, node, values)
+        # a sum that stands for `scale` images: its share of the total is scale f(sum / scale)
+        scale = {"streaming": now + 1, "integrate-then-fire": self.steps, "signed": 1}[self.network.schedule]
+        sums, before = self.state.get(node, ([0] * len(inputs), 0))
+        sums = [s + i for s, i in zip(sums, inputs, strict=True)]
+        mean = {source: s / scale for source, s in zip(node.all_input_nodes, sums, strict=True)}
+        total = evaluate(self.graph, node, mean)
+        if not isinstance(total, torch.Tensor):
+            return total
+        self.state[node] = sums, scale * total
+        return scale * total - before
+
+
+def _increments(network, x, steps, fired):
+    """Each neuron sums what is new into its membrane; the logits are read out of what was sent in total."""
+    operators, answer, ending = _Increments(network, steps), output_of(network), read_out_nodes(network)
+    phases = network.latency_depth + 1 if network.schedule == "integrate-then-fire" else 1
+
+    def sent(_, module, __):
+        theta = module.threshold.to(module.sent.dtype)
+        return level_value(module.sent, theta, module.resolution(module.now))
+
+    for now in range(phases * steps):
+        values = {}
+        for node in network.graph.graph.nodes:
+            module = module_of(network.graph, node)
+            if isinstance(module, SpikingNeuron):
+                values[node] = module(values[node.all_input_nodes[0]])
+                fired(layer_name(node), module.spike, now)
+            elif node.op == "placeholder":
+                values[node] = x if operators.due(node, now) else torch.zeros_like(x)
+            elif node.op != "output":
+                values[node] = operators(node, values, now)
+        yield propagate(network, x, sent, ending)[answer]
+
+
+@torch.no_grad()
+def simulate(network, x, steps, arithmetic=None):
+    """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`.
+
+    `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
+    (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
+    """
+    steps, x, schedule = whole(steps, "steps"), finite(x, "the images"), network.schedule
+    arithmetic = arithmetic or ("increments" if schedule == "streaming" else "totals")
+    one_of(arithmetic, ("totals", "increments"), "arithmetic")
+    if schedule == "streaming" and arithmetic == "totals":
+        raise InputError("streaming neurons carry increments: arithmetic must be 'increments', got 'totals'")
+    network.eval()
+    spikes = 0
+    settled_at = torch.zeros(len(x), dtype=torch.long, device=x.device)
+
+    def fired(_, spike, now):
+        nonlocal spikes
+        some = spike != 0
+        spikes += int(some.sum())
+        settled_at[some.reshape(len(x), -1).any(dim=1)] = now + 1
+
+    network.reset(steps, arithmetic)
+    rows = list((_totals if arithmetic == "totals" else _increments)(network, x, steps, fired))
+    counts = {name: neuron.sent.long() for name, neuron in network.layers.items()}
+    network.reset()
+    differ = None
+    if schedule == "signed" or all(neuron.levels == steps for neuron in network.layers.values()):
+        differ = [(counts[name] != level.long()) for name, level in ann_levels(network, x).items()]
+    neurons = sum(count.numel() for count in counts.values())
+    return Simulation(
+        logits=torch.stack(rows[-steps:]),
+        counts=counts,
+        latency=int(settled_at.max()) if schedule == "signed" else len(rows),
+        spikes_per_neuron=spikes / neurons,
+        settled_at=settled_at if schedule == "signed" else None,
+        settled=bool((settled_at < steps).all()) if schedule == "signed" else None,
+        units_that_differ=None if differ is None else sum(int(d.sum()) for d in differ) / neurons,
+        units_that_differ_last=None if differ is None else differ[-1].double().mean().item(),
+        nonzero_share={name: (count != 0).double().mean().item() for name, count in counts.items()},
+    )

@@ -1,0 +1,109 @@
+"""An implementation of the contract: the reference, the accelerated backend, or a student's file, behind NumPy.
+
+The suite passes NumPy arrays and gets NumPy arrays back; tensors exist only in here. A file that lacks a name of the
+contract is judged on the rest: asking for the name raises `Missing`, which the suite reports.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+CONTRACT = (
+    "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
+    "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad",
+    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run",
+    "fold_batch_norm", "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
+    "build", "answer", "quantise", "expand", "fold_batch_norms", "convert", "simulate", "conversion_error",
+)  # fmt: skip
+
+
+class Missing(Exception):
+    """A name of the contract that a file does not define."""
+
+
+class Implementation:
+    """`impl.qcfs(z, theta, L)` calls the implementation's own; arrays go in and out as NumPy."""
+
+    def __init__(self, name, module):
+        self.name, self.module = name, module
+        self.torch = _uses_torch(module)
+        self.exact = not self.torch and getattr(module, "EXACT", False) or name == "reference"
+        self.formats = ("float16", "float32", "float64") + ("bfloat16",) * self.torch
+
+    def has(self, name):
+        """Whether the implementation defines a name of the contract."""
+        return callable(getattr(self.module, name, None))
+
+    def __getattr__(self, name):
+        if name not in CONTRACT:
+            raise AttributeError(name)
+        if not self.has(name):
+            raise Missing(name)
+        function = getattr(self.module, name)
+        return lambda *args, **kwargs: self.decode(function(*map(self.encode, args), **kwargs))
+
+    def encode(self, value, format=None):
+        """NumPy to the implementation's arrays, in lists and dicts too; in a floating format if one is given."""
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.encode(v, format) for v in value)
+        if isinstance(value, dict):
+            return {key: self.encode(v, format) for key, v in value.items()}
+        if not isinstance(value, (np.ndarray, np.generic)):
+            return value
+        if not self.torch:
+            return value.astype(format) if format else value
+        import torch
+
+        tensor = torch.as_tensor(np.array(value))
+        return tensor.to(getattr(torch, format)) if format else tensor
+
+    def decode(self, value):
+        """The implementation's arrays to NumPy; bfloat16 becomes float32, which holds it exactly."""
+        if type(value).__module__.startswith("torch") and hasattr(value, "detach"):
+            value = value.detach()
+            return (value.float() if str(value.dtype) == "torch.bfloat16" else value).cpu().numpy()
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return dataclasses.replace(value, **{f.name: self.decode(getattr(value, f.name)) for f in _fields(value)})
+        if isinstance(value, tuple):
+            parts = [self.decode(v) for v in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        if type(value) is dict:
+            return {key: self.decode(v) for key, v in value.items()}
+        return value
+
+    def __repr__(self):
+        return self.name
+
+
+def _fields(value):
+    return dataclasses.fields(value)
+
+
+def _uses_torch(module):
+    torch = sys.modules.get("torch")
+    classes = [v for v in vars(module).values() if isinstance(v, type)]
+    return torch is not None and any(issubclass(c, torch.nn.Module) for c in classes)
+
+
+def load(name):
+    """An implementation by name ("reference", "accelerated") or by the path of a file or package."""
+    if name in ("reference", "accelerated"):
+        return Implementation(name, importlib.import_module(name))
+    path = Path(name)
+    source = path / "__init__.py" if path.is_dir() else path
+    if not source.is_file():
+        raise FileNotFoundError(f"--impl {name}: no such file; give reference, accelerated or the path of a .py file")
+    spec = importlib.util.spec_from_file_location(path.stem, source, submodule_search_locations=_folder(path))
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return Implementation(path.stem, module)
+
+
+def _folder(path):
+    return [str(path)] if path.is_dir() else None

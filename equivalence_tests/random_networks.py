@@ -1,0 +1,113 @@
+"""Random networks as node lists, with thresholds calibrated so that no layer is dead."""
+
+import numpy as np
+
+import reference
+
+
+def _affine(random, shape, scale):
+    return {"weight": random.normal(size=shape) * scale, "bias": random.normal(size=shape[0]) * 0.1}
+
+
+def mlp(random, depth, width=16, inputs=8, classes=5, residual=False):
+    """`depth` hidden layers of relu, a residual sum into every other one if asked for, and a linear read-out."""
+    nodes, before, size = [], "image", inputs
+    for i in range(depth):
+        parts = _affine(random, (width, size), np.sqrt(2 / size))
+        nodes.append({"name": f"fc{i}", "op": "linear", "inputs": [before], **parts})
+        last = f"fc{i}"
+        if residual and i % 2 and i > 1:
+            nodes.append({"name": f"sum{i}", "op": "add", "inputs": [last, f"act{i - 2}"]})
+            last = f"sum{i}"
+        nodes.append({"name": f"act{i}", "op": "relu", "inputs": [last]})
+        before, size = f"act{i}", width
+    parts = _affine(random, (classes, size), np.sqrt(1 / size))
+    return [*nodes, {"name": "logits", "op": "linear", "inputs": [before], **parts}]
+
+
+def _batch_norm(random, channels):
+    return {
+        "gamma": random.uniform(0.5, 1.5, channels),
+        "beta": random.normal(size=channels) * 0.2,
+        "mean": random.normal(size=channels) * 0.2,
+        "var": random.uniform(0.5, 2, channels),
+    }
+
+
+def cnn(random, depth, channels=4, image=6, classes=5):
+    """conv + batch norm + relu, a skip over every second block, one average pooling, a linear read-out."""
+    nodes, before, size = [], "image", 1
+    pooled = depth // 2
+    for i in range(depth):
+        parts = _affine(random, (channels, size, 3, 3), np.sqrt(2 / (9 * size)))
+        nodes.append({"name": f"conv{i}", "op": "conv2d", "inputs": [before], "padding": 1, **parts})
+        nodes.append({"name": f"bn{i}", "op": "batch_norm", "inputs": [f"conv{i}"], **_batch_norm(random, channels)})
+        last = f"bn{i}"
+        if i % 2 and i - 2 > pooled:
+            nodes.append({"name": f"sum{i}", "op": "add", "inputs": [last, f"act{i - 2}"]})
+            last = f"sum{i}"
+        nodes.append({"name": f"act{i}", "op": "relu", "inputs": [last]})
+        before, size = f"act{i}", channels
+        if i == pooled:
+            nodes.append({"name": "pool", "op": "avg_pool2d", "inputs": [before], "size": 2})
+            before = "pool"
+    nodes.append({"name": "flat", "op": "flatten", "inputs": [before]})
+    side = image // 2
+    parts = _affine(random, (classes, channels * side * side), 0.2)
+    return [*nodes, {"name": "logits", "op": "linear", "inputs": ["flat"], **parts}]
+
+
+def images(random, kind, batch, inputs=8, image=6):
+    """A batch that fits `mlp` or `cnn`."""
+    return random.uniform(0, 1, (batch, inputs) if kind == "mlp" else (batch, 1, image, image))
+
+
+def quantised(nodes, x, activation, levels):
+    """The node list with qcfs for relu, thresholds calibrated on x, batch norm folded; float64."""
+    return reference.fold_batch_norms(reference.quantise(nodes, activation, levels, "calibrated", sample=x))
+
+
+def integer_cnn(random, depth, levels, channels=3, image=4, classes=3):
+    """Everything exact in float64: small integer weights, theta = L / 2^k, images in sixteenths, a skip, a pooling.
+
+    Ties are common here (pooling and identity paths with commensurate thresholds), unlike behind Gaussian weights.
+    """
+    nodes, before, size = [], "image", 1
+    for i in range(depth):
+        parts = {"weight": random.integers(-1, 2, (channels, size, 3, 3)).astype(float),
+                 "bias": random.integers(-2, 3, channels) / 4}  # fmt: skip
+        nodes.append({"name": f"conv{i}", "op": "conv2d", "inputs": [before], "padding": 1, **parts})
+        last = f"conv{i}"
+        if i >= 2:
+            nodes.append({"name": f"sum{i}", "op": "add", "inputs": [last, f"act{i - 2}"]})
+            last = f"sum{i}"
+        theta = np.full((channels, 1, 1), float(random.choice([2, 4])))
+        nodes.append({"name": f"act{i}", "op": "qcfs", "inputs": [last], "parameter": theta, "levels": levels,
+                      "positivity": "raw"})  # fmt: skip
+        before, size = f"act{i}", channels
+    side = image // 2
+    nodes += [
+        {"name": "pool", "op": "avg_pool2d", "inputs": [before], "size": 2},
+        {"name": "flat", "op": "flatten", "inputs": ["pool"]},
+        {"name": "logits", "op": "linear", "inputs": ["flat"],
+         "weight": random.integers(-2, 3, (classes, channels * side * side)).astype(float),
+         "bias": random.integers(-2, 3, classes) / 2},
+    ]  # fmt: skip
+    return nodes
+
+
+def attaining_bound(depth, levels):
+    """A chain that settles after exactly 1 + D (L - 1) steps: each layer jumps from 0 to L when the last one is full.
+
+    X = 2 L (a - (1 - 1 / 2 L)) is -1 at a = (L - 1) / L and 1 at a = 1; theta = 1.
+    """
+    nodes, before = [], "image"
+    for i in range(depth):
+        weight, bias = (1.0, 0.0) if i == 0 else (2.0 * levels, 1.0 - 2 * levels)
+        nodes.append({"name": f"fc{i}", "op": "linear", "inputs": [before], "weight": np.array([[weight]]),
+                      "bias": np.array([bias])})  # fmt: skip
+        nodes.append({"name": f"act{i}", "op": "qcfs", "inputs": [f"fc{i}"], "parameter": np.array(1.0),
+                      "levels": levels, "positivity": "raw"})  # fmt: skip
+        before = f"act{i}"
+    return [*nodes, {"name": "logits", "op": "linear", "inputs": [before], "weight": np.array([[1.0], [-1.0]]),
+                     "bias": np.array([0.0, 0.5])}]  # fmt: skip

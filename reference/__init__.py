@@ -1,0 +1,25 @@
+"""The ground truth of isospike, in NumPy alone: the contract, in reading order.
+
+`accelerated` exports the same names for torch tensors; `pytest equivalence_tests` holds both to the same statements.
+"""
+
+from .activation import qcfs, qcfs_grad, qcfs_level, qcfs_parameter_grad
+from .checks import InputError
+from .conversion import convert, fold_batch_norm, fold_batch_norms
+from .conversion_error import conversion_error
+from .layers import avg_pool2d, conv2d, layer_norm, linear, softmax
+from .network import answer, build
+from .neuron import if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run
+from .quantisation import expand, quantise
+from .simulation import Simulation, simulate
+from .thresholds import softplus, softplus_inverse, softplus_slope, sum_to, threshold_shape
+
+__all__ = [
+    "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
+    "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad",
+    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run",
+    "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
+    "build", "answer", "quantise", "expand",
+    "fold_batch_norm", "fold_batch_norms", "convert", "simulate", "Simulation", "conversion_error",
+    "InputError",
+]  # fmt: skip

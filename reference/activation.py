@@ -1,0 +1,75 @@
+"""The quantised activation, its derivatives, and the table of its variants.
+
+    u = z L / theta + phi        level(z) = clip(floor(u), 0, L)        qcfs(z) = (theta level(z)) / L
+
+The order of operations is part of the contract: z / theta * L and theta * (level / L) round differently.
+Shapes: z is [batch, ...]; theta broadcasts against one sample. Units: z, theta and qcfs(z) share theirs.
+"""
+
+import numpy as np
+
+from .checks import array, broadcasts, number, one_of, positive, whole
+from .thresholds import sum_to, threshold_of, threshold_slope
+
+VARIANTS = {  # name: (granularity, positivity)
+    "qcfs": ("layer", "raw"),  # Bu et al. 2022; Eq. 2-23
+    "s-qcfs": ("layer", "softplus"),  # Eq. 3-5
+    "c-qcfs": ("channel", "raw"),  # Eq. 3-6
+    "cs-qcfs": ("channel", "softplus"),  # Eq. 3-7
+    "h-qcfs": ("head", "softplus"),  # Eq. 4-1 (there raw)
+    "n-qcfs": ("neuron", "softplus"),  # Eq. 4-6 (there raw)
+}
+
+
+def variant(name):
+    """(granularity, positivity) of an activation by its name, in any case; InputError for an unknown name."""
+    return VARIANTS[one_of(str(name).lower(), VARIANTS, "activation")]
+
+
+def _prepare(z, threshold, levels):
+    """z, theta and L in one arithmetic, checked: L >= 1, theta positive and of a shape that broadcasts."""
+    z, levels = array(z), whole(levels, "levels")
+    return z, broadcasts(array(positive(threshold), like=z), z.shape), number(levels, z)
+
+
+def qcfs_level(z, threshold, levels, shift=0.5):
+    """level(z) = clip(floor(z L / theta + phi), 0, L): an integer 0..L, in the arithmetic of z (Eq. 2-23)."""
+    z, threshold, levels = _prepare(z, threshold, levels)
+    return array(np.clip(np.floor(z * levels / threshold + number(shift, z)), 0, levels), like=z)
+
+
+def level_value(level, threshold, levels):
+    """(theta level) / L: what a level, or as many spikes, is worth.
+
+    The one expression that the quantised network and the spiking one share; statement T5 rests on it.
+    """
+    return array(threshold, like=level) * level / number(levels, level)
+
+
+def qcfs(z, threshold, levels, shift=0.5):
+    """qcfs(z) = (theta level(z)) / L, between 0 and theta in L equal steps (Eq. 2-23, 3-5 to 3-7)."""
+    return level_value(qcfs_level(z, threshold, levels, shift), threshold, levels)
+
+
+def qcfs_grad(z, threshold, levels, shift=0.5):
+    """(d/dz, d/dtheta), elementwise, with floor' = 1 (straight-through).
+
+    d/dz     = 1 for 0 <= u < L, else 0
+    d/dtheta = (qcfs(z) - z) / theta for 0 <= u < L, 1 for u >= L, 0 for u < 0
+    The bounds are in u, that is in theta; the printed Eq. 3-8 and 3-9 have them in lambda (docs/errata.md).
+    """
+    value = qcfs(z, threshold, levels, shift)
+    z, threshold, levels = _prepare(z, threshold, levels)
+    u = z * levels / threshold + number(shift, z)
+    inside, above = (u >= 0) & (u < levels), u >= levels
+    by_threshold = np.where(inside, (value - z) / threshold, np.where(above, number(1, z), number(0, z)))
+    return array(np.where(inside, number(1, z), number(0, z)), like=z), array(by_threshold, like=z)
+
+
+def qcfs_parameter_grad(z, parameter, levels, positivity, upstream):
+    """d loss / d lambda = slope(lambda) sum_to(upstream d/dtheta), in the parameter's shape (Eq. 3-9, corrected).
+
+    `upstream` is d loss / d qcfs(z), of the shape of z. slope = 1 ("raw") or Sigmoid(lambda) ("softplus").
+    """
+    by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels)[1]
+    return threshold_slope(parameter, positivity) * sum_to(upstream * by_threshold, np.shape(parameter))

@@ -1,0 +1,104 @@
+"""From a quantised network to a spiking one: fold batch norm, put a neuron where an activation was."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .checks import InputError, finite, one_of, positive
+from .network import build
+from .thresholds import threshold_of
+
+SCHEDULES = ("streaming", "integrate-then-fire", "signed")
+LINEAR = ("linear", "conv2d", "avg_pool2d", "add", "flatten")  # operators that commute with sums over time
+
+
+class SpikingNetwork(NamedTuple):
+    """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels`.
+
+    `depth[name]` counts the spiking layers on the longest path from the image up to and including that node.
+    """
+
+    nodes: list
+    schedule: str
+    depth: dict
+
+    @property
+    def layers(self):
+        """The spiking nodes, in network order."""
+        return [node for node in self.nodes if node["op"] == "spiking"]
+
+    @property
+    def latency_depth(self):
+        """D: the number of spiking layers on the longest path (the linear read-out is none)."""
+        return max(self.depth[node["name"]] for node in self.layers)
+
+
+def fold_batch_norm(weight, bias, gamma, beta, mean, var, eps=1e-5):
+    """(W', b') with W' = gamma W / sigma, b' = gamma (b - mean) / sigma + beta, sigma = sqrt(var + eps) (Eq. 2-27).
+
+    The first axis of `weight` is the output channel; `bias` may be None. Equal to the pair up to rounding.
+    """
+    scale = gamma / np.sqrt(var + eps)
+    bias = np.zeros_like(mean) if bias is None else bias
+    return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), (bias - mean) * scale + beta
+
+
+def fold_batch_norms(network):
+    """A copy of the network without batch norm: each one is folded into the convolution or linear layer before it."""
+    users = [name for node in network for name in node["inputs"]]
+    folded, renamed = {}, {}
+    for node in build(network):
+        first = next(iter(node["inputs"]))
+        node["inputs"] = [renamed.get(name, name) for name in node["inputs"]]
+        if node["op"] != "batch_norm":
+            folded[node["name"]] = node
+            continue
+        source = folded.get(node["inputs"][0], {"op": "image"})
+        if source["op"] not in ("linear", "conv2d") or users.count(first) != 1:
+            raise InputError(
+                f"{node['name']}: only a batch norm right after a conv2d or linear of its own can be folded"
+            )
+        statistics = [node[part] for part in ("gamma", "beta", "mean", "var", "eps")]
+        source["weight"], source["bias"] = fold_batch_norm(source["weight"], source["bias"], *statistics)
+        renamed[node["name"]] = source["name"]
+    return list(folded.values())
+
+
+def depths(nodes, counted):
+    """{name: number of `counted` operators on the longest path from the image up to and including the node}."""
+    depth = {"image": 0}
+    for node in nodes:
+        depth[node["name"]] = max(depth[name] for name in node["inputs"]) + (node["op"] == counted)
+    return depth
+
+
+def exact_levels(levels, format, name):
+    """InputError unless every level up to L is exact in the floating format: L <= 2^p for p significand bits."""
+    limit = None if format.hasobject else 2 ** (np.finfo(format).nmant + 1)
+    if limit is not None and levels > limit:
+        raise InputError(f"{name}: levels must be at most {limit} in {format}, got {levels}")
+
+
+def convert(network, schedule):
+    """The spiking network of a quantised one, under "streaming", "integrate-then-fire" or "signed" (Algorithm 1).
+
+    Folds batch norm, then checks: finite weights, positive thresholds V_th = theta (Softplus(lambda), or lambda where
+    the network is raw), levels that the format represents exactly, no relu left. Membranes start at theta / 2.
+    """
+    one_of(schedule, SCHEDULES, "schedule")
+    nodes = []
+    for node in fold_batch_norms(network):
+        if node["op"] == "relu":
+            raise InputError(f"{node['name']} is still a relu: quantise the network before it is converted")
+        if node["op"] == "qcfs":
+            threshold = threshold_of(node["parameter"], node["positivity"])
+            positive(threshold, f"the threshold of {node['name']!r}")
+            exact_levels(node["levels"], threshold.dtype, node["name"])
+            node = {key: node[key] for key in ("name", "inputs", "levels")} | {"op": "spiking", "threshold": threshold}
+        for part, value in node.items():
+            if isinstance(value, np.ndarray):
+                finite(value, f"{node['name']}.{part}")
+        nodes.append(node)
+    if not any(node["op"] == "spiking" for node in nodes):
+        raise InputError("the network has no qcfs activation to convert: quantise it first")
+    return SpikingNetwork(nodes, schedule, depths(nodes, "spiking"))

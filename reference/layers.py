@@ -1,0 +1,123 @@
+"""The layers between the activations, each with its derivative right under it.
+
+Images are [batch, C, H, W], features [batch, ..., F]. A `..._grad` takes the inputs of its function and `upstream`,
+the gradient of the loss by the output, and returns the gradients by the inputs in the order of the arguments.
+"""
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from .checks import InputError, array, number, whole
+
+
+def linear(x, weight, bias=None):
+    """y = x W^T + b; x [..., F], W [G, F], b [G]."""
+    if x.shape[-1] != weight.shape[1]:
+        raise InputError(f"linear: {x.shape[-1]} features do not fit a weight of shape {weight.shape}")
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def linear_grad(x, weight, upstream):
+    """dx = g W, dW = g^T x, db = g, summed over all axes but the last."""
+    g, rows = upstream.reshape(-1, weight.shape[0]), x.reshape(-1, weight.shape[1])
+    return upstream @ weight, g.T @ rows, g.sum(axis=0)
+
+
+def _windows(x, size, stride, padding):
+    """All size x size windows of the zero-padded image: [batch, C, H', W', size, size]."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    return sliding_window_view(x, size, axis=(2, 3))[:, :, ::stride, ::stride]
+
+
+def conv2d(x, weight, bias=None, stride=1, padding=0):
+    """Cross-correlation (Eq. 2-11), zero padded: x [n, C, H, W], W [O, C, k, k], b [O] -> [n, O, H', W']."""
+    if x.ndim != 4 or x.shape[1] != weight.shape[1]:
+        raise InputError(f"conv2d: an input of shape {x.shape} does not fit a weight of shape {weight.shape}")
+    y = np.tensordot(_windows(x, weight.shape[2:], stride, padding), weight, axes=([1, 4, 5], [1, 2, 3]))
+    y = np.moveaxis(y, -1, 1)
+    return y if bias is None else y + bias[:, None, None]
+
+
+def conv2d_grad(x, weight, upstream, stride=1, padding=0):
+    """(dx, dW, db): dW correlates windows with g; dx scatters g W back onto the windows that it was made from."""
+    windows = _windows(x, weight.shape[2:], stride, padding)
+    by_weight = np.tensordot(upstream, windows, axes=([0, 2, 3], [0, 2, 3]))
+    n, c, height, width = x.shape
+    by_x = np.zeros((n, c, height + 2 * padding, width + 2 * padding), dtype=upstream.dtype)
+    rows, columns = stride * upstream.shape[2], stride * upstream.shape[3]
+    for i, j in np.ndindex(*weight.shape[2:]):
+        tap = np.moveaxis(np.tensordot(upstream, weight[:, :, i, j], axes=([1], [0])), -1, 1)
+        by_x[:, :, i : i + rows : stride, j : j + columns : stride] += tap
+    return by_x[:, :, padding : padding + height, padding : padding + width], by_weight, upstream.sum(axis=(0, 2, 3))
+
+
+def avg_pool2d(x, size):
+    """The mean over size x size windows that do not overlap: [n, C, H, W] -> [n, C, H // size, W // size]."""
+    size = whole(size, "the pooling size")
+    if min(x.shape[2:]) < size:
+        raise InputError(f"avg_pool2d: an image of {x.shape[2]} x {x.shape[3]} is smaller than the window {size}")
+    return _windows(x, (size, size), size, 0).sum(axis=(4, 5)) / number(size * size, x)
+
+
+def avg_pool2d_grad(x, size, upstream):
+    """Each input of a window gets 1 / size^2 of its output's gradient; a rest at the border gets none."""
+    spread = upstream.repeat(size, axis=2).repeat(size, axis=3) / number(size * size, x)
+    by_x = np.zeros(x.shape, dtype=upstream.dtype)
+    by_x[:, :, : spread.shape[2], : spread.shape[3]] = spread
+    return by_x
+
+
+def _by_channel(v, x):
+    """v [C] shaped to broadcast against x [n, C, ...]."""
+    return v.reshape(v.shape + (1,) * (x.ndim - 2))
+
+
+def batch_norm(x, gamma, beta, mean, var, eps=1e-5):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta per channel (Eq. 2-26, with sqrt(var + eps) for sigma)."""
+    scale = gamma / np.sqrt(var + eps)
+    return _by_channel(scale, x) * (x - _by_channel(mean, x)) + _by_channel(beta, x)
+
+
+def batch_statistics(x):
+    """Mean and (biased) variance per channel over batch and space, as used in training."""
+    axes = (0, *range(2, x.ndim))
+    return x.mean(axis=axes), x.var(axis=axes)
+
+
+def batch_norm_grad(x, gamma, upstream, eps=1e-5):
+    """(dx, dgamma, dbeta) of training's batch norm, where mean and variance depend on x."""
+    axes, (mean, var) = (0, *range(2, x.ndim)), batch_statistics(x)
+    unit = (x - _by_channel(mean, x)) / np.sqrt(_by_channel(var, x) + eps)
+    by_gamma, by_beta = (upstream * unit).sum(axis=axes), upstream.sum(axis=axes)
+    count = x.size // x.shape[1]
+    centred = upstream - _by_channel(by_beta / count, x) - unit * _by_channel(by_gamma / count, x)
+    return _by_channel(gamma / np.sqrt(var + eps), x) * centred, by_gamma, by_beta
+
+
+def layer_norm(x, gamma, beta, eps=1e-5):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis. layer_norm(0) = beta, not 0."""
+    x = array(x)
+    return gamma * (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) + beta
+
+
+def layer_norm_grad(x, gamma, upstream, eps=1e-5):
+    """(dx, dgamma, dbeta) of layer_norm."""
+    sigma = np.sqrt(x.var(-1, keepdims=True) + eps)
+    unit, g = (x - x.mean(-1, keepdims=True)) / sigma, upstream * gamma
+    by_x = (g - g.mean(-1, keepdims=True) - unit * (g * unit).mean(-1, keepdims=True)) / sigma
+    over = tuple(range(x.ndim - 1))
+    return by_x, (upstream * unit).sum(axis=over), upstream.sum(axis=over)
+
+
+def softmax(x):
+    """e^x / sum e^x over the last axis, with the maximum taken out. softmax(0) = 1/n, not 0."""
+    x = array(x)
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def softmax_grad(x, upstream):
+    """dx = y (g - sum g y) with y = softmax(x)."""
+    y = softmax(x)
+    return y * (upstream - (upstream * y).sum(-1, keepdims=True))

@@ -1,0 +1,103 @@
+"""Spiking neurons, one time step after another. All reset softly (V <- V - theta) and fire at V >= theta.
+
+Currents are [T, batch, ...]; theta broadcasts against one sample. Spikes are 0 / 1 (signed: -1 / 0 / 1), in the
+arithmetic of the currents, so a count is a sum. Formulas: docs/derivations.md, section 3.
+"""
+
+import numpy as np
+
+from .activation import qcfs_level
+from .checks import InputError, array, broadcasts, number, positive, whole
+
+
+def _prepare(currents, threshold):
+    """Currents [T, batch, ...] with T >= 1 and a positive theta, in one arithmetic."""
+    currents = array(currents)
+    if currents.ndim < 2 or len(currents) < 1:
+        raise InputError(f"currents must have shape [T, batch, ...] with T >= 1, got {currents.shape}")
+    return currents, broadcasts(array(positive(threshold), like=currents), currents.shape[2:])
+
+
+def resting(threshold, shape, v0=None):
+    """The membrane before the first step: theta / 2 unless `v0` is given; `shape` is [batch, ...]."""
+    start = threshold / number(2, threshold) if v0 is None else array(v0, like=threshold)
+    return np.broadcast_to(start, shape)
+
+
+def if_step(membrane, current, threshold):
+    """V <- V + z; s = [V >= theta]; V <- V - theta s. Returns (s, V). Eq. 2-8 and 2-10 without leak, as derived."""
+    membrane = membrane + current
+    spike = array(membrane >= threshold, like=membrane)
+    return spike, membrane - threshold * spike
+
+
+def lif_run(currents, threshold, leak, v0=None):
+    """V <- leak V + z_t, else as `if_run`; leak in [0, 1], and leak = 1 is the IF neuron (Eq. 2-8)."""
+    currents, threshold = _prepare(currents, threshold)
+    if not 0 <= leak <= 1:
+        raise InputError(f"leak must lie in [0, 1], got {leak}")
+    membrane, spikes = resting(threshold, currents.shape[1:], v0), []
+    for current in currents:
+        spike, membrane = if_step(membrane * number(leak, membrane), current, threshold)
+        spikes.append(spike)
+    return np.stack(spikes), membrane
+
+
+def if_run(currents, threshold, v0=None):
+    """The integrate-and-fire neuron: (spikes [T, batch, ...], last membrane [batch, ...]).
+
+    A spike is worth theta, averaged over T. With a constant current z and T = L the count is level(z) (T1).
+    """
+    return lif_run(currents, threshold, 1, v0)
+
+
+def integrate_then_fire_run(currents, threshold):
+    """Integrate all T currents from theta / 2, then fire for T steps without input (T2).
+
+    Returns (spikes of the firing phase [T, batch, ...], membrane); count = clip(floor(sum z / theta + 1/2), 0, T).
+    """
+    currents, threshold = _prepare(currents, threshold)
+    membrane, spikes = resting(threshold, currents.shape[1:]), []
+    for current in currents:
+        membrane = membrane + current
+    for _ in currents:
+        spike, membrane = if_step(membrane, number(0, membrane), threshold)
+        spikes.append(spike)
+    return np.stack(spikes), membrane
+
+
+def signed_step(total, sent, threshold, levels):
+    """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5).
+
+    `total` is the accumulated input, `sent` the spikes sent so far, in 0..L; a spike is worth theta / L.
+    """
+    return np.clip(qcfs_level(total, threshold, levels) - array(sent, like=array(total)), -1, 1)
+
+
+def signed_membrane_step(membrane, current, sent, threshold, levels):
+    """One step of the incremental ST-BIF neuron: V <- V + z L / theta, then V <- V - s. Returns (s, V).
+
+    s = +1 if V >= 1 and N < L; -1 if V < 0 and N > 0; else 0. V counts in spikes, N = `sent`.
+    """
+    levels = number(levels, membrane)
+    membrane = membrane + current * levels / threshold
+    up = (membrane >= 1) & (sent < levels)
+    down = (membrane < 0) & (sent > 0)
+    spike = array(up, like=membrane) - array(down, like=membrane)
+    return spike, membrane - spike
+
+
+def st_bif_run(currents, threshold, levels):
+    """The signed neuron on increments, V(0) = 1/2: (signed spikes [T, batch, ...], tracer N [batch, ...]).
+
+    After the input has stopped, N settles on level(sum of all currents) within L steps (T3).
+    """
+    currents, threshold = _prepare(currents, threshold)
+    levels = whole(levels, "levels")
+    membrane = np.broadcast_to(array(0.5, like=currents), currents.shape[1:])
+    sent, spikes = array(np.zeros(currents.shape[1:]), like=currents), []
+    for current in currents:
+        spike, membrane = signed_membrane_step(membrane, current, sent, threshold, levels)
+        sent = sent + spike
+        spikes.append(spike)
+    return np.stack(spikes), sent

@@ -1,0 +1,97 @@
+"""From a ReLU network to a quantised one, and from layer thresholds to finer ones (Algorithm 1, corrected)."""
+
+import numpy as np
+
+from .activation import variant
+from .checks import InputError, finite, positive, whole
+from .network import TRAINED, build, forward
+from .thresholds import parameter_for, threshold_of, threshold_shape
+
+
+def feature_shape(network, name):
+    """(C, 1, 1) or (F,) of a node's output, read off the nearest convolution or linear layer before it.
+
+    Enough for layer, channel and token-feature thresholds; InputError where neither is found.
+    """
+    nodes = {node["name"]: node for node in network}
+    while name in nodes and nodes[name]["op"] not in ("conv2d", "linear", "flatten"):
+        name = nodes[name]["inputs"][0]
+    if name not in nodes or nodes[name]["op"] == "flatten":
+        raise InputError(f"the feature shape at {name!r} is not known from the network alone: give a sample")
+    width = len(nodes[name]["weight"])
+    return (width, 1, 1) if nodes[name]["op"] == "conv2d" else (width,)
+
+
+def activation_shape(network, node, granularity, sample=None, heads=1):
+    """The threshold's shape at a node for a granularity; from `sample`'s shape there, or else from the network."""
+    if granularity == "layer":
+        return ()
+    features = sample.shape[1:] if sample is not None else feature_shape(network, node["inputs"][0])
+    if len(features) == 3 and granularity == "neuron":
+        raise InputError(f"{node['name']}: feature maps share thresholds by channel; choose 'c-qcfs' or 'cs-qcfs'")
+    return threshold_shape(granularity, features, heads)
+
+
+def block_maximum(z, shape):
+    """The largest activation of each block over batch and block; a silent block takes its layer's maximum, or 1."""
+    lead = z.ndim - len(shape)
+    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1)
+    largest = np.asarray(z.max(axis=axes)).reshape(shape)
+    layer = z.max() if z.max() > 0 else np.ones_like(z.max())
+    return np.where(largest > 0, largest, layer)
+
+
+def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sample=None):
+    """A copy of the network in which every relu is a QCFS (Algorithm 1, lines 1 to 5).
+
+    `initial_threshold` is theta, not lambda: a positive number, or "calibrated", which takes each block's largest
+    activation over `sample` [batch, ...] in the network as it is.
+    """
+    granularity, positivity = variant(activation)
+    levels, calibrated = whole(levels, "levels"), initial_threshold == "calibrated"
+    if calibrated and sample is None:
+        raise InputError("initial_threshold='calibrated' needs a sample of images")
+    values = {} if sample is None else forward(network, finite(sample, "sample"))
+    quantised, found = [], False
+    for node in build(network):
+        if node["op"] == "relu":
+            found, z = True, values.get(node["inputs"][0])
+            shape = activation_shape(network, node, granularity, z)
+            start = block_maximum(z, shape) if calibrated else np.full(shape, positive(initial_threshold, "threshold"))
+            parameter = parameter_for(start, positivity).astype(dtype(network))
+            settings = {"op": "qcfs", "parameter": parameter, "levels": levels, "positivity": positivity}
+            node = node | settings
+        quantised.append(node)
+    if not found:
+        raise InputError("the network has no relu to replace")
+    return quantised
+
+
+def dtype(network):
+    """The floating format of a network's arrays (that of its first trained array); float64 if it has none."""
+    return next((np.asarray(n[p]).dtype for n in network for p in TRAINED if n.get(p) is not None), np.dtype(float))
+
+
+def expand(network, activation="cs-qcfs", sample=None):
+    """The stage switch: every QCFS gets the granularity and positivity of `activation`, its threshold unchanged.
+
+    Algorithm 1, line 9, as derived: each block starts from the inverse of theta, not from lambda, so that no level
+    changes (but within a few ulp of a tie, where softplus(softplus_inverse(theta)) differs from theta).
+    InputError names the first layer whose raw threshold is not positive.
+    """
+    granularity, positivity = variant(activation)
+    values = {} if sample is None else forward(network, sample)
+    expanded = []
+    for node in network:
+        if node["op"] == "qcfs":
+            shape = activation_shape(network, node, granularity, values.get(node["inputs"][0]))
+            parameter = node["parameter"]
+            if positivity != node["positivity"]:
+                theta = positive(threshold_of(parameter, node["positivity"]), f"the threshold of {node['name']!r}")
+                parameter = parameter_for(theta, positivity)
+            if np.broadcast_shapes(parameter.shape, shape) != shape:
+                raise InputError(f"{node['name']}: thresholds of shape {parameter.shape} do not expand to {shape}")
+            parameter = np.broadcast_to(parameter, shape).astype(node["parameter"].dtype)
+            node = node | {"parameter": parameter.copy(), "positivity": positivity}
+        expanded.append(node)
+    return expanded

@@ -1,0 +1,165 @@
+"""Run a spiking network step by step. Layers update in network order within a step; there is no transmission delay.
+
+    schedule             a neuron's rule, in one line                        a layer has sent     resolution
+    streaming            V >= theta                                          theta N / t          t
+    integrate-then-fire  t < level(total), in the phase after its sources'   theta N / T          T
+    signed               clip(level(total) - N, -1, 1)                       theta N / L          L
+
+`totals` (T5) applies each operator to what the layers before have sent in total; `increments` sends what is new and
+sums it up in membranes, as hardware does: exact in exact arithmetic, drifting in floats. Formulas: docs/derivations.md.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .activation import level_value, qcfs_level
+from .checks import InputError, array, finite, one_of, whole
+from .conversion import LINEAR
+from .network import FORWARD
+from .neuron import if_step, resting, signed_membrane_step, signed_step
+
+
+@dataclass
+class Simulation:
+    """What came out of a run; see `simulate`."""
+
+    logits: np.ndarray  # [steps, batch, classes]; the last row is the answer
+    counts: dict  # layer -> spikes sent, whole numbers [batch, ...]; signed: +1 minus -1
+    latency: int  # steps, end to end
+    spikes_per_neuron: float  # per image; a negative spike counts as one
+    settled_at: np.ndarray | None  # signed: the last step in which a unit of the sample fired [batch]
+    settled: bool | None  # signed: no sample fired in the last step
+    units_that_differ: float | None  # share of (sample, unit) pairs whose count is not the ANN's level
+    units_that_differ_last: float | None  # the same for the last spiking layer alone
+    nonzero_share: dict = field(default_factory=dict)  # layer -> share of counts that are not 0
+
+
+def propagate(network, x, neuron):
+    """Values of all nodes, with `neuron(node, total)` giving what a spiking node has sent."""
+    values = {"image": x}
+    for node in network.nodes:
+        inputs = [values[name] for name in node["inputs"]]
+        values[node["name"]] = neuron(node, *inputs) if node["op"] == "spiking" else FORWARD[node["op"]](node, *inputs)
+    return values
+
+
+def ann_levels(network, x):
+    """level(z) of every spiking layer in the quantised network that this one came from."""
+    levels = {}
+
+    def neuron(node, z):
+        levels[node["name"]] = qcfs_level(z, node["threshold"], node["levels"])
+        return level_value(levels[node["name"]], node["threshold"], node["levels"])
+
+    propagate(network, x, neuron)
+    return levels
+
+
+def read_out(network, x, counts, resolution):
+    """The logits when layer l has sent theta N / resolution[l]."""
+    sent = lambda node, _: level_value(counts[node["name"]], node["threshold"], resolution[node["name"]])  # noqa: E731
+    return propagate(network, x, sent)[network.nodes[-1]["name"]]
+
+
+def _totals(network, x, steps, counts, fired):
+    """Each neuron sees its operator applied to all that was sent; yields the logits of every step."""
+    signed = network.schedule == "signed"
+
+    def neuron(node, total):
+        name, theta = node["name"], node["threshold"]
+        resolution = node["levels"] if signed else steps
+        sent = counts.get(name, np.zeros_like(total))
+        if signed:
+            spike = signed_step(total, sent, theta, resolution)
+        else:
+            t = now - network.depth[name] * steps  # 0-based step of the layer's own firing phase
+            spike = ((t >= 0) & (t < qcfs_level(total, theta, resolution))).astype(total.dtype)
+        counts[name] = sent + spike
+        fired(name, spike, now)
+        return level_value(counts[name], theta, resolution)
+
+    for now in range(steps if signed else (network.latency_depth + 1) * steps):  # noqa: B007 (neuron reads it)
+        yield propagate(network, x, neuron)[network.nodes[-1]["name"]]
+
+
+def _increments(network, x, steps, counts, fired):
+    """Each neuron sums what is new into its membrane; an operator that is not linear passes on f(X_t) - f(X_t-1)."""
+    schedule, depth = network.schedule, network.depth
+    membrane, state = {}, {}
+
+    def neuron(node, current):
+        name, theta, levels = node["name"], node["threshold"], node["levels"]
+        if schedule == "signed":
+            start = membrane.get(name, array(np.full(current.shape, 0.5), like=current))
+            sent = counts.get(name, np.zeros_like(current))
+            spike, membrane[name] = signed_membrane_step(start, current, sent, theta, levels)
+        else:
+            start = membrane.get(name, resting(theta, current.shape))
+            firing = schedule == "streaming" or now // steps == depth[name]
+            spike, membrane[name] = if_step(start, current, theta) if firing else (0 * current, start + current)
+        counts[name] = counts.get(name, 0) + spike
+        fired(name, spike, now)
+        return level_value(spike, theta, levels) if schedule == "signed" else theta * spike
+
+    def operator(node, *inputs):
+        phase = max(depth[name] for name in node["inputs"])
+        on = {"streaming": True, "integrate-then-fire": now // steps == phase, "signed": now == 0}[schedule]
+        if node["op"] in LINEAR:
+            return FORWARD[node["op"]](node if on or "bias" not in node else node | {"bias": None}, *inputs)
+        # a sum that stands for `scale` images: its share of the total is scale f(sum / scale)
+        scale = {"streaming": now + 1, "integrate-then-fire": steps, "signed": 1}[schedule]
+        sums, before = state.get(node["name"], ([0 * i for i in inputs], 0))
+        sums = [s + i for s, i in zip(sums, inputs, strict=True)]
+        total = scale * FORWARD[node["op"]](node, *(s / scale for s in sums))
+        state[node["name"]] = sums, total
+        return total - before
+
+    phases = network.latency_depth + 1 if schedule == "integrate-then-fire" else 1
+    for now in range(phases * steps):
+        shown = {"streaming": True, "integrate-then-fire": now < steps, "signed": now == 0}[schedule]
+        values = {"image": x if shown else 0 * x}
+        for node in network.nodes:
+            inputs = [values[name] for name in node["inputs"]]
+            values[node["name"]] = (neuron if node["op"] == "spiking" else operator)(node, *inputs)
+        resolution = {"streaming": now + 1, "integrate-then-fire": steps}
+        by_layer = {n["name"]: resolution.get(schedule, n["levels"]) for n in network.layers}
+        yield read_out(network, x, counts, by_layer)
+
+
+def simulate(network, x, steps, arithmetic=None):
+    """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`.
+
+    `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
+    (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
+    """
+    steps, x, signed = whole(steps, "steps"), finite(x, "the images"), network.schedule == "signed"
+    arithmetic = arithmetic or ("increments" if network.schedule == "streaming" else "totals")
+    one_of(arithmetic, ("totals", "increments"), "arithmetic")
+    if network.schedule == "streaming" and arithmetic == "totals":
+        raise InputError("streaming neurons carry increments: arithmetic must be 'increments', got 'totals'")
+    spikes, settled_at = {}, np.zeros(len(x), dtype=int)
+
+    def fired(name, spike, now):
+        spikes[name] = spikes.get(name, 0) + int(np.abs(spike).sum())
+        settled_at[np.asarray(spike != 0, dtype=bool).reshape(len(x), -1).any(axis=1)] = now + 1
+
+    sent = {}
+    logits = list((_totals if arithmetic == "totals" else _increments)(network, x, steps, sent, fired))
+    counts = {name: count.astype(int) for name, count in sent.items()}
+    differ, last = None, network.layers[-1]["name"]
+    if signed or all(node["levels"] == steps for node in network.layers):
+        levels = ann_levels(network, x)
+        differ = {name: counts[name] != levels[name].astype(int) for name in counts}
+    neurons = sum(count.size for count in counts.values())
+    return Simulation(
+        logits=np.stack(logits[-steps:]),
+        counts=counts,
+        latency=int(settled_at.max()) if signed else len(logits),
+        spikes_per_neuron=sum(spikes.values()) / neurons,
+        settled_at=settled_at if signed else None,
+        settled=bool((settled_at < steps).all()) if signed else None,
+        units_that_differ=None if differ is None else sum(int(d.sum()) for d in differ.values()) / neurons,
+        units_that_differ_last=None if differ is None else float(differ[last].mean()),
+        nonzero_share={name: float((count != 0).mean()) for name, count in counts.items()},
+    )

@@ -1,0 +1,88 @@
+"""Where a threshold comes from, and which features share it.
+
+A threshold theta is made from a trained parameter lambda (its *positivity*) and broadcasts against one sample
+(its *granularity*). Formulas: docs/derivations.md, section 2.
+"""
+
+import numpy as np
+
+from .checks import InputError, array, broadcasts, one_of, positive, whole
+
+GRANULARITIES = ("layer", "channel", "head", "neuron")
+
+
+def softplus(x):
+    """Softplus(x) = log(1 + e^x) > 0, written as max(x, 0) + log1p(e^-|x|) so that nothing overflows (Eq. 3-4).
+
+    Any shape, elementwise. Relative error: a few ulp over the whole range of the format.
+    """
+    x = array(x)
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def softplus_inverse(y):
+    """The x with Softplus(x) = y, that is y + log(1 - e^-y), for y > 0; InputError where y is not positive."""
+    y = array(positive(y, "the argument of softplus_inverse"))
+    return y + np.log(-np.expm1(-y))
+
+
+def softplus_slope(x):
+    """d Softplus / dx = Sigmoid(x) = 1 / (1 + e^-x), written as e^-Softplus(-x): never 0/0, never an overflow."""
+    return np.exp(-softplus(-array(x)))
+
+
+POSITIVITY = {  # name: (lambda -> theta, theta -> lambda, d theta / d lambda)
+    "raw": (array, array, lambda x: np.ones_like(array(x))),
+    "softplus": (softplus, softplus_inverse, softplus_slope),
+}
+
+
+def threshold_of(parameter, positivity):
+    """theta from the trained parameter: lambda itself ("raw") or Softplus(lambda)."""
+    return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][0](parameter)
+
+
+def parameter_for(threshold, positivity):
+    """The parameter whose threshold is `threshold`: the inverse of `threshold_of`, exact but for a few ulp."""
+    return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][1](threshold)
+
+
+def threshold_slope(parameter, positivity):
+    """d theta / d lambda: 1 ("raw") or Sigmoid(lambda)."""
+    return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][2](parameter)
+
+
+def threshold_shape(granularity, sample_shape, heads=1):
+    """The shape of a threshold that broadcasts against one sample (no batch axis).
+
+    layer   ()             one for all features
+    channel (C, 1, 1)      for (C, H, W);  (F,) for (F,) and for tokens (N, F)
+    head    (heads, 1, 1)  for (heads, N, F)
+    neuron  (F,)           the last axis, shared by all tokens
+    """
+    one_of(granularity, GRANULARITIES, "granularity")
+    shape = tuple(whole(n, "a size in sample_shape") for n in sample_shape)
+    if granularity == "layer":
+        return ()
+    if not shape:
+        raise InputError(f"granularity {granularity!r} needs a sample with at least one axis, got shape ()")
+    if granularity == "head":
+        heads = whole(heads, "heads")
+        if len(shape) != 3 or shape[0] != heads:
+            raise InputError(f"granularity 'head' needs samples of shape ({heads}, N, F), got {shape}")
+        return (heads, 1, 1)
+    if granularity == "channel" and len(shape) == 3:
+        return (shape[0], 1, 1)
+    return shape[-1:]
+
+
+def sum_to(gradient, shape):
+    """The adjoint of broadcasting `shape` to `gradient.shape`: sums over the batch and over each block.
+
+    <broadcast(a), g> = <a, sum_to(g, a.shape)> for all a, g. Returns `shape`.
+    """
+    gradient, shape = np.asarray(gradient), tuple(shape)
+    broadcasts(np.empty(shape, dtype=bool), gradient.shape)
+    lead = gradient.ndim - len(shape)
+    blocks = tuple(lead + i for i, n in enumerate(shape) if n == 1)
+    return np.asarray(gradient.sum(axis=tuple(range(lead)) + blocks)).reshape(shape)
