@@ -71,7 +71,8 @@ def markdown(results):
     lines += ["", *(f"- {finding}" for finding in findings(results)), ""]
     lines += [
         f"Seed {config['seed']}, commit {env['commit']}, {env['device']}, torch {env['torch']}, "
-        f"{results['seconds']} s. Latency counts all steps end to end. Units that differ: pairs of image and neuron whose spike count is not "
+        f"{results['seconds']} s. Latency counts all steps end to end. Units that differ: pairs of image and neuron "
+        "whose spike count is not "
         "the quantised network's level (empty where T is not L)."
     ]
     lines += ["", *(f"![{name}]({name}.png)" for name in ("accuracy", "thresholds", "neuron"))]

@@ -7,7 +7,6 @@ from .implementations import CONTRACT, Missing, load
 
 ours = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
 settings.register_profile("default-round", max_examples=100, **ours)
-settings.register_profile("long-round", max_examples=3000, **ours)
 settings.register_profile("no-shrinking", max_examples=60, phases=[Phase.explicit, Phase.generate], **ours)
 settings.load_profile("default-round")
 
@@ -76,6 +75,14 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(line)
     for name in sorted(missing, key=lambda n: CONTRACT.index(n) if n in CONTRACT else 0):
         terminalreporter.write_line(f"missing name: {name}")
+
+
+@pytest.fixture(params=[1, pytest.param(30, marks=pytest.mark.long)], ids=["short", "long"])
+def rounds(request):
+    """`@rounds(n)` sets the number of examples: n in the default round, 30 n in its twin that `-m long` runs."""
+    if request.config.getoption("--hypothesis-profile") == "no-shrinking":
+        return lambda n: settings(max_examples=min(n, settings().max_examples))
+    return lambda n: settings(max_examples=n * request.param)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ class Implementation:
     def __init__(self, name, module):
         self.name, self.module = name, module
         self.torch = _uses_torch(module)
-        self.exact = not self.torch and getattr(module, "EXACT", False) or name == "reference"
+        self.exact = name.startswith("reference")  # and its mutants; the contract asks Fractions of no one else
         self.formats = ("float16", "float32", "float64") + ("bfloat16",) * self.torch
 
     def has(self, name):
@@ -49,9 +49,9 @@ class Implementation:
 
     def encode(self, value, format=None):
         """NumPy to the implementation's arrays, in lists and dicts too; in a floating format if one is given."""
-        if isinstance(value, (list, tuple)):
+        if type(value) in (list, tuple):
             return type(value)(self.encode(v, format) for v in value)
-        if isinstance(value, dict):
+        if type(value) is dict:
             return {key: self.encode(v, format) for key, v in value.items()}
         if not isinstance(value, (np.ndarray, np.generic)):
             return value

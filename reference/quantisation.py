@@ -51,9 +51,10 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
     levels, calibrated = whole(levels, "levels"), initial_threshold == "calibrated"
     if calibrated and sample is None:
         raise InputError("initial_threshold='calibrated' needs a sample of images")
+    network = build(network)
     values = {} if sample is None else forward(network, finite(sample, "sample"))
     quantised, found = [], False
-    for node in build(network):
+    for node in network:
         if node["op"] == "relu":
             found, z = True, values.get(node["inputs"][0])
             shape = activation_shape(network, node, granularity, z)

@@ -1,0 +1,189 @@
+"""The table of pairs: a name of the contract, where its inputs come from, and how equal it must be to its partner.
+
+A new operation is one row. `exact` means every bit: both sides do the same IEEE operations in the same order. A
+tolerance is relative to the largest magnitude in the partner's answer, and says why it is not zero.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+
+from . import random_networks as nets
+from .strategies import LEVELS, dyadic_array, dyadic_neuron, near_step, thresholds
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row: `strategy` draws the arguments; `tolerance` 0 is bitwise, else relative, for the `reason` given."""
+
+    name: str
+    strategy: st.SearchStrategy
+    tolerance: float = 0.0
+    reason: str = "the same IEEE operations in the same order"
+    rounds: int = 100  # examples in the default round; 30 times as many with -m long
+    call: Callable | None = None  # (impl, *arguments) -> answer, where it is not simply impl.name(*arguments)
+
+
+DYADIC = "sums and products of a few dyadic numbers are exact in float64, in any order"
+FLOATS = st.floats(-60, 60).map(np.float64)
+FIELD = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+
+
+@st.composite
+def softplus_arguments(draw):
+    special = st.sampled_from([0.0, 700.0, -700.0, 1e-300, -1e-300, 20.0, 20.5, 36.0, -36.0])
+    return (np.array(draw(st.lists(st.one_of(FLOATS, special), min_size=1, max_size=8)), dtype=float),)
+
+
+@st.composite
+def shape_arguments(draw):
+    granularity = draw(st.sampled_from(["layer", "channel", "head", "neuron"]))
+    heads = draw(st.integers(1, 4))
+    sizes = [heads, draw(st.integers(1, 5)), draw(st.integers(1, 5))]
+    shape = tuple(sizes if granularity == "head" else sizes[: draw(st.integers(1, 3))])
+    return granularity, shape, heads
+
+
+@st.composite
+def sum_to_arguments(draw):
+    full = (2, 3, 2, 4)
+    shape = draw(st.sampled_from([(), (3, 1, 1), (4,), (3, 2, 4), (1, 1, 4), (1, 1, 1)]))
+    return draw(dyadic_array(full)), shape
+
+
+@st.composite
+def parameter_grad_arguments(draw):
+    z = draw(dyadic_array((2, 3, 2, 2)))
+    shape = draw(st.sampled_from([(), (3, 1, 1), (2,)]))
+    parameter = np.array(draw(st.lists(st.floats(0.25, 3), min_size=3, max_size=3)), dtype=float)
+    parameter = np.resize(parameter, shape) if shape else np.array(parameter[0])
+    return z, parameter, draw(LEVELS), draw(st.sampled_from(["raw", "softplus"])), draw(dyadic_array(z.shape))
+
+
+@st.composite
+def float_currents(draw):
+    theta, steps = draw(thresholds()), draw(st.integers(1, 12))
+    values = draw(st.lists(st.floats(-2, 2), min_size=4 * steps, max_size=4 * steps))
+    return np.array(values).reshape(steps, 1, 4) * theta, np.array(theta)
+
+
+@st.composite
+def signed_step_arguments(draw):
+    z, theta, levels = draw(near_step())
+    sent = draw(st.lists(st.integers(0, levels), min_size=z.size, max_size=z.size))
+    return z, np.array([sent], dtype=z.dtype), theta, levels
+
+
+@st.composite
+def layer_arguments(draw, op):
+    random = draw(FIELD)
+    if op == "linear":
+        return random.normal(size=(3, 5)), random.normal(size=(4, 5)), random.normal(size=4)
+    if op == "conv2d":
+        stride, padding = draw(st.sampled_from([(1, 0), (1, 1), (2, 1), (2, 0), (3, 1)]))
+        bias = random.normal(size=4) if draw(st.booleans()) else None
+        return random.normal(size=(2, 3, 7, 6)), random.normal(size=(4, 3, 3, 3)), bias, stride, padding
+    if op == "avg_pool2d":
+        return random.normal(size=(2, 3, 7, 6)), draw(st.integers(1, 3))
+    if op == "layer_norm":
+        return random.normal(size=(2, 4, 6)), random.normal(size=6), random.normal(size=6)
+    if op == "softmax":
+        return (random.normal(size=(2, 4, 6)) * draw(st.sampled_from([1.0, 30.0, 800.0])),)
+    weight = random.normal(size=(4, 3, 3, 3) if draw(st.booleans()) else (4, 6))
+    bias = random.normal(size=4) if draw(st.booleans()) else None
+    normal = random.normal(size=4), random.normal(size=4), random.normal(size=4)
+    return weight, bias, *normal, random.uniform(0.1, 2, 4), 1e-5
+
+
+@st.composite
+def network_arguments(draw):
+    random, kind = draw(FIELD), draw(st.sampled_from(["mlp", "cnn"]))
+    nodes = (nets.mlp if kind == "mlp" else nets.cnn)(random, draw(st.integers(1, 4)))
+    return (
+        nodes,
+        nets.images(random, kind, 4),
+        draw(st.sampled_from(["qcfs", "s-qcfs", "c-qcfs", "cs-qcfs"])),
+        draw(LEVELS),
+    )
+
+
+@st.composite
+def integer_network_arguments(draw):
+    random, levels = draw(FIELD), draw(st.sampled_from([2, 4, 8]))
+    x = random.integers(0, 17, (2, 1, 4, 4)) / 16
+    schedule = draw(st.sampled_from(["streaming", "integrate-then-fire", "signed"]))
+    return nets.integer_cnn(random, draw(st.integers(1, 4)), levels), x, levels, schedule
+
+
+def run_quantised(impl, nodes, x, activation, levels):
+    """Logits of the network after folding and quantising with calibrated thresholds."""
+    quantised = impl.quantise(impl.build(nodes), activation, levels, "calibrated", x)
+    return impl.answer(quantised, x)
+
+
+def run_folded(impl, nodes, x, *_):
+    """Logits of the relu network after its batch norms are folded."""
+    return impl.answer(impl.fold_batch_norms(impl.build(nodes)), x)
+
+
+def run_expanded(impl, nodes, x, activation, levels):
+    """Logits after the stage switch from one threshold a layer to one a channel."""
+    coarse = impl.quantise(impl.build(nodes), "s-qcfs", levels, 0.75, x)
+    return impl.answer(impl.expand(coarse, "cs-qcfs", x), x)
+
+
+def run_simulation(impl, nodes, x, levels, schedule):
+    """Everything a simulation says, as one flat list of arrays, for every arithmetic that the schedule has.
+
+    Of the streaming logits only those after 1, 2, 4, 8 steps: theta N / 3 is not dyadic.
+    """
+    said = []
+    for arithmetic in ["increments"] if schedule == "streaming" else ["totals", "increments"]:
+        s = impl.simulate(impl.convert(impl.build(nodes), schedule), x, levels, arithmetic)
+        rows = [t - 1 for t in (1, 2, 4, 8) if t <= levels] if schedule == "streaming" else slice(None)
+        said += [s.logits[rows], *s.counts.values(), s.latency, s.spikes_per_neuron, s.units_that_differ,
+                 s.units_that_differ_last, *s.nonzero_share.values()]  # fmt: skip
+        said += [] if s.settled_at is None else [s.settled_at, s.settled]
+    return [np.asarray(value, dtype=float) for value in said]
+
+
+def run_conversion_error(impl, nodes, x, levels, schedule):
+    """The three parts of every layer's error."""
+    errors = impl.conversion_error(impl.build(nodes), x, levels, schedule)
+    return [part for name in sorted(errors) for part in errors[name]]
+
+
+NORMAL = "BLAS and torch add up in another order: up to n eps of the sum of magnitudes, n = 54 terms here"
+EXP = "exp, log and sqrt differ by a few ulp between libraries"
+
+PAIRS = [
+    Pair("softplus", softplus_arguments(), 8 * EPS, EXP),
+    Pair("softplus_inverse", softplus_arguments().map(lambda a: (np.abs(a[0]) + 1e-3,)), 1e4 * EPS,
+         EXP + "; at y = 1e-3 the logarithm of 1 - e^-y magnifies an ulp of y by 1 / y"),
+    Pair("softplus_slope", softplus_arguments(), 64 * EPS, EXP + "; the exponent's own error grows with |x| <= 60"),
+    Pair("threshold_shape", shape_arguments(), 0, "integers"),
+    Pair("sum_to", sum_to_arguments(), 0, DYADIC),
+    Pair("qcfs_level", near_step()),
+    Pair("qcfs", near_step()),
+    Pair("qcfs_grad", near_step()),
+    Pair("qcfs_parameter_grad", parameter_grad_arguments(), 1e3 * EPS, EXP + ", and the block's sum in another order"),
+    Pair("if_run", float_currents()),
+    Pair("lif_run", st.tuples(float_currents(), st.sampled_from([0.0, 0.5, 0.9, 1.0])).map(lambda a: (*a[0], a[1]))),
+    Pair("integrate_then_fire_run", float_currents()),
+    Pair("signed_step", signed_step_arguments()),
+    Pair("st_bif_run", st.tuples(float_currents(), LEVELS).map(lambda a: (*a[0], a[1]))),
+    Pair("st_bif_run", dyadic_neuron(), 0, DYADIC),
+    Pair("fold_batch_norm", layer_arguments("fold_batch_norm"), 16 * EPS, "one square root and four roundings"),
+    Pair("linear", layer_arguments("linear"), 100 * EPS, NORMAL),
+    Pair("conv2d", layer_arguments("conv2d"), 100 * EPS, NORMAL),
+    Pair("avg_pool2d", layer_arguments("avg_pool2d"), 100 * EPS, NORMAL),
+    Pair("layer_norm", layer_arguments("layer_norm"), 1e3 * EPS, NORMAL + ", divided by a small deviation"),
+    Pair("softmax", layer_arguments("softmax"), 1e3 * EPS, EXP + "; an argument of 800 magnifies its own ulp by 800"),
+    Pair("answer", network_arguments(), 1e4 * EPS, NORMAL + ", layer after layer", 40, run_folded),
+    Pair("simulate", integer_network_arguments(), 0, DYADIC, 30, run_simulation),
+    Pair("conversion_error", integer_network_arguments(), 0, DYADIC, 30, run_conversion_error),
+]  # fmt: skip

@@ -1,0 +1,94 @@
+"""T2, any order: integrate, then fire. Counts are levels whatever the order, for neurons and for whole networks."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from . import random_networks as nets
+from .strategies import dyadic_neuron, rational, rational_array
+
+
+def test_T2_count_is_the_level_of_the_mean(impl, rounds, seen):
+    shares = []
+
+    @rounds(100)
+    @given(dyadic_neuron())
+    def check(neuron):
+        currents, theta, steps = neuron
+        spikes, membrane = impl.integrate_then_fire_run(currents, theta)
+        count, total = spikes.sum(axis=0), currents.sum(axis=0)
+        level = np.clip(np.floor(total / theta + 0.5), 0, steps)
+        assert (count == level).all(), (currents.ravel(), theta, count, level)
+        assert (level == impl.qcfs_level(total / steps, theta, steps)).all()
+        assert (membrane == theta / 2 + total - theta * count).all()
+        assert (np.diff(spikes, axis=0) <= 0).all(), "a neuron fires at once until it is done"
+        shares.append((level != 0).mean())
+
+    check()
+    seen(f"T2 {impl.name}: counts equal levels in any order, levels other than 0: {100 * np.mean(shares):.0f} %")
+
+
+def test_T2_in_exact_arithmetic(impl, rounds):
+    if not impl.exact:
+        assert impl.name != "reference"
+        return  # the contract asks Fractions of the reference alone
+
+    @rounds(60)
+    @given(steps=st.integers(1, 7), theta=rational(low=1, high=4), data=st.data())
+    def check(steps, theta, data):
+        currents = data.draw(rational_array((steps, 1, 3)))
+        spikes, _ = impl.integrate_then_fire_run(currents, theta)
+        level = impl.qcfs_level(currents.sum(axis=0) / steps, theta, steps)
+        assert (spikes.sum(axis=0) == level).all(), (currents, theta)
+
+    check()
+
+
+def executed(impl, nodes, x, steps, schedule, arithmetic):
+    """(simulation, logits of the quantised network) on the same batch."""
+    network = impl.build(nodes)
+    return impl.simulate(impl.convert(network, schedule), x, steps, arithmetic), impl.answer(network, x)
+
+
+def test_T2_whole_networks_with_integer_weights_bit_for_bit(impl, rounds, seen):
+    """Increments on CNNs with a skip and a pooling: exact arithmetic, so logits equal in every bit at T = L."""
+    shares, differ = [], []
+
+    @rounds(30)
+    @given(seed=st.integers(0, 10_000), depth=st.integers(1, 5), levels=st.sampled_from([2, 4, 8]))
+    def check(seed, depth, levels):
+        random = np.random.default_rng(seed)
+        nodes, x = nets.integer_cnn(random, depth, levels), random.integers(0, 17, (3, 1, 4, 4)) / 16
+        s, ann = executed(impl, nodes, x, levels, "integrate-then-fire", "increments")
+        assert s.units_that_differ == 0, f"seed {seed}, depth {depth}: {s.units_that_differ:.1%} of units differ"
+        assert (s.logits[-1] == ann).all(), f"seed {seed}, depth {depth}: logits differ"
+        assert s.latency == (depth + 1) * levels, "latency is (D + 1) T"
+        shares.append(np.mean(list(s.nonzero_share.values())))
+        streamed, _ = executed(impl, nodes, x, levels, "streaming", None)
+        differ.append(streamed.units_that_differ)
+
+    check()
+    assert np.mean(differ) > 0, "the same networks differ when streaming, or this test shows nothing"
+    seen(f"T2 {impl.name}: integer CNNs, increments, 0 units differ (streaming: {100 * np.mean(differ):.0f} %), "
+         f"neurons that spike: {100 * np.mean(shares):.0f} %")  # fmt: skip
+
+
+def test_T2_increments_on_floats_differ_only_next_to_a_tie(impl, rounds):
+    """One layer in float64: the count is the level but within T L eps of a tie, and never off by more than 1."""
+
+    @rounds(60)
+    @given(seed=st.integers(0, 10_000), steps=st.integers(1, 16))
+    def check(seed, steps):
+        random = np.random.default_rng(seed)
+        theta = random.uniform(0.3, 3)
+        currents = random.uniform(-1, 2, (steps, 1, 50)) * theta
+        mean = currents.sum(axis=0) / steps
+        count = impl.integrate_then_fire_run(currents, np.array(theta))[0].sum(axis=0)
+        u = mean * steps / theta + 0.5
+        # each of T additions of size <= 2 T theta rounds once: T * 2 T eps in units of theta, doubled for the division
+        near = np.abs(u - np.round(u)) <= 4 * steps * steps * np.finfo(float).eps
+        off = np.abs(count - impl.qcfs_level(mean, theta, steps))
+        assert (off[~near] == 0).all(), (seed, steps)
+        assert (off <= 1).all(), (seed, steps)
+
+    check()
