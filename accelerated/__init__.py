@@ -4,6 +4,7 @@
 """
 
 from .activation import QCFS, qcfs, qcfs_grad, qcfs_level, qcfs_parameter_grad
+from .checkpoint import load_weights, save_weights
 from .checks import InputError
 from .conversion import SpikingNetwork, convert, fold_batch_norm, fold_batch_norms
 from .conversion_error import conversion_error
@@ -21,5 +22,5 @@ __all__ = [
     "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
     "build", "answer", "quantise", "expand",
     "fold_batch_norm", "fold_batch_norms", "convert", "SpikingNetwork", "simulate", "Simulation", "conversion_error",
-    "InputError",
+    "save_weights", "load_weights", "InputError",
 ]  # fmt: skip

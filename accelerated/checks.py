@@ -1,6 +1,7 @@
 """One clear line for bad input, for torch tensors; the same names as in `reference.checks`."""
 
 from difflib import get_close_matches
+from numbers import Integral
 
 import torch
 
@@ -19,8 +20,8 @@ def tensor(x, like=None):
 
 def whole(value, name, least=1):
     """`value` as an int of at least `least`; InputError otherwise."""
-    if isinstance(value, bool) or int(value) != value or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value}")
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
     return int(value)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
 
 from . import data as datasets
 from . import training
 from .activation import VARIANTS, variant
+from .checkpoint import save_weights
 from .checks import InputError, one_of, positive, whole
 from .conversion import SCHEDULES, convert, fold_batch_norms
 from .models import MODELS, make
@@ -138,7 +138,12 @@ def open_folder(config):
                     f"{folder} was started with {key}={before.get(key)!r}, not {value!r}: choose another --name"
                 )
         state = folder / "resume.pt"
-        return folder, torch.load(state, weights_only=True, map_location=config.device) if state.exists() else None
+        try:
+            return folder, torch.load(state, weights_only=True, map_location=config.device) if state.exists() else None
+        except Exception as error:  # whatever a damaged file raises
+            raise InputError(
+                f"{state} cannot be read ({type(error).__name__}): delete {folder} and start again"
+            ) from error
     if folder.exists() and any(folder.iterdir()):
         finished = (folder / "results.json").exists()
         advice = "choose another --name" if finished else "continue it with --resume, or choose another --name"
@@ -288,8 +293,6 @@ def run(config, console=None):
         "seconds": round(time.perf_counter() - started, 1),
         "rows": rows,
     }
-    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_file(weights, folder / "weights.safetensors.part")
-    os.replace(folder / "weights.safetensors.part", folder / "weights.safetensors")
+    save_weights(network, folder / "weights.safetensors")
     write_json(folder / "results.json", results)
     return folder, results, quantised, data

@@ -2,22 +2,31 @@
 
 import torch.nn.functional as F
 
-from .checks import whole
+from .checks import InputError, whole
 
 
 def linear(x, weight, bias=None):
     """y = x W^T + b; x [..., F], W [G, F], b [G]."""
+    if x.shape[-1] != weight.shape[1]:
+        raise InputError(f"linear: {x.shape[-1]} features do not fit a weight of shape {tuple(weight.shape)}")
     return F.linear(x, weight, bias)
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0):
     """Cross-correlation (Eq. 2-11), zero padded: x [n, C, H, W], W [O, C, k, k], b [O] -> [n, O, H', W']."""
+    if x.ndim != 4 or x.shape[1] != weight.shape[1]:
+        raise InputError(
+            f"conv2d: an input of shape {tuple(x.shape)} does not fit a weight of shape {tuple(weight.shape)}"
+        )
     return F.conv2d(x, weight, bias, stride, padding)
 
 
 def avg_pool2d(x, size):
     """The mean over size x size windows that do not overlap: [n, C, H, W] -> [n, C, H // size, W // size]."""
-    return F.avg_pool2d(x, whole(size, "the pooling size"))
+    size = whole(size, "the pooling size")
+    if min(x.shape[2:]) < size:
+        raise InputError(f"avg_pool2d: an image of {x.shape[2]} x {x.shape[3]} is smaller than the window {size}")
+    return F.avg_pool2d(x, size)
 
 
 def layer_norm(x, gamma, beta, eps=1e-5):

@@ -2,6 +2,7 @@
 
 import matplotlib
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from .activation import QCFS
@@ -12,7 +13,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 COLOURS = {"streaming": "tab:orange", "integrate-then-fire": "tab:blue", "signed": "tab:green"}
-HEADER = ("schedule", "T", "accuracy", "units that differ", "latency", "spikes per neuron", "logits = ANN's")
+HEADER = ("schedule", "T", "accuracy", "units that differ", "latency", "spikes per neuron", "logits equal")
+TERMINAL_HEADER = (
+    "schedule",
+    "T",
+    "accuracy\n%",
+    "units that\ndiffer, %",
+    "latency\nin steps",
+    "spikes per\nneuron",
+    "logits\nequal",
+)
 
 
 def _share(value):
@@ -28,7 +38,7 @@ def label(row):
 def cells(row):
     """A row of results as text, in the order of HEADER. What was not executed or is not defined is empty."""
     latency = "unsettled" if row["latency"] is None else f"{row['latency']}"
-    equal = {None: "", True: "bit for bit", False: "no"}[row["logits_equal"]]
+    equal = {None: "", True: "all bits", False: "no"}[row["logits_equal"]]
     return (label(row), str(row["T"]), _share(row["accuracy"]), _share(row["units_that_differ"]), latency,
             f"{row['spikes_per_neuron']:.3f}", equal)  # fmt: skip
 
@@ -104,19 +114,21 @@ def plot_accuracy(results, path):
 
 
 def plot_thresholds(quantised, path):
-    """The thresholds of every layer, in network order."""
+    """The thresholds of every layer, and how far each lies from its layer's mean."""
     layers = {
         name: m.threshold.detach().flatten().cpu() for name, m in quantised.named_modules() if isinstance(m, QCFS)
     }
-    figure, axis = plt.subplots(figsize=(1.5 + 1.1 * len(layers), 3.5))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(2 + 1.1 * len(layers), 6), sharex=True)
     for i, values in enumerate(layers.values()):
-        axis.plot(
-            i + torch.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else [i], values, "o", ms=4, alpha=0.7
-        )
-    axis.set_xticks(range(len(layers)), layers, rotation=20)
-    axis.set_ylabel("threshold theta")
-    axis.set_ylim(bottom=0)
-    axis.grid(alpha=0.3)
+        x = i + torch.linspace(-0.3, 0.3, len(values)) if len(values) > 1 else [i]
+        top.plot(x, values, "o", ms=4, alpha=0.7)
+        bottom.plot(x, 100 * (values / values.mean() - 1), "o", ms=4, alpha=0.7)
+    top.set_ylabel("threshold")
+    top.set_ylim(bottom=0)
+    bottom.set_ylabel("from the layer's mean, in %")
+    bottom.set_xticks(range(len(layers)), layers, rotation=20)
+    for axis in (top, bottom):
+        axis.grid(alpha=0.3)
     _save(figure, path)
 
 
@@ -182,14 +194,17 @@ def write(folder, results, quantised, image):
 
 
 def table(results):
-    """The table of results for the terminal."""
-    drawn = Table(title=f"{results['config']['data']}, {results['config']['model']}, {results['config']['activation']}")
-    for name in HEADER:
-        drawn.add_column(name, justify="left" if name == "schedule" else "right")
+    """The table of results for the terminal; it fits into 80 columns."""
+    config = results["config"]
+    title = f"{config['data']}, {config['model']}, {config['activation']}, L = {config['levels']}"
+    drawn = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in TERMINAL_HEADER:
+        drawn.add_column(name, justify="left" if name == "schedule" else "right", max_width=20)
     before = None
     for row in results["rows"]:
-        if before not in (None, label(row)):
+        name, *rest = cells(row)
+        if before not in (None, name):
             drawn.add_section()
-        before = label(row)
-        drawn.add_row(*cells(row))
+        drawn.add_row("" if name == before else name, *(cell.removesuffix(" %") for cell in rest))
+        before = name
     return drawn

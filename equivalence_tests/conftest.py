@@ -5,7 +5,13 @@ from hypothesis import HealthCheck, Phase, settings
 
 from .implementations import CONTRACT, Missing, load
 
-ours = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
+ours = {
+    "derandomize": True,
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "print_blob": False,
+    "report_multiple_bugs": False,
+}
 settings.register_profile("default-round", max_examples=100, **ours)
 settings.register_profile("no-shrinking", max_examples=60, phases=[Phase.explicit, Phase.generate], **ours)
 settings.load_profile("default-round")

@@ -6,6 +6,7 @@ array of `fractions.Fraction` stays exact (a float is itself a fraction, so it i
 
 from difflib import get_close_matches
 from fractions import Fraction
+from numbers import Integral
 
 import numpy as np
 
@@ -35,8 +36,8 @@ def number(value, like):
 
 def whole(value, name, least=1):
     """`value` as an int of at least `least`; InputError otherwise."""
-    if isinstance(value, bool) or int(value) != value or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value}")
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
     return int(value)
 
 

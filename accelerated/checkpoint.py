@@ -1,0 +1,37 @@
+"""Weights on disk: safetensors, written whole or not at all, and checked by name and shape when they are read."""
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .checks import InputError
+
+
+def save_weights(network, path):
+    """Write all parameters and buffers of a network; the file is either the old one or the whole new one."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, part)
+    os.replace(part, path)
+
+
+def load_weights(network, path):
+    """Read weights into a network and return it; InputError names the first difference and changes nothing."""
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
+    wanted = network.state_dict()
+    for name, value in wanted.items():
+        if name not in found:
+            raise InputError(f"{path} does not fit the network: it lacks {name!r}")
+        if found[name].shape != value.shape:
+            shapes = f"{tuple(found[name].shape)}, the network needs {tuple(value.shape)}"
+            raise InputError(f"{path} does not fit the network: {name!r} has shape {shapes}")
+    extra = sorted(set(found) - set(wanted))
+    if extra:
+        raise InputError(f"{path} does not fit the network: it has {extra[0]!r}, which the network has not")
+    network.load_state_dict(found)
+    return network

@@ -1,0 +1,90 @@
+"""Planted errors: one edit each to a copy of an implementation, and the statement or pair that must name it.
+
+`old` must occur exactly once, so that a mutant cannot quietly stop mutating when the code moves.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`package/file` with `old` replaced by `new` must fail `test` (a file) in a test whose name contains `breaks`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+    breaks: str
+
+    def plant(self, folder):
+        """A copy of the package with the edit, in `folder`; returns its path."""
+        package, file = self.file.split("/", 1)
+        copy = folder / f"{package}_{self.name}"
+        shutil.copytree(ROOT / package, copy, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+        source = (copy / file).read_text()
+        if source.count(self.old) != 1:
+            raise LookupError(f"mutant {self.name}: {self.old!r} occurs {source.count(self.old)} times in {self.file}")
+        (copy / file).write_text(source.replace(self.old, self.new))
+        return copy
+
+
+PARAMETER_GRAD = "    by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels)[1]\n"
+MASK_IN_LAMBDA = """\
+    theta, u = threshold_of(parameter, positivity), z * levels / parameter + 0.5
+    inside = (u >= 0) & (u < levels)
+    by_threshold = np.where(inside, (qcfs(z, theta, levels) - z) / theta, 1.0 * (u >= levels))
+"""
+PRINTED_3_9 = """\
+    if positivity == "softplus":
+        theta, u = threshold_of(parameter, positivity), z * levels / threshold_of(parameter, positivity) + 0.5
+        f, slope = qcfs(z, theta, levels), threshold_slope(parameter, positivity)
+        printed = np.where(u >= levels, 1.0, np.where(u >= 0, (slope * f - z * np.exp(parameter)) / theta, 0.0))
+        return sum_to(upstream * printed, np.shape(parameter))
+"""
+
+MUTANTS = [
+    Mutant("strict_threshold", "reference/neuron.py", "membrane >= threshold", "membrane > threshold", "test_t1.py", "T1"),
+    Mutant("v0_zero", "reference/neuron.py", "threshold / number(2, threshold)", "threshold * 0", "test_t1.py", "T1"),
+    Mutant("v0_half_over_T", "reference/neuron.py", "= resting(threshold, currents.shape[1:], v0), []",
+           "= resting(threshold, currents.shape[1:], 0.5 / len(currents) if v0 is None else v0), []", "test_t1.py", "T1"),
+    Mutant("no_shift", "reference/activation.py", "z * levels / threshold + number(shift, z)), 0",
+           "z * levels / threshold), 0", "test_t1.py", "T1"),
+    Mutant("divided_first", "reference/activation.py", "np.floor(z * levels / threshold",
+           "np.floor(z / threshold * levels", "test_pairs.py", "qcfs_level"),
+    Mutant("level_divided_first", "reference/activation.py", "array(threshold, like=level) * level / number(levels, level)",
+           "array(threshold, like=level) * (level / number(levels, level))", "test_pairs.py", "[short-reference_level_divided_first-qcfs]"),
+    Mutant("mask_in_lambda", "reference/activation.py", PARAMETER_GRAD, MASK_IN_LAMBDA, "test_g1.py", "G1_parameter"),
+    Mutant("printed_eq_3_9", "reference/activation.py", PARAMETER_GRAD, PRINTED_3_9 + PARAMETER_GRAD, "test_g1.py",
+           "G1_parameter"),
+    Mutant("detached_threshold", "accelerated/activation.py", "sum_to(upstream * by_threshold, threshold.shape), None",
+           "None, None", "test_g1.py", "G1_through_whole_networks"),
+    Mutant("clamp_at_the_bound", "accelerated/activation.py", "(u >= 0) & (u < levels), u >= levels",
+           "(u >= 0) & (u <= levels), u > levels", "test_g1.py", "G1_on_the_bounds"),
+    Mutant("window_one_step_wide", "accelerated/activation.py", "(u >= 0) & (u < levels), u >= levels",
+           "(u >= 0) & (u < levels + 1), u >= levels + 1", "test_g1.py", "G1_derivatives"),
+    Mutant("early_spikes_lost", "reference/simulation.py", "(0 * current, start + current)",
+           "(0 * current, start + current * (now // steps == depth[name] - 1))", "test_t2.py", "T2_whole_networks"),
+    Mutant("early_totals_lost", "accelerated/neuron.py", "            return torch.zeros_like(current), torch.zeros_like(current)",
+           "            self.membrane = self.membrane if self.now // self.steps == self.depth - 1 else membrane\n"
+           "            return torch.zeros_like(current), torch.zeros_like(current)", "test_t5.py", "T5_totals_see_early_spikes"),
+    Mutant("f_of_0_subtracted", "reference/simulation.py", "([0 * i for i in inputs], 0))",
+           '([0 * i for i in inputs], scale * FORWARD[node["op"]](node, *(0 * i for i in inputs))))',
+           "test_t3.py", "T3_operators_that_are_not_linear"),
+    Mutant("increments_for_totals", "reference/simulation.py", '(_totals if arithmetic == "totals" else _increments)',
+           "_increments", "test_t5.py", "T5"),
+    Mutant("increments_for_totals", "accelerated/simulation.py", '(_totals if arithmetic == "totals" else _increments)',
+           "_increments", "test_t5.py", "T5"),
+    Mutant("hard_reset", "reference/neuron.py", "membrane - threshold * spike", "membrane * (1 - spike)", "test_t1.py", "T1"),
+    Mutant("nothing_taken_back", "reference/neuron.py", "array(up, like=membrane) - array(down, like=membrane)",
+           "array(up, like=membrane)", "test_t3.py", "T3"),
+    Mutant("sent_without_bound", "reference/neuron.py", "(membrane >= 1) & (sent < levels)", "membrane >= 1", "test_t3.py", "T3"),
+    Mutant("mean_for_sum", "reference/thresholds.py", "gradient.sum(axis", "gradient.mean(axis",
+           "test_laws.py", "sum_to"),
+    Mutant("sigma_without_eps", "accelerated/conversion.py", "torch.sqrt(var + eps)", "torch.sqrt(var)", "test_pairs.py",
+           "fold_batch_norm"),
+]  # fmt: skip

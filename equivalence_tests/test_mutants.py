@@ -1,0 +1,97 @@
+"""Tests of the tests: each planted error is caught, and what catches it names what it broke."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .mutants import MUTANTS, ROOT, Mutant
+
+
+def suite(impl, *files):
+    """Run the suite on a path in a process of its own; (exit status, output)."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *(str(Path(__file__).parent / file) for file in files),
+        "--impl",
+        str(impl),
+    ]
+    quiet = ["-o", "addopts=", "-q", "--tb=line", "-p", "no:cacheprovider", "-m", "not long"]
+    run = subprocess.run(
+        [*command, *quiet, "--hypothesis-profile=no-shrinking"],
+        cwd=ROOT, capture_output=True, text=True, timeout=280, env=os.environ | {"COLUMNS": "200"},
+    )  # fmt: skip
+    return run.returncode, run.stdout + run.stderr
+
+
+def failed(output):
+    """The names of the tests that failed by an assertion: a mutant that merely crashes is no mutant."""
+    lines = [line for line in output.splitlines() if line.startswith("FAILED") and " - assert" in line.lower()]
+    return [line.split(" ")[1].split("::")[-1] for line in lines]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.file.split('/')[0]}-{m.name}")
+def test_a_planted_error_is_caught_and_named(mutant, tmp_path):
+    status, output = suite(mutant.plant(tmp_path), mutant.test)
+    assert status == 1, f"{mutant.name} was not caught:\n{output[-2000:]}"
+    assert any(mutant.breaks in name for name in failed(output)), f"{mutant.name} is not named: {failed(output)}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.file.split('/')[0]}-{m.name}")
+def test_a_planted_error_is_caught_by_the_whole_suite(mutant, tmp_path):
+    status, output = suite(mutant.plant(tmp_path), "")
+    assert status == 1
+    assert any(mutant.breaks in name for name in failed(output)), failed(output)
+
+
+@pytest.mark.parametrize("package", ["reference", "accelerated"])
+def test_a_copy_without_an_error_passes(package, tmp_path):
+    """The control: what fails above fails for the edit, not for being a copy."""
+    same = "from .thresholds import"
+    copy = Mutant("copy", f"{package}/__init__.py", same, same, "", "").plant(tmp_path)
+    status, output = suite(copy, "test_t1.py", "test_t2.py", "test_t3.py", "test_g1.py", "test_laws.py")
+    assert status == 0, output[-3000:]
+
+
+STUDENT = """
+import numpy as np
+
+def qcfs_level(z, threshold, levels, shift=0.5):
+    return np.clip(np.floor(z * levels / threshold + shift), 0, levels)
+
+def qcfs(z, threshold, levels, shift=0.5):
+    return threshold * qcfs_level(z, threshold, levels, shift) / levels
+
+def if_run(currents, threshold, v0=None):
+    membrane = np.broadcast_to(threshold / 2 if v0 is None else v0, currents.shape[1:])
+    spikes = []
+    for current in currents:
+        membrane = membrane + current
+        spike = (membrane >= threshold).astype(float)
+        membrane = membrane - threshold * spike
+        spikes.append(spike)
+    return np.stack(spikes), membrane
+"""
+
+
+def test_a_file_that_implements_a_part_is_judged_on_that_part(tmp_path):
+    """Its own names are tested and pass; the names that it lacks are listed, once each."""
+    path = tmp_path / "student.py"
+    path.write_text(STUDENT)
+    status, output = suite(path, "test_t1.py", "test_t3.py", "test_pairs.py", "test_laws.py")
+    assert status == 0, output[-3000:]
+    missing = [line.split(": ")[1] for line in output.splitlines() if line.startswith("missing name: ")]
+    assert "st_bif_run" in missing
+    assert "softplus" in missing
+    assert not {"qcfs", "qcfs_level", "if_run"} & set(missing)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    status, output = suite(tmp_path / "nobody.py", "test_t1.py")
+    assert status != 0
+    assert "no such file" in output
