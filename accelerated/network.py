@@ -33,9 +33,13 @@ def trace(model):
         raise InputError(
             f"{type(model).__name__} cannot be traced by torch.fx: {str(error).splitlines()[0]}"
         ) from error
-    for node in graph.graph.nodes:  # a simulation keeps values between steps: nothing may overwrite them
+    # a simulation keeps values between steps: nothing may overwrite them
+    for node in graph.graph.nodes:
         if node.target is operator.iadd:
             node.target = operator.add
+    for module in graph.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
     graph.recompile()
     return graph
 

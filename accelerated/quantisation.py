@@ -108,8 +108,7 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
     if not relus:
         raise InputError("the network has no ReLU to replace")
     used = {node.target for node in graph.graph.nodes if node.op == "call_module" and node not in relus}
-    for node in relus:
-        z = values.get(node.all_input_nodes[0])
+    for node, z in [(node, values.get(node.all_input_nodes[0])) for node in relus]:
         shape = activation_shape(graph, node, granularity, z)
         start = block_maximum(z, shape) if calibrated else torch.full(shape, float(initial_threshold))
         module = QCFS(shape, levels, positivity, tensor(start, like=some))

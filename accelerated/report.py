@@ -205,6 +205,6 @@ def table(results):
         name, *rest = cells(row)
         if before not in (None, name):
             drawn.add_section()
-        drawn.add_row("" if name == before else name, *(cell.removesuffix(" %") for cell in rest))
+        drawn.add_row("" if name == before else name.replace(", ", ",\n"), *(cell.removesuffix(" %") for cell in rest))
         before = name
     return drawn

@@ -1,0 +1,177 @@
+"""Quantised and spiking networks are ordinary modules, and any traceable network can become one."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import accelerated as acc
+from accelerated.models import MLP, ResidualCNN
+
+
+class Functional(nn.Module):
+    """ReLU as a function, a method and a module used twice; an in-place sum; a view."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
+        self.relu, self.fc = nn.ReLU(inplace=True), nn.Linear(3 * 16, 4)
+
+    def forward(self, x):
+        x = F.relu(self.a(x))
+        y = self.relu(self.b(x))
+        y += x
+        y = self.relu(self.c(y)).relu()
+        y = F.avg_pool2d(y, 2)
+        return self.fc(y.view(y.size(0), -1))
+
+
+def calibrated(network, x, activation="cs-qcfs", levels=8):
+    torch.manual_seed(0)
+    return acc.fold_batch_norms(acc.quantise(network, activation, levels, "calibrated", x))
+
+
+@pytest.fixture
+def images():
+    return torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_relu_is_replaced_wherever_it_is_called(images):
+    q = acc.quantise(Functional(), "cs-qcfs", 4, "calibrated", images)
+    kinds = [type(m) for m in q.modules()]
+    assert kinds.count(acc.QCFS) == 4, "four calls, four sets of thresholds"
+    assert nn.ReLU not in kinds
+    assert not any(node.target in (F.relu, torch.relu, "relu") for node in q.graph.nodes)
+
+
+@pytest.mark.parametrize("make", [Functional, lambda: ResidualCNN((1, 8, 8), 10, 4), lambda: MLP((1, 8, 8), 10, 4)])
+@pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed"])
+def test_the_claim_in_three_lines(make, schedule, images):
+    torch.manual_seed(1)
+    q = calibrated(make(), images)
+    s = acc.simulate(acc.convert(q, schedule), images, 8 if schedule == "integrate-then-fire" else 60)
+    assert torch.equal(s.logits[-1], q(images))
+    assert min(s.nonzero_share.values()) > 0.05, f"dead layers are equal for free: {s.nonzero_share}"
+
+
+def test_an_in_place_sum_does_not_spoil_what_is_kept_between_steps(images):
+    """`y += x` writes into a value that the next step reads again; the graph adds out of place."""
+    torch.manual_seed(2)
+    q = calibrated(Functional(), images)
+    spiking = acc.convert(q, "signed")
+    assert torch.equal(acc.simulate(spiking, images, 60).logits[-1], acc.simulate(spiking, images, 60).logits[-1])
+
+
+@pytest.mark.parametrize("bad", [nn.MaxPool2d(2), nn.GELU(), nn.ReLU6()])
+def test_what_cannot_be_converted_is_named(bad):
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), bad, nn.Flatten())
+    with pytest.raises(acc.InputError, match=rf"2 \({type(bad).__name__}\) cannot be converted"):
+        acc.quantise(network, "s-qcfs")
+
+
+def test_a_network_that_cannot_be_traced_says_so():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return F.relu(x) if x.sum() > 0 else x
+
+    with pytest.raises(acc.InputError, match=r"Branching cannot be traced by torch\.fx"):
+        acc.quantise(Branching())
+
+
+def test_quantise_leaves_its_argument_alone(images):
+    network = ResidualCNN((1, 8, 8), 10, 4)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    acc.quantise(network, "cs-qcfs", 4, "calibrated", images)
+    assert isinstance(network.relu, nn.ReLU)
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_weights_survive_the_disk_and_misfits_are_named(tmp_path, images):
+    q = calibrated(ResidualCNN((1, 8, 8), 10, 4), images)
+    acc.save_weights(q, tmp_path / "w.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    again = acc.load_weights(calibrated(ResidualCNN((1, 8, 8), 10, 4), images), tmp_path / "w.safetensors")
+    assert torch.equal(again(images), q(images))
+    spiking = acc.convert(q, "signed")
+    assert set(spiking.state_dict()) == {f"graph.{name}" for name in q.state_dict()}
+    for other, message in (
+        (calibrated(ResidualCNN((1, 8, 8), 10, 8), images), "has shape"),
+        (calibrated(MLP((1, 8, 8), 10, 4), images), "it lacks"),
+        (calibrated(ResidualCNN((1, 8, 8), 10, 4), images, "s-qcfs"), "has shape"),
+    ):
+        with pytest.raises(acc.InputError, match=message) as error:
+            acc.load_weights(other, tmp_path / "w.safetensors")
+        assert "\n" not in str(error.value)
+    (tmp_path / "broken.safetensors").write_bytes(b"not weights")
+    for name in ("broken.safetensors", "missing.safetensors"):
+        with pytest.raises(acc.InputError, match=name):
+            acc.load_weights(q, tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_moving_both_networks_to_another_format_keeps_them_equal(dtype, images):
+    """The neuron makes its threshold from the activation's own parameter, so `.to` cannot drive them apart."""
+    q = calibrated(ResidualCNN((1, 8, 8), 10, 4), images)
+    spiking = acc.convert(q, "signed").to(dtype)
+    s = acc.simulate(spiking, images.to(dtype), 60)
+    assert s.settled
+    assert torch.equal(s.logits[-1], q.to(dtype)(images.to(dtype)))
+
+
+def test_stepping_by_hand_is_the_simulation(images):
+    q = calibrated(MLP((1, 8, 8), 10, 4), images)
+    spiking = acc.convert(q, "signed").eval()
+    spiking.reset()
+    with torch.no_grad():
+        rows = torch.stack([spiking(images) for _ in range(12)])
+    assert torch.equal(rows, acc.simulate(spiking, images, 12).logits)
+
+
+def test_memory_format_is_kept(images):
+    q = calibrated(ResidualCNN((1, 8, 8), 10, 4), images).to(memory_format=torch.channels_last)
+    x = images.to(memory_format=torch.channels_last)
+    spiking = acc.convert(q, "signed")
+    weight = dict(spiking.named_parameters())["graph.block1.conv1.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(acc.simulate(spiking, x, 60).logits[-1], q(x))
+
+
+def test_quantised_networks_pass_through_torch_compile(images):
+    """Traced whole by dynamo; the eager backend needs no compiler."""
+    q = calibrated(MLP((1, 8, 8), 10, 4), images)
+    compiled = torch.compile(q, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(images), q(images))
+
+
+def test_training_moves_thresholds_and_keeps_softplus_positive(images):
+    """Pushed down, raw thresholds go below zero and are refused at conversion; Softplus thresholds stay positive."""
+    torch.manual_seed(0)
+    labels = torch.arange(6) % 10
+    networks = {kind: acc.quantise(MLP((1, 8, 8), 10, 4), kind, 4, 0.05) for kind in ("qcfs", "s-qcfs")}
+    for network in networks.values():
+        sgd = torch.optim.SGD(network.parameters(), lr=0.5)
+        for _ in range(60):
+            loss = F.cross_entropy(network(images), labels) + 3 * sum(
+                m.parameter.sum() for m in network.modules() if isinstance(m, acc.QCFS)
+            )
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+    thresholds = {kind: [m.threshold for m in n.modules() if isinstance(m, acc.QCFS)] for kind, n in networks.items()}
+    assert min(t.item() for t in thresholds["qcfs"]) < 0
+    assert min(t.item() for t in thresholds["s-qcfs"]) > 0
+    with pytest.raises(acc.InputError, match=r"threshold of 'relu1' must be positive and finite, got -"):
+        acc.convert(networks["qcfs"], "signed")
+    with pytest.raises(acc.InputError, match="threshold of 'relu1'"):
+        acc.expand(networks["qcfs"], "cs-qcfs")
+
+
+def test_softplus_that_underflows_is_refused_not_divided_by():
+    """Softplus(-20) is 0 in float16: conversion names the layer."""
+    network = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    q = acc.quantise(network, "s-qcfs", 4, 1.0).half()
+    with torch.no_grad():
+        q.get_submodule("1").parameter.fill_(-20)
+    with pytest.raises(acc.InputError, match="threshold of '1' must be positive and finite, got 0"):
+        acc.convert(q, "signed")

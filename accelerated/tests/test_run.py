@@ -1,0 +1,186 @@
+"""`python -m accelerated.run` from end to end, its interruption, and what it says to bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from accelerated import experiment, report, run
+
+TINY = ["--epochs", "2", "1", "1", "--times", "1", "4", "--levels", "4", "--width", "4"]
+
+
+def call(*arguments):
+    return run.main([*map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A tiny finished run and its results."""
+    out = tmp_path_factory.mktemp("runs")
+    assert call("--out", out, "--name", "tiny", "--arithmetic", "increments", *TINY) == 0
+    return out / "tiny", json.loads((out / "tiny" / "results.json").read_text())
+
+
+def test_a_run_leaves_everything_behind(finished):
+    folder, results = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "resume.pt", "weights.safetensors", "results.json", "report.md",
+                     "accuracy.png", "thresholds.png", "neuron.png"}  # fmt: skip
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["epoch"]) for line in lines] == [
+        ("relu", 1),
+        ("relu", 2),
+        ("stage 1", 1),
+        ("stage 2", 1),
+    ]
+    assert results["test_images"] == 360
+    assert {"commit", "device", "torch"} <= set(results["environment"])
+
+
+def test_the_exact_schedules_are_equal_on_the_whole_test_set(finished):
+    _, results = finished
+    totals = [r for r in results["rows"] if r["arithmetic"] == "totals"]
+    exact = [r for r in totals if r["settled"] or (r["schedule"] == "integrate-then-fire" and r["T"] == 4)]
+    assert len(exact) >= 2
+    for row in exact:
+        assert row["logits_equal"] is True
+        assert row["units_that_differ"] == 0
+        assert min(row["nonzero_share"].values()) > 0.05, "dead layers are equal for free"
+        assert row["accuracy"] == results["accuracy"]["folded"]
+
+
+def test_rows_say_what_they_cost_and_leave_empty_what_is_not_defined(finished):
+    _, results = finished
+    rows = {(r["schedule"], r["arithmetic"], r["T"]): r for r in results["rows"]}
+    assert rows["streaming", "increments", 4]["latency"] == 4
+    assert rows["integrate-then-fire", "totals", 4]["latency"] == (results["depth"] + 1) * 4
+    assert rows["integrate-then-fire", "totals", 1]["units_that_differ"] is None, "T is not L"
+    assert rows["integrate-then-fire", "totals", 1]["logits_equal"] is None
+    assert rows["signed", "totals", 1]["latency"] is None
+    assert rows["signed", "totals", 1]["settled"] is False
+    assert ("signed", "increments", 4) in rows
+    assert report.cells(rows["signed", "totals", 1])[4] == "unsettled"
+
+
+def test_the_report_shows_every_row(finished):
+    folder, results = finished
+    text = (folder / "report.md").read_text()
+    for row in results["rows"]:
+        assert "| " + " | ".join(report.cells(row)) + " |" in text
+    for finding in report.findings(results):
+        assert f"- {finding}" in text
+    assert "bit for bit" in text
+
+
+def test_a_finished_run_is_never_overwritten(finished, capsys):
+    folder, _ = finished
+    before = (folder / "results.json").read_bytes()
+    assert call("--out", folder.parent, "--name", "tiny", *TINY) == 2
+    assert "already holds a finished run: choose another --name" in capsys.readouterr().err
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
+    """Ctrl-C after some epochs, then --resume: bit for bit the weights of a run that was never interrupted."""
+    arguments = ["--epochs", "3", "2", "2", "--times", "1", "--levels", "4", "--width", "4", "--model", "mlp"]
+    command = [sys.executable, "-m", "accelerated.run", *arguments, "--out", str(tmp_path), "--name", "cut"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    metrics, deadline = tmp_path / "cut" / "metrics.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 2:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.fail("the run ended before it could be interrupted: give it more epochs")
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "cut" / "results.json").exists()
+    assert call(*arguments, "--out", tmp_path, "--name", "cut") == 2, "without --resume it is not touched"
+    assert call(*arguments, "--out", tmp_path, "--name", "cut", "--resume") == 0
+    assert call(*arguments, "--out", tmp_path, "--name", "whole") == 0
+    cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
+    assert all(torch.equal(cut[name], value) for name, value in whole.items())
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("cut", "whole")]
+    assert logs[0] == logs[1]
+
+
+BAD = [
+    (["--data", "digit"], "unknown data 'digit': choose from digits, mnist5k; did you mean 'digits'?"),
+    (["--model", "resnet"], "unknown model 'resnet': choose from cnn, mlp"),
+    (["--activation", "relu"], "unknown activation 'relu'"),
+    (["--activation", "n-qcfs"], "does not fit model 'cnn'"),
+    (["--activation", "h-qcfs", "--model", "mlp"], "does not fit model 'mlp'"),
+    (["--stage1", "cs-qcfs"], "unknown stage-1 activation 'cs-qcfs': choose from qcfs, s-qcfs"),
+    (["--schedules", "sign"], "unknown schedule 'sign'"),
+    (["--levels", "0"], "levels must be a whole number of at least 1, got 0"),
+    (["--times", "4", "0"], "times must be a whole number of at least 1, got 0"),
+    (["--epochs", "1", "-1", "1"], "epochs must be a whole number of at least 0, got -1"),
+    (["--batch", "0"], "batch must be"),
+    (["--width", "0"], "width must be"),
+    (["--lr", "0"], "lr must be positive and finite, got 0"),
+    (["--lr", "nan"], "lr must be positive and finite, got nan"),
+    (["--initial-threshold", "-4"], "initial_threshold must be positive and finite, got -4"),
+    (["--initial-threshold", "four"], "a number or 'calibrated', got 'four'"),
+    (["--arithmetic", "total"], "did you mean 'totals'?"),
+    (["--device", "cuda:77"], "device 'cuda:77' is not available"),
+    (["--device", "gpu"], "device 'gpu' is not available"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, tmp_path, capsys):
+    assert call("--out", tmp_path / "runs", *arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1, err
+    assert message in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unwritable_folder_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert call("--out", tmp_path / "file", *TINY) == 2
+    err = capsys.readouterr().err
+    assert "cannot write to" in err
+    assert "choose another --out" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_resuming_with_other_settings_names_the_difference(finished, capsys):
+    folder, _ = finished
+    assert (
+        call("--out", folder.parent, "--name", "tiny", "--arithmetic", "increments", *TINY, "--seed", "3", "--resume")
+        == 2
+    )
+    assert "was started with seed=0, not 3" in capsys.readouterr().err
+
+
+def test_a_loss_that_explodes_stops_the_run(tmp_path, capsys):
+    assert call("--out", tmp_path, "--name", "x", "--model", "mlp", "--lr", "1e30", *TINY) == 2
+    assert "try a smaller learning rate than 1e+30" in capsys.readouterr().err
+    assert not (tmp_path / "x" / "results.json").exists()
+
+
+def test_an_unknown_option_suggests_the_nearest():
+    command = [sys.executable, "-m", "accelerated.run", "--level", "4"]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "100"})
+    assert result.returncode == 2
+    assert "--levels" in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_help_explains_every_option():
+    result = subprocess.run([sys.executable, "-m", "accelerated.run", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    for field in experiment.Config.__dataclass_fields__:
+        assert f"--{field.replace('_', '-')}" in result.stdout

@@ -1,0 +1,194 @@
+"""The printed versions fail: one test for each row of docs/errata.md that can be computed."""
+
+import numpy as np
+import pytest
+
+import reference as ref
+from reference.thresholds import threshold_of
+
+
+def softplus(x):
+    return float(ref.softplus(np.array(x)))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def count(z, theta, steps, v0=None):
+    """Spikes of the IF neuron under a constant current."""
+    return int(ref.if_run(np.full((steps, 1, 1), float(z)), np.array(theta), v0)[0].sum())
+
+
+def by_hand(z, threshold, v0, steps):
+    """Spikes of a soft-reset IF neuron with any threshold, a negative one included."""
+    v, n = v0, 0
+    for _ in range(steps):
+        v += z
+        if v >= threshold:
+            v, n = v - threshold, n + 1
+    return n
+
+
+def test_eq_3_9_inside():
+    """At lambda = 0.3, L = 4, z = 0.5: -0.503 printed, -0.049 derived and by finite difference."""
+    lam, levels, z = 0.3, 4, 0.5
+    theta = softplus(lam)
+    f = float(ref.qcfs(np.array(z), theta, levels))
+    printed = (sigmoid(lam) * f - z * np.exp(lam)) / theta
+    rest = z * levels / theta + 0.5 - float(ref.qcfs_level(np.array(z), theta, levels))
+    surrogate = lambda x: softplus(x) / levels * (z * levels / softplus(x) + 0.5 - rest)  # noqa: E731
+    difference = (surrogate(lam + 1e-6) - surrogate(lam - 1e-6)) / 2e-6
+    ours = float(ref.qcfs_parameter_grad(np.array([z]), np.array(lam), levels, "softplus", np.ones(1)))
+    assert printed == pytest.approx(-0.503, abs=5e-4)
+    assert ours == pytest.approx(-0.049, abs=5e-4)
+    assert ours == pytest.approx(difference, abs=1e-8)  # a central difference of width 1e-6 is good to some 1e-10
+
+
+def test_eq_3_9_saturated():
+    """Above, f = Softplus(lambda): its slope is Sigmoid(lambda), not 1."""
+    lam = 0.3
+    ours = float(ref.qcfs_parameter_grad(np.array([9.0]), np.array(lam), 4, "softplus", np.ones(1)))
+    assert ours == pytest.approx((softplus(lam + 1e-6) - softplus(lam - 1e-6)) / 2e-6, abs=1e-8)
+    assert abs(ours - 1) > 0.4
+
+
+def test_eq_3_8_and_3_9_bounds_in_lambda():
+    """For lambda < 0 the printed window is empty, while the activation still has L steps to pass a gradient through."""
+    lam, levels = -1.0, 4
+    assert -lam / (2 * levels) > lam - lam / (2 * levels), "the printed lower bound lies above the upper one"
+    z = np.linspace(0.01, 0.9, 20) * softplus(lam) * (1 - 1 / (2 * levels))
+    assert (ref.qcfs_grad(z, softplus(lam), levels)[0] == 1).all()
+
+
+def test_eq_3_3_negative_threshold():
+    """QCFS(z) - lambda [z >= lambda / 2] with V0 = lambda / 2; with V0 = phi = 0 the printed ends are wrong."""
+    lam, levels = -1.0, 4
+    steps = lambda z, phi: lam * np.clip(np.floor(z * levels / lam + phi), 0, levels) / levels  # noqa: E731
+    printed = lambda z: -lam if z < lam else lam / levels * np.floor(z * levels / lam) if z < 0 else lam  # noqa: E731
+    unshifted = lambda z: lam if z < lam else steps(z, 0) - lam if z < 0 else -lam  # noqa: E731
+    for z in (-1.7, -1.05, -0.9, -0.55, -0.45, -0.3, 0.0, 0.2, 1.3):
+        shifted = steps(z, 0.5) - lam * by_hand(z, lam, lam / 2, levels) / levels
+        assert shifted == pytest.approx(steps(z, 0.5) - lam * (z >= lam / 2))
+        plain = steps(z, 0) - lam * by_hand(z, lam, 0.0, levels) / levels
+        assert plain == pytest.approx(unshifted(z))
+        assert printed(z) != pytest.approx(plain)
+
+
+def test_eq_3_2_no_error_for_positive_thresholds():
+    """Only under T1's conditions: currents (1/2, -1/4) leave count 1 and level 0 (N1)."""
+    z = np.array([0.5, -0.25])[:, None, None]
+    sent = ref.if_run(z, np.array(1.0))[0].mean()
+    assert sent != float(ref.qcfs(z.mean(axis=0), 1.0, 2).item())
+
+
+def test_algorithm_1_line_16_threshold_is_softplus_of_lambda():
+    """V <- lambda: the neuron's output is not the activation's; V <- Softplus(lambda): it is."""
+    lam, levels = 0.3, 4
+    for z in (0.2, 0.5, 0.8):
+        ann = float(ref.qcfs(np.array(z), softplus(lam), levels))
+        assert softplus(lam) * count(z, softplus(lam), levels) / levels == pytest.approx(ann)
+    assert lam * count(0.8, lam, levels) / levels != pytest.approx(
+        float(ref.qcfs(np.array(0.8), softplus(lam), levels))
+    )
+
+
+def test_algorithm_1_line_9_keeps_the_threshold_only_through_the_inverse():
+    """lambda_i <- lambda moves theta from 1 to 1.313; the inverse keeps it, and there is none for theta <= 0."""
+    assert float(threshold_of(np.array(1.0), "softplus")) == pytest.approx(1.313, abs=1e-3)
+    assert softplus(float(ref.softplus_inverse(np.array(1.0)))) == pytest.approx(1, abs=1e-15)
+    with pytest.raises(ref.InputError):
+        ref.softplus_inverse(np.array(-0.5))
+
+
+def test_algorithm_1_line_14_needs_folding():
+    """Copying the weights leaves batch norm behind: the sum of a neuron's currents is not what the network trained."""
+    x, weight = np.array([[2.0]]), np.array([[1.5]])
+    gamma, beta, mean, var = (np.array([v]) for v in (0.5, 0.25, 1.0, 4.0))
+    folded = ref.fold_batch_norm(weight, None, gamma, beta, mean, var, 0.0)
+    assert ref.linear(x, *folded) == 0.5 * (3 - 1) / 2 + 0.25
+    assert ref.linear(x, weight) != ref.linear(x, *folded)
+
+
+def test_eq_2_10_depends_on_its_own_reset():
+    """S = [V - theta S >= theta] has no solution for theta <= V < 2 theta: the membrane before the reset decides."""
+    theta, before = 1.0, 1.2
+    assert not any(s == (before - theta * s >= theta) for s in (0, 1))
+
+
+def test_eq_2_4_hard_reset_breaks_t1():
+    """Resetting to 0 loses the residue: z = 3/4, T = L = 4 gives 2 spikes, the level is 3."""
+    v, spikes = 0.5, 0
+    for _ in range(4):
+        v += 0.75
+        if v >= 1:
+            v, spikes = 0.0, spikes + 1
+    assert spikes == 2
+    assert count(0.75, 1.0, 4) == ref.qcfs_level(np.array(0.75), 1.0, 4) == 3
+
+
+def test_eq_2_15_and_2_17_lack_the_bias():
+    """V(T) - V(0) = T (W phi + b) - theta N: without b the two sides differ by T b."""
+    weight, bias, phi, steps = np.array([[0.5]]), np.array([0.25]), np.array([[0.75]]), 4
+    current = ref.linear(phi, weight, bias)
+    spikes, membrane = ref.if_run(np.stack([current] * steps), np.array(1.0))
+    left = membrane.item() - 0.5
+    assert left == steps * current.item() - spikes.sum()
+    assert left - (steps * ref.linear(phi, weight).item() - spikes.sum()) == steps * bias.item()
+
+
+def test_eq_2_15_holds_without_leak_only():
+    z = np.full((4, 1, 1), 0.75)
+    for leak, holds in ((1.0, True), (0.5, False)):
+        spikes, membrane = ref.lif_run(z, np.array(1.0), leak)
+        assert (membrane.item() - 0.5 == z.sum() - spikes.sum()) == holds
+
+
+def test_eq_2_18_needs_clipping():
+    """For T to infinity the mean is clip(W phi, 0, V_th), not W phi."""
+    for z in (-1.0, 0.3, 2.0):
+        assert count(z, 1.0, 2000) / 2000 == pytest.approx(np.clip(z, 0, 1), abs=1 / 2000)  # the residue is below theta
+
+
+def test_eq_2_21_the_unclipped_floor_is_not_the_count():
+    """z = 2 theta: floor(T z / theta) = 2 T, the neuron fires T times."""
+    assert np.floor(4 * 2.0) == 8
+    assert count(2.0, 1.0, 4, v0=0.0) == 4
+
+
+def test_eq_2_25_needs_the_shift_on_the_spiking_side():
+    """T = L and V_th = lambda alone: with V0 = 0 and phi = 1/2, z = theta / 2 L gives level 1 and no spike."""
+    z = 1 / 8
+    assert ref.qcfs_level(np.array(z), 1.0, 4) == 1
+    assert count(z, 1.0, 4, v0=0.0) == 0
+    assert count(z, 1.0, 4) == 1
+
+
+def test_eq_2_27_sigma_is_the_root_of_var_plus_eps():
+    """With var = eps = 1e-5 the printed sigma scales by 1.41 too much."""
+    small = np.array([1e-5])
+    one, zero = np.ones(1), np.zeros(1)
+    weight, _ = ref.fold_batch_norm(np.ones((1, 1)), None, one, zero, zero, small, 1e-5)
+    y = ref.layers.batch_norm(np.ones((1, 1)), one, zero, zero, small, 1e-5)
+    assert weight.item() == pytest.approx(y.item())
+    assert 1 / np.sqrt(small.item()) == pytest.approx(np.sqrt(2) * y.item())
+
+
+def test_summary_v0_of_half_over_t():
+    """V0 = 0.5 / T fails already at T = 2, z = 1/4: no spike, level 1."""
+    assert count(0.25, 1.0, 2, v0=0.25) == 0
+    assert count(0.25, 1.0, 2) == ref.qcfs_level(np.array(0.25), 1.0, 2) == 1
+
+
+def test_summary_the_shift_is_to_the_left():
+    """The first step is at theta / 2 L, before the unshifted one at theta / L."""
+    z = np.array([1 / 8, 1 / 4])
+    assert ref.qcfs_level(z, 1.0, 4).tolist() == [1, 1]
+    assert ref.qcfs_level(z, 1.0, 4, shift=0.0).tolist() == [0, 1]
+
+
+def test_summary_other_t_are_possible():
+    """Trained with L = 4, run with T = 16: one neuron's error stays below half a coarse step; its mean is 0 (T4)."""
+    z = np.linspace(0, 1, 1001)
+    spikes = ref.if_run(np.stack([z[None]] * 16), np.array(1.0))[0].mean(axis=0)[0]
+    assert np.abs(spikes - ref.qcfs(z, 1.0, 4)).max() <= 1 / 8 + 1 / 32
