@@ -1,6 +1,6 @@
 """T1, T2, T3 and N1 over all real numbers, by an SMT solver; each claim's broken neighbours have counterexamples.
 
-theta = 1 without loss of generality: every quantity scales with it (docs/derivations.md, Eq. 3.2).
+theta = 1 without loss of generality: every quantity scales with it (docs/derivations.md, (2.2)).
 """
 
 from fractions import Fraction

@@ -4,6 +4,7 @@
 
 The order of operations is part of the contract: z / theta * L and theta * (level / L) round differently.
 Shapes: z is [batch, ...]; theta broadcasts against one sample. Units: z, theta and qcfs(z) share theirs.
+Formulas: docs/derivations.md (2.1) to (2.6).
 """
 
 import numpy as np
@@ -52,7 +53,7 @@ def qcfs(z, threshold, levels, shift=0.5):
 
 
 def qcfs_grad(z, threshold, levels, shift=0.5):
-    """(d/dz, d/dtheta), elementwise, with floor' = 1 (straight-through).
+    """(d/dz, d/dtheta), elementwise, with floor' = 1 (straight-through; derivations 2.4, 2.5).
 
     d/dz     = 1 for 0 <= u < L, else 0
     d/dtheta = (qcfs(z) - z) / theta for 0 <= u < L, 1 for u >= L, 0 for u < 0

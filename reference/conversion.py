@@ -1,4 +1,7 @@
-"""From a quantised network to a spiking one: fold batch norm, put a neuron where an activation was."""
+"""From a quantised network to a spiking one: fold batch norm, put a neuron where an activation was.
+
+Formulas: docs/derivations.md (10.1), and (4.2) for the depth.
+"""
 
 from typing import NamedTuple
 

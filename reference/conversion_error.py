@@ -1,4 +1,4 @@
-"""Where a spiking layer's output leaves relu: clipping + quantisation + unevenness = total (Eq. 2-22, three parts)."""
+"""Where a spiking layer's output leaves relu: clipping + quantisation + unevenness (derivations 8.1)."""
 
 from typing import NamedTuple
 

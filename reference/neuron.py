@@ -1,7 +1,7 @@
 """Spiking neurons, one time step after another. All reset softly (V <- V - theta) and fire at V >= theta.
 
 Currents are [T, batch, ...]; theta broadcasts against one sample. Spikes are 0 / 1 (signed: -1 / 0 / 1), in the
-arithmetic of the currents, so a count is a sum. Formulas: docs/derivations.md, section 3.
+arithmetic of the currents, so a count is a sum. Formulas: docs/derivations.md (3.1) to (5.2).
 """
 
 import numpy as np

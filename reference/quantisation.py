@@ -1,4 +1,4 @@
-"""From a ReLU network to a quantised one, and from layer thresholds to finer ones (Algorithm 1, corrected)."""
+"""From a ReLU network to a quantised one, and from layer thresholds to finer ones (Algorithm 1; derivations 11.1)."""
 
 import numpy as np
 

@@ -6,7 +6,8 @@
     signed               clip(level(total) - N, -1, 1)                       theta N / L          L
 
 `totals` (T5) applies each operator to what the layers before have sent in total; `increments` sends what is new and
-sums it up in membranes, as hardware does: exact in exact arithmetic, drifting in floats. Formulas: docs/derivations.md.
+sums it up in membranes, as hardware does: exact in exact arithmetic, drifting in floats.
+Formulas: docs/derivations.md (4.2), (6.1) to (6.3), (7.1), (7.2).
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Where a threshold comes from, and which features share it.
 
 A threshold theta is made from a trained parameter lambda (its *positivity*) and broadcasts against one sample
-(its *granularity*). Formulas: docs/derivations.md, section 2.
+(its *granularity*). Formulas: docs/derivations.md (1.1) to (1.4).
 """
 
 import numpy as np
@@ -79,7 +79,7 @@ def threshold_shape(granularity, sample_shape, heads=1):
 def sum_to(gradient, shape):
     """The adjoint of broadcasting `shape` to `gradient.shape`: sums over the batch and over each block.
 
-    <broadcast(a), g> = <a, sum_to(g, a.shape)> for all a, g. Returns `shape`.
+    <broadcast(a), g> = <a, sum_to(g, a.shape)> for all a, g (derivations 1.4). Returns `shape`.
     """
     gradient, shape = np.asarray(gradient), tuple(shape)
     broadcasts(np.empty(shape, dtype=bool), gradient.shape)

@@ -1,0 +1,114 @@
+"""The documentation keeps its word: cited equations exist, errata name tests that exist, the README's code runs."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def sources():
+    return [
+        path for package in ("reference", "accelerated", "equivalence_tests") for path in (ROOT / package).rglob("*.py")
+    ]
+
+
+def test_every_cited_equation_exists():
+    text = (ROOT / "docs" / "derivations.md").read_text()
+    known = re.findall(r"\((\d+\.\d+)\)$", text, re.M) + re.findall(r"\((\d+\.\d+)\)\s*\n", text)
+    assert len(set(known)) >= 25
+    cited = {}
+    for path in sources():
+        for line in path.read_text().splitlines():
+            if "derivations" in line and "re." not in line:
+                for number in re.findall(r"\b(\d+\.\d+)\b", line):
+                    cited.setdefault(number, path.name)
+    assert len(cited) >= 12
+    missing = {number: name for number, name in cited.items() if number not in known}
+    assert not missing, f"cited but not in docs/derivations.md: {missing}"
+
+
+def test_every_test_that_the_docs_name_exists():
+    defined = {name for path in sources() for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)}
+    files = {path.name for path in sources()}
+    for page in (ROOT / "docs").glob("*.md"):
+        for name in re.findall(r"`(test_\w+)`", page.read_text()):
+            assert name in defined, f"{page.name} names {name}"
+        for name in re.findall(r"`(?:equivalence_tests/)?(test_\w+\.py)`", page.read_text()):
+            assert name in files, f"{page.name} names {name}"
+
+
+def test_every_erratum_that_can_be_computed_has_a_row():
+    page = (ROOT / "docs" / "errata.md").read_text()
+    tests = re.findall(r"^def (test_\w+)", (ROOT / "equivalence_tests" / "test_errata.py").read_text(), re.M)
+    assert [name for name in tests if name not in page] == []
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def blocks(language):
+    """The fenced blocks of the README in a language, "" for those without one."""
+    parts = re.split(r"^```(\w*)$", README, flags=re.M)
+    return [text for fence, text in zip(parts[1::4], parts[2::4], strict=True) if fence == language]
+
+
+def test_the_two_commands_stand_in_the_readme_and_in_ci():
+    commands = [line for block in blocks("") for line in block.splitlines()]
+    assert "pip install -e . && python -m accelerated.run" in commands
+    assert "pip install -e '.[test]' && pytest" in commands
+    assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_readmes_ten_lines_run_as_they_stand(tmp_path):
+    (code,) = blocks("python")
+    (tmp_path / "ten_lines.py").write_text(code)
+    result = subprocess.run([sys.executable, "ten_lines.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    assert "True" in result.stdout
+
+
+def test_the_tree_in_the_readme_is_the_tree():
+    (tree,) = [block for block in blocks("") if "reference/" in block]
+    for folder in ("reference", "accelerated", "equivalence_tests", "docs"):
+        assert f"{folder}/" in tree
+    for name in re.findall(r"^\s+(\w+\.py)\b", tree, re.M):
+        assert any(path.name == name for path in sources()), name
+
+
+@pytest.mark.parametrize("package", ["reference", "accelerated", "equivalence_tests"])
+def test_the_packages_are_ours(package):
+    """A package called `reference` exists elsewhere and would install the same name."""
+    module = __import__(package)
+    assert Path(module.__file__).parent == ROOT / package
+
+
+def test_the_reference_imports_numpy_alone():
+    others = {"torch", "torchvision", "timm", "matplotlib", "sklearn", "scipy", "accelerated"}
+    code = f"import sys, reference; print(sorted({{m.split('.')[0] for m in sys.modules}} & {others}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_reference_files_can_be_read_in_one_sitting():
+    long = {p.name: n for p in (ROOT / "reference").glob("*.py") if (n := len(p.read_text().splitlines())) > 180}
+    assert not long, long
+
+
+def test_packages_are_named_explicitly():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert config["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == [
+        "reference",
+        "accelerated",
+        "equivalence_tests",
+    ]
+    assert config["project"]["name"] == "isospike"
