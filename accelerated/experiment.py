@@ -7,6 +7,7 @@ import subprocess
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from shutil import which
 
 import torch
 from rich.console import Console
@@ -159,12 +160,11 @@ def open_folder(config):
 def environment(device):
     """Commit, device and versions: what a number is worth nothing without."""
     here = Path(__file__).parent
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude", "*"], cwd=here, capture_output=True, text=True
-    )
+    describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    git = subprocess.run(describe, cwd=here, capture_output=True, text=True).stdout.strip() if which("git") else ""
     name = torch.cuda.get_device_name(device) if str(device).startswith("cuda") else platform.machine()
     return {
-        "commit": git.stdout.strip() or None,
+        "commit": git or None,
         "device": f"{device} ({name}, {os.cpu_count()} cores)",
         "torch": torch.__version__,
         "python": platform.python_version(),
