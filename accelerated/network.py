@@ -39,7 +39,7 @@ def trace(model):
             node.target = operator.add
     for module in graph.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False
+            setattr(module, "inplace", False)  # noqa: B010 (mypy knows modules only)
     graph.recompile()
     return graph
 
