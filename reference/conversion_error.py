@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .activation import level_value, qcfs
+from .checks import array, number
 from .conversion import convert
 from .simulation import propagate, simulate
 
@@ -34,8 +35,8 @@ def conversion_error(network, x, steps, schedule):
     def neuron(node, mean):
         theta, name = node["threshold"], node["name"]
         levels = node["levels"] if schedule == "signed" else steps
-        sent = level_value(counts[name].astype(mean.dtype), theta, levels)
-        relu = np.maximum(mean, 0)
+        sent = level_value(array(counts[name], like=mean), theta, levels)
+        relu = np.maximum(mean, number(0, mean))
         clipped, quantised = np.minimum(relu, theta), qcfs(mean, theta, levels)
         errors[name] = ConversionError(clipped - relu, quantised - clipped, sent - quantised)
         return sent

@@ -44,7 +44,7 @@ def conv2d_grad(x, weight, upstream, stride=1, padding=0):
     windows = _windows(x, weight.shape[2:], stride, padding)
     by_weight = np.tensordot(upstream, windows, axes=([0, 2, 3], [0, 2, 3]))
     n, c, height, width = x.shape
-    by_x = np.zeros((n, c, height + 2 * padding, width + 2 * padding), dtype=upstream.dtype)
+    by_x = array(np.zeros((n, c, height + 2 * padding, width + 2 * padding)), like=upstream)
     rows, columns = stride * upstream.shape[2], stride * upstream.shape[3]
     for i, j in np.ndindex(*weight.shape[2:]):
         tap = np.moveaxis(np.tensordot(upstream, weight[:, :, i, j], axes=([1], [0])), -1, 1)
@@ -63,7 +63,7 @@ def avg_pool2d(x, size):
 def avg_pool2d_grad(x, size, upstream):
     """Each input of a window gets 1 / size^2 of its output's gradient; a rest at the border gets none."""
     spread = upstream.repeat(size, axis=2).repeat(size, axis=3) / number(size * size, x)
-    by_x = np.zeros(x.shape, dtype=upstream.dtype)
+    by_x = array(np.zeros(x.shape), like=upstream)
     by_x[:, :, : spread.shape[2], : spread.shape[3]] = spread
     return by_x
 

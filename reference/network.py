@@ -17,7 +17,7 @@ import numpy as np
 
 from . import layers
 from .activation import qcfs, qcfs_grad, qcfs_parameter_grad
-from .checks import InputError, finite, one_of
+from .checks import InputError, finite, number, one_of
 from .thresholds import sum_to, threshold_of
 
 TRAINED = ("weight", "bias", "gamma", "beta", "parameter")
@@ -33,7 +33,7 @@ FORWARD: dict[str, Callable[..., np.ndarray]] = {
     "avg_pool2d": lambda n, x: layers.avg_pool2d(x, n["size"]),
     "add": lambda n, x, y: x + y,
     "flatten": lambda n, x: x.reshape(len(x), -1),
-    "relu": lambda n, x: np.maximum(x, 0),
+    "relu": lambda n, x: np.maximum(x, number(0, x)),
     "qcfs": lambda n, x: qcfs(x, threshold_of(n["parameter"], n["positivity"]), n["levels"]),
 }
 BACKWARD: dict[
