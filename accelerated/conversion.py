@@ -1,5 +1,6 @@
 """From a quantised network to a spiking one: fold batch norm, put a neuron where an activation was."""
 
+import copy
 import operator
 
 import torch
@@ -14,15 +15,22 @@ from .quantisation import is_relu, refuse_unknown
 
 SCHEDULES = ("streaming", "integrate-then-fire", "signed")
 LINEAR_MODULES = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout)
-LINEAR_FUNCTIONS = (operator.add, torch.add, torch.flatten, F.avg_pool2d, F.adaptive_avg_pool2d)
-LINEAR_METHODS = ("flatten", "view", "reshape", "add")
+SUMS = (operator.add, torch.add, "add")
+LINEAR_FUNCTIONS = (
+    *SUMS, operator.getitem, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.chunk, torch.split,
+    torch.mean, torch.sum, F.avg_pool2d, F.adaptive_avg_pool2d,
+)  # fmt: skip
+LINEAR_METHODS = (
+    *SUMS, "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk", "split", "unsqueeze", "squeeze",
+    "expand", "mean", "sum",
+)  # fmt: skip
 
 
 class SpikingNetwork(nn.Module):
     """A quantised network whose activations are neurons; a module with the same parameters.
 
-    `graph` is the network, one call of it one time step. `depth[node]` counts the spiking layers on the longest path
-    from the image up to and including that node. `simulate` runs it; calling it takes a single step.
+    `graph` is the network, one call of it one time step. `depth[node.name]` counts the spiking layers on the longest
+    path from the image up to and including that node. `simulate` runs it; calling it takes a single step.
     """
 
     def __init__(self, graph, schedule, depth):
@@ -53,17 +61,44 @@ def fold_batch_norm(weight, bias, gamma, beta, mean, var, eps=1e-5):
     return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), (bias - mean) * scale + beta
 
 
+def _one_module_a_call(graph):
+    """Give each call of a module a copy of its own: neurons have state, and weights are folded where they stand."""
+    called = set()
+    for node in graph.graph.nodes:
+        if node.op != "call_module":
+            continue
+        name = node.target
+        while name in called:
+            name += "_again"
+        if name != node.target:
+            graph.add_submodule(name, copy.deepcopy(graph.get_submodule(node.target)))
+            node.target = name
+        called.add(name)
+
+
+def _features_only(module, inputs):
+    """A linear layer with a folded batch norm is right for [batch, F] only: on tokens that norm acts on axis 1."""
+    if inputs[0].ndim != 2:
+        shape = tuple(inputs[0].shape)
+        raise InputError(f"a batch norm was folded into this linear layer: its input must be [batch, F], got {shape}")
+
+
 @torch.no_grad()
 def fold_batch_norms(network):
-    """A copy without batch norm, in evaluation mode: each is folded into the convolution or linear layer before it."""
+    """A copy without batch norm, in evaluation mode: each is folded into the convolution or linear layer before it.
+
+    A module that is called in several places becomes one copy for each.
+    """
     graph = trace(network).eval()
+    _one_module_a_call(graph)
+    direct = {str(node.target).rpartition(".")[0] for node in graph.graph.nodes if node.op == "get_attr"}
     for node in list(graph.graph.nodes):
         norm = module_of(graph, node)
         if not isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
             continue
         before = node.all_input_nodes[0]
         source = module_of(graph, before)
-        if not isinstance(source, (nn.Linear, nn.Conv2d)) or len(before.users) != 1:
+        if not isinstance(source, (nn.Linear, nn.Conv2d)) or len(before.users) != 1 or before.target in direct:
             raise InputError(
                 f"{node.target}: only a batch norm right after a conv2d or linear of its own can be folded"
             )
@@ -74,6 +109,8 @@ def fold_batch_norms(network):
             )
         weight, bias = fold_batch_norm(source.weight, source.bias, *statistics, norm.eps)
         source.weight, source.bias = nn.Parameter(weight), nn.Parameter(bias)
+        if isinstance(source, nn.Linear):
+            source.register_forward_pre_hook(_features_only)
         node.replace_all_uses_with(before)
         graph.graph.erase_node(node)
     graph.delete_all_unused_submodules()
@@ -85,26 +122,26 @@ def is_linear(graph, node):
     """Whether a node commutes with sums over time, its bias apart."""
     if node.op == "call_module":
         return isinstance(module_of(graph, node), LINEAR_MODULES)
-    known = node.target in (LINEAR_FUNCTIONS if node.op == "call_function" else LINEAR_METHODS)
-    if known and node.target in (operator.add, torch.add, "add"):
-        return len(node.all_input_nodes) == len(node.args)  # adding a constant is not linear
-    return known
+    if node.target in SUMS:  # adding a constant is not linear
+        sources = node.all_input_nodes
+        return not node.kwargs and len(sources) == 2 and not any(source.op == "get_attr" for source in sources)
+    return node.target in (LINEAR_FUNCTIONS if node.op == "call_function" else LINEAR_METHODS)
 
 
 def depths(graph, kind):
-    """{node: number of modules of `kind` on the longest path from the image up to and including it}."""
+    """{node name: number of modules of `kind` on the longest path from the image up to and including it}."""
     depth = {}
     for node in graph.graph.nodes:
-        before = max((depth[source] for source in node.all_input_nodes), default=0)
-        depth[node] = before + isinstance(module_of(graph, node), kind)
+        before = max((depth[source.name] for source in node.all_input_nodes), default=0)
+        depth[node.name] = before + isinstance(module_of(graph, node), kind)
     return depth
 
 
-def exact_levels(levels, dtype, name):
-    """InputError unless every level up to L is exact in the floating format: L <= 2^p for p significand bits."""
+def exact_levels(levels, dtype, name, what="levels"):
+    """InputError unless every count up to L (or T) is exact in the format: at most 2^p for p significand bits."""
     limit = round(2 / torch.finfo(dtype).eps)
     if levels > limit:
-        raise InputError(f"{name}: levels must be at most {limit} in {dtype}, got {levels}")
+        raise InputError(f"{name}: {what} must be at most {limit} in {dtype}, got {levels}")
 
 
 @torch.no_grad()
@@ -127,7 +164,7 @@ def convert(network, schedule):
         if isinstance(module, QCFS):
             positive(module.threshold, f"the threshold of {layer_name(node)!r}")
             exact_levels(module.levels, module.parameter.dtype, layer_name(node))
-            graph.set_submodule(node.target, SpikingNeuron(module, schedule, depth[node]))
+            graph.set_submodule(node.target, SpikingNeuron(module, schedule, depth[node.name]))
     if not any(isinstance(module, SpikingNeuron) for module in graph.modules()):
         raise InputError("the network has no QCFS activation to convert: quantise it first")
     return SpikingNetwork(graph, schedule, depth)

@@ -7,11 +7,12 @@ import copy
 import operator
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.node import map_arg
 
 from .activation import QCFS
-from .checks import InputError, finite, one_of, whole
+from .checks import InputError, finite, one_of, tensor, whole
 from .neuron import SpikingNeuron
 
 
@@ -33,15 +34,32 @@ def trace(model):
         raise InputError(
             f"{type(model).__name__} cannot be traced by torch.fx: {str(error).splitlines()[0]}"
         ) from error
-    # a simulation keeps values between steps: nothing may overwrite them
-    for node in graph.graph.nodes:
-        if node.target is operator.iadd:
-            node.target = operator.add
-    for module in graph.modules():
-        if hasattr(module, "inplace"):
-            setattr(module, "inplace", False)  # noqa: B010 (mypy knows modules only)
+    _without_overwriting(graph)
     graph.recompile()
     return graph
+
+
+def _without_overwriting(graph):
+    """Make in-place operations write elsewhere: a simulation keeps values between steps.
+
+    InputError where the value that would be overwritten is used again, since the network would then change.
+    """
+    for node in graph.graph.nodes:
+        module = module_of(graph, node)
+        if node.target is F.relu_ or node.target is torch.relu_:
+            node.target = F.relu
+        elif node.op == "call_method" and node.target == "relu_":
+            node.target = "relu"
+        elif getattr(module, "inplace", False):
+            setattr(module, "inplace", False)  # noqa: B010 (mypy knows modules only)
+        elif node.kwargs.get("inplace", False):
+            node.kwargs = {**node.kwargs, "inplace": False}
+        else:
+            continue
+        if len(node.all_input_nodes[0].users) > 1:
+            raise InputError(
+                f"{node.name} overwrites a value that is used again: write it without an in-place operation"
+            )
 
 
 def evaluate(graph, node, values):
@@ -81,7 +99,7 @@ def _parameter(node, part):
     value = node.get(part)
     if value is None:
         return None
-    return nn.Parameter(finite(torch.as_tensor(value).clone(), f"{node['name']}.{part}"))
+    return nn.Parameter(finite(tensor(value).clone(), f"{node['name']}.{part}"))
 
 
 def _affine(node, module):
@@ -92,8 +110,8 @@ def _affine(node, module):
 def _normalisation(node, module):
     module.weight, module.bias = _parameter(node, "gamma"), _parameter(node, "beta")
     if "mean" in node:
-        module.running_mean = finite(torch.as_tensor(node["mean"]).clone(), f"{node['name']}.mean")
-        module.running_var = finite(torch.as_tensor(node["var"]).clone(), f"{node['name']}.var")
+        module.running_mean = finite(tensor(node["mean"]).clone(), f"{node['name']}.mean")
+        module.running_var = finite(tensor(node["var"]).clone(), f"{node['name']}.var")
     return module
 
 
@@ -134,6 +152,10 @@ def build(nodes):
         name, op = node["name"], one_of(node["op"], [*MODULES, "add"], "operator")
         for source in node["inputs"]:
             one_of(source, values, f"input of {name!r}")
+        if len(node["inputs"]) != (2 if op == "add" else 1):
+            raise InputError(
+                f"node {name!r} ({op}) has {len(node['inputs'])} inputs: add takes 2, any other operator 1"
+            )
         if name in values:
             raise InputError(f"the name {name!r} is used twice")
         inputs = tuple(values[source] for source in node["inputs"])
@@ -151,7 +173,17 @@ def build(nodes):
     return fx.GraphModule(root, graph)
 
 
+def images(network, x):
+    """x as a floating tensor [batch, ...] in the network's format; InputError for NaN, infinity or an empty batch."""
+    x = torch.as_tensor(x)
+    if not x.is_floating_point():
+        x = x.to(next((p.dtype for p in network.parameters()), torch.get_default_dtype()))
+    if not x.ndim or not len(x):
+        raise InputError(f"the images must be a batch [batch, ...] of at least one, got shape {tuple(x.shape)}")
+    return finite(x, "the images")
+
+
 @torch.no_grad()
 def answer(network, x):
     """The network's output (its logits) for images x [batch, ...], in evaluation mode."""
-    return network.eval()(x)
+    return network.eval()(images(network, x))

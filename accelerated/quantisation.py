@@ -5,6 +5,7 @@ function, never by a name.
 """
 
 import copy
+import operator
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,23 @@ from .checks import InputError, finite, positive, tensor, whole
 from .network import forward, layer_name, module_of, trace
 from .thresholds import parameter_for, threshold_shape
 
-RELU_FUNCTIONS = (F.relu, torch.relu, torch.relu_, F.relu_)
-RELU_METHODS = ("relu", "relu_")
+RELU_FUNCTIONS = (F.relu, torch.relu)
+RELU_METHODS = ("relu",)
 CONVERTIBLE = (
     nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.Softmax, nn.AvgPool2d,
     nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.ReLU, QCFS,
+)  # fmt: skip
+
+
+CONVERTIBLE_FUNCTIONS = (
+    operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.getitem, operator.floordiv,
+    getattr, torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.bmm, torch.cat, torch.stack, torch.chunk,
+    torch.split, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.mean, torch.sum, torch.softmax,
+    F.linear, F.conv2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.layer_norm, F.softmax, F.pad, *RELU_FUNCTIONS,
+)  # fmt: skip
+CONVERTIBLE_METHODS = (
+    "add", "sub", "mul", "div", "matmul", "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk",
+    "split", "unsqueeze", "squeeze", "expand", "mean", "sum", "softmax", "size", "dim", *RELU_METHODS,
 )  # fmt: skip
 
 
@@ -31,13 +44,18 @@ def is_relu(graph, node):
 
 
 def refuse_unknown(graph):
-    """InputError naming the first module that has no spiking form here; silence would leave it in place."""
+    """InputError naming the first operation that has no spiking form here; silence would leave it in place."""
     for node in graph.graph.nodes:
         module = module_of(graph, node)
         if module is not None and not isinstance(module, CONVERTIBLE):
             raise InputError(
                 f"{node.target} ({type(module).__name__}) cannot be converted; use ReLU and average pooling"
             )
+        known = {"call_function": CONVERTIBLE_FUNCTIONS, "call_method": CONVERTIBLE_METHODS}.get(node.op)
+        if known is not None and node.target not in known:
+            name = getattr(node.target, "__name__", node.target)
+            advice = "use ReLU and average pooling, and modules for dropout and batch norm"
+            raise InputError(f"{node.name} ({name}) cannot be converted; {advice}")
 
 
 def feature_shape(graph, node):
@@ -76,14 +94,24 @@ def block_maximum(z, shape):
 
 
 @torch.no_grad()
-def _values(graph, sample):
-    """The values of all nodes for a sample in evaluation mode; empty without one."""
+def _values(graph, sample, network):
+    """The values of all nodes for a sample in evaluation mode; empty without one.
+
+    InputError if the graph does not give the network's own answer: tracing sees no in-place write through an alias.
+    """
     if sample is None:
         return {}
-    still = copy.deepcopy(graph).eval()
+    still, own = copy.deepcopy(graph).eval(), copy.deepcopy(network).eval()
     values = forward(still, finite(sample, "sample"))
-    return {ours: values[theirs] for ours, theirs in zip(graph.graph.nodes, still.graph.nodes, strict=True)
-            if theirs in values}  # fmt: skip
+    pairs = dict(zip(graph.graph.nodes, still.graph.nodes, strict=True))
+    answer = next(iter(reversed(graph.graph.nodes))).all_input_nodes[0]
+    expected, got = own(sample), values[pairs[answer]]
+    if not torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item()):
+        off = (got - expected).abs().max().item()
+        raise InputError(
+            f"{type(network).__name__} as traced answers differently (by {off:.3g}): does it write in place?"
+        )
+    return {ours: values[theirs] for ours, theirs in pairs.items() if theirs in values}
 
 
 def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sample=None):
@@ -103,11 +131,12 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
         positive(initial_threshold)
     graph = trace(network)
     refuse_unknown(graph)
-    values, some = _values(graph, sample), next(graph.parameters(), torch.zeros(()))
+    values, some = _values(graph, sample, network), next(graph.parameters(), torch.zeros(()))
     relus = [node for node in graph.graph.nodes if is_relu(graph, node)]
     if not relus:
         raise InputError("the network has no ReLU to replace")
-    used = {node.target for node in graph.graph.nodes if node.op == "call_module" and node not in relus}
+    kept = {node.target for node in graph.graph.nodes if node.op == "call_module" and node not in relus}
+    used = {name for name, module in graph.named_modules() if name in kept or not isinstance(module, nn.ReLU)}
     for node, z in [(node, values.get(node.all_input_nodes[0])) for node in relus]:
         shape = activation_shape(graph, node, granularity, z)
         start = block_maximum(z, shape) if calibrated else torch.full(shape, float(initial_threshold))
@@ -136,7 +165,7 @@ def expand(network, activation="cs-qcfs", sample=None):
     """
     granularity, positivity = variant(activation)
     graph = trace(network)
-    values = _values(graph, sample)
+    values = _values(graph, sample, network)
     for node in graph.graph.nodes:
         module = module_of(graph, node)
         if not isinstance(module, QCFS):

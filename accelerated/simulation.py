@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from .activation import level_value, qcfs_level
-from .checks import InputError, finite, one_of, whole
-from .conversion import is_linear
-from .network import evaluate, layer_name, module_of
+from .checks import InputError, one_of, whole
+from .conversion import exact_levels, is_linear
+from .network import evaluate, images, layer_name, module_of
 from .neuron import SpikingNeuron
+
+SIZES = ("size", "dim", getattr)  # what asks for a shape: the same in every step
 
 
 @dataclass
@@ -107,35 +109,38 @@ class _Increments:
 
     def __init__(self, network, steps):
         self.network, self.graph, self.steps, self.state = network, network.graph, steps, {}
+        self.constant = set()
 
     def due(self, node, now):
         """Whether a bias (the image is one, at depth 0) enters in this step."""
-        phase = max((self.network.depth[source] for source in node.all_input_nodes), default=0)
+        phase = max((self.network.depth[source.name] for source in node.all_input_nodes), default=0)
         return {"streaming": True, "integrate-then-fire": now // self.steps == phase, "signed": now == 0}[
             self.network.schedule
         ]
 
     def __call__(self, node, values, now):
-        inputs = [values[source] for source in node.all_input_nodes]
-        if not all(isinstance(value, torch.Tensor) for value in inputs):
-            return evaluate(self.graph, node, values)  # sizes and the like
+        moving = [source for source in node.all_input_nodes if source not in self.constant]
+        if not moving:  # weights, sizes and what is made of them
+            self.constant.add(node)
+            return evaluate(self.graph, node, values)
         module = module_of(self.graph, node)
         if isinstance(module, nn.Linear) and not self.due(node, now):
-            return F.linear(inputs[0], module.weight)
+            return F.linear(values[moving[0]], module.weight)
         if isinstance(module, nn.Conv2d) and not self.due(node, now):
-            return module._conv_forward(inputs[0], module.weight, None)
+            return module._conv_forward(values[moving[0]], module.weight, None)
         if is_linear(self.graph, node):
+            return evaluate(self.graph, node, values)
+        if node.target in SIZES:
+            self.constant.add(node)
             return evaluate(self.graph, node, values)
         # a sum that stands for `scale` images: its share of the total is scale f(sum / scale)
         scale = {"streaming": now + 1, "integrate-then-fire": self.steps, "signed": 1}[self.network.schedule]
-        sums, before = self.state.get(node, ([0] * len(inputs), 0))
-        sums = [s + i for s, i in zip(sums, inputs, strict=True)]
-        mean = {source: s / scale for source, s in zip(node.all_input_nodes, sums, strict=True)}
-        total = evaluate(self.graph, node, mean)
-        if not isinstance(total, torch.Tensor):
-            return total
-        self.state[node] = sums, scale * total
-        return scale * total - before
+        sums, before = self.state.get(node, ([0] * len(moving), 0))
+        sums = [s + values[source] for s, source in zip(sums, moving, strict=True)]
+        mean = {source: s / scale for source, s in zip(moving, sums, strict=True)}
+        total = scale * evaluate(self.graph, node, {**values, **mean})
+        self.state[node] = sums, total
+        return total - before
 
 
 def _increments(network, x, steps, fired):
@@ -168,23 +173,31 @@ def simulate(network, x, steps, arithmetic=None):
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
     (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
     """
-    steps, x, schedule = whole(steps, "steps"), finite(x, "the images"), network.schedule
+    steps, x, schedule = whole(steps, "steps"), images(network, x), network.schedule
     arithmetic = arithmetic or ("increments" if schedule == "streaming" else "totals")
     one_of(arithmetic, ("totals", "increments"), "arithmetic")
     if schedule == "streaming" and arithmetic == "totals":
         raise InputError("streaming neurons carry increments: arithmetic must be 'increments', got 'totals'")
     network.eval()
+    signed = schedule == "signed"
+    for name, neuron in network.layers.items():
+        exact_levels(neuron.levels if signed else steps, x.dtype, name, "levels" if signed else "steps")
     spikes = 0
     settled_at = torch.zeros(len(x), dtype=torch.long, device=x.device)
 
-    def fired(_, spike, now):
+    def fired(name, spike, now):
         nonlocal spikes
+        if len(spike) != len(x):
+            raise InputError(f"{name}: its first axis holds {len(spike)}, not the batch of {len(x)}")
         some = spike != 0
         spikes += int(some.sum())
         settled_at[some.reshape(len(x), -1).any(dim=1)] = now + 1
 
     network.reset(steps, arithmetic)
     rows = list((_totals if arithmetic == "totals" else _increments)(network, x, steps, fired))
+    for name, neuron in network.layers.items():
+        if neuron.sent.isnan().any():
+            raise InputError(f"{name}: its input overflowed in {x.dtype} on the way; simulate in a wider format")
     counts = {name: neuron.sent.long() for name, neuron in network.layers.items()}
     network.reset()
     differ = None

@@ -1,5 +1,7 @@
 """`pytest equivalence_tests --impl reference|accelerated|path/to/file.py` (default: both); see README.md."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
@@ -17,6 +19,9 @@ settings.register_profile("no-shrinking", max_examples=60, phases=[Phase.explici
 settings.load_profile("default-round")
 
 _loaded = {}
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker, subprocesses included: threads would fight for the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):

@@ -111,3 +111,52 @@ def attaining_bound(depth, levels):
         before = f"act{i}"
     return [*nodes, {"name": "logits", "op": "linear", "inputs": [before], "weight": np.array([[1.0], [-1.0]]),
                      "bias": np.array([0.0, 0.5])}]  # fmt: skip
+
+
+def graph(random, exact, width=4, levels=None):
+    """A random acyclic network: image skips, branches of unequal depth, layers that nobody reads, mixed L if none is given.
+
+    `exact`: dyadic weights and linear operators only; otherwise Gaussian weights, with layer norm and softmax between.
+    Thresholds of 1/2, 1 or 2 keep the levels alive.
+    """
+    nodes, sources = [], ["image"]
+    pick = lambda: sources[random.integers(len(sources))]  # noqa: E731
+
+    def node(op, inputs, **parts):
+        nodes.append({"name": f"{op}{len(nodes)}", "op": op, "inputs": inputs, **parts})
+        return nodes[-1]["name"]
+
+    def affine(rows):
+        shape = (rows, width)
+        weight = random.integers(-2, 3, shape) / 2 if exact else random.normal(size=shape) * 0.7
+        bias = random.integers(-3, 4, rows) / 4 if random.random() < 0.7 else None
+        return {"weight": weight.astype(float), "bias": bias}
+
+    for _ in range(random.integers(2, 6)):
+        last = pick()
+        if random.random() < 0.4:
+            last = node("add", [last, pick()])
+        if not exact and random.random() < 0.5:
+            norm = {"gamma": random.normal(size=width), "beta": random.normal(size=width), "eps": 1e-3}
+            last = node("layer_norm", [last], **norm) if random.random() < 0.5 else node("softmax", [last])
+        last = node("linear", [last], **affine(width))
+        if random.random() < 0.3:
+            last = node("add", [last, pick()])
+        if random.random() < 0.3:
+            sources.append(last)
+        shape = () if random.random() < 0.5 else (width,)
+        theta = np.asarray(random.choice([0.5, 1.0, 2.0], shape), dtype=float)
+        steps = int(levels or random.choice([1, 2, 4, 8]))
+        sources.append(node("qcfs", [last], parameter=theta, levels=steps, positivity="raw"))
+    last = node("add", [pick(), pick()])
+    node("linear", [last], **affine(3))
+    return nodes
+
+
+def settling_bound(nodes):
+    """1 + the largest sum of (L - 1) over the layers of a path; with one L that is 1 + D (L - 1)."""
+    longest = {"image": 0}
+    for node in nodes:
+        steps = node["levels"] - 1 if node["op"] == "qcfs" else 0
+        longest[node["name"]] = max(longest[i] for i in node["inputs"]) + steps
+    return 1 + max(longest.values())

@@ -64,6 +64,9 @@ def fold_batch_norms(network):
         statistics = [node[part] for part in ("gamma", "beta", "mean", "var", "eps")]
         source["weight"], source["bias"] = fold_batch_norm(source["weight"], source["bias"], *statistics)
         renamed[node["name"]] = source["name"]
+    if network[-1]["op"] == "batch_norm":  # the answer stays last, whatever unread nodes stood between
+        answer = renamed[network[-1]["name"]]
+        folded[answer] = folded.pop(answer)
     return list(folded.values())
 
 
@@ -75,11 +78,11 @@ def depths(nodes, counted):
     return depth
 
 
-def exact_levels(levels, format, name):
-    """InputError unless every level up to L is exact in the floating format: L <= 2^p for p significand bits."""
+def exact_levels(levels, format, name, what="levels"):
+    """InputError unless every count up to L (or T) is exact in the format: at most 2^p for p significand bits."""
     limit = None if format.hasobject else 2 ** (np.finfo(format).nmant + 1)
     if limit is not None and levels > limit:
-        raise InputError(f"{name}: levels must be at most {limit} in {format}, got {levels}")
+        raise InputError(f"{name}: {what} must be at most {limit} in {format}, got {levels}")
 
 
 def convert(network, schedule):

@@ -74,7 +74,12 @@ def _by_channel(v, x):
 
 
 def batch_norm(x, gamma, beta, mean, var, eps=1e-5):
-    """y = gamma (x - mean) / sqrt(var + eps) + beta per channel (Eq. 2-26, with sqrt(var + eps) for sigma)."""
+    """y = gamma (x - mean) / sqrt(var + eps) + beta per channel (Eq. 2-26, with sqrt(var + eps) for sigma).
+
+    x is [n, C] or [n, C, H, W]; tokens [n, N, F] are refused, since axis 1 holds no channels there.
+    """
+    if x.ndim == 3:
+        raise InputError(f"batch_norm: features or images, not tokens of shape {x.shape[1:]}")
     scale = gamma / np.sqrt(var + eps)
     return _by_channel(scale, x) * (x - _by_channel(mean, x)) + _by_channel(beta, x)
 

@@ -12,12 +12,13 @@ node is the answer. Example: dict(name="fc", op="linear", inputs=["pool"], weigh
 """
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 
 from . import layers
 from .activation import qcfs, qcfs_grad, qcfs_parameter_grad
-from .checks import InputError, finite, number, one_of
+from .checks import InputError, array, finite, is_exact, number, one_of
 from .thresholds import sum_to, threshold_of
 
 TRAINED = ("weight", "bias", "gamma", "beta", "parameter")
@@ -63,13 +64,20 @@ NEEDS = {
 def build(nodes):
     """A network from a list of nodes: checked, completed with optional settings, its arrays copied.
 
-    InputError names the node: unknown operator, missing part, unknown input, a name used twice, NaN or infinity.
+    One array of Fractions makes all of them Fractions. InputError names the node: unknown operator, missing part,
+    unknown input or a wrong number of them, a name used twice, NaN or infinity.
     """
     network, known = [], {"image"}
+    exact = any(is_exact(node.get(part)) for node in nodes for part in ARRAYS if node.get(part) is not None)
+    like = np.array(Fraction(0)) if exact else None
     for node in nodes:
         name, op = node["name"], one_of(node["op"], FORWARD, "operator")
         for source in node["inputs"]:
             one_of(source, known, f"input of {name!r}")
+        if len(node["inputs"]) != (2 if op == "add" else 1):
+            raise InputError(
+                f"node {name!r} ({op}) has {len(node['inputs'])} inputs: add takes 2, any other operator 1"
+            )
         if name in known:
             raise InputError(f"the name {name!r} is used twice")
         full = {"name": name, "op": op, "inputs": list(node["inputs"])}
@@ -77,10 +85,25 @@ def build(nodes):
             if part not in node and part not in OPTIONAL:
                 raise InputError(f"node {name!r} ({op}) lacks {part!r}")
             value = node.get(part, OPTIONAL.get(part))
-            full[part] = np.array(finite(value, f"{name}.{part}")) if part in ARRAYS and value is not None else value
+            if part in ARRAYS and value is not None:
+                value = np.array(array(finite(value, f"{name}.{part}"), like=like))
+            full[part] = value
         network.append(full)
         known.add(name)
     return network
+
+
+def images(nodes, x):
+    """x as an array in the network's arithmetic: Fractions where its weights are; InputError where only x is exact."""
+    exact = any(
+        is_exact(node.get(part)) for node in nodes for part in (*ARRAYS, "threshold") if node.get(part) is not None
+    )
+    if is_exact(x) and not exact:
+        raise InputError("the images are Fractions and the weights are floats: build the network from Fractions")
+    x = array(finite(x, "the images"), like=np.array(Fraction(0)) if exact else None)
+    if not x.ndim or not len(x):
+        raise InputError(f"the images must be a batch [batch, ...] of at least one, got shape {x.shape}")
+    return x
 
 
 def forward(network, x, training=False):
@@ -88,7 +111,7 @@ def forward(network, x, training=False):
 
     In training, batch norm uses the statistics of this batch instead of its running ones.
     """
-    values = {"image": x}
+    values = {"image": images(network, x)}
     for node in network:
         inputs = [values[name] for name in node["inputs"]]
         if training and node["op"] == "batch_norm":

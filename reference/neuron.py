@@ -71,7 +71,8 @@ def signed_step(total, sent, threshold, levels):
 
     `total` is the accumulated input, `sent` the spikes sent so far, in 0..L; a spike is worth theta / L.
     """
-    return np.clip(qcfs_level(total, threshold, levels) - array(sent, like=array(total)), -1, 1)
+    level = qcfs_level(total, threshold, levels)
+    return array(np.clip(level - array(sent, like=level), -1, 1), like=level)
 
 
 def signed_membrane_step(membrane, current, sent, threshold, levels):

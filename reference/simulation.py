@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .activation import level_value, qcfs_level
-from .checks import InputError, array, finite, one_of, whole
-from .conversion import LINEAR
-from .network import FORWARD
+from .checks import InputError, array, one_of, whole
+from .conversion import LINEAR, exact_levels
+from .network import FORWARD, images
 from .neuron import if_step, resting, signed_membrane_step, signed_step
 
 
@@ -68,7 +68,7 @@ def _totals(network, x, steps, counts, fired):
     signed = network.schedule == "signed"
 
     def neuron(node, total):
-        name, theta = node["name"], node["threshold"]
+        name, theta = node["name"], array(node["threshold"], like=total)
         resolution = node["levels"] if signed else steps
         sent = counts.get(name, np.zeros_like(total))
         if signed:
@@ -90,7 +90,7 @@ def _increments(network, x, steps, counts, fired):
     membrane, state = {}, {}
 
     def neuron(node, current):
-        name, theta, levels = node["name"], node["threshold"], node["levels"]
+        name, theta, levels = node["name"], array(node["threshold"], like=current), node["levels"]
         if schedule == "signed":
             start = membrane.get(name, array(np.full(current.shape, 0.5), like=current))
             sent = counts.get(name, np.zeros_like(current))
@@ -134,19 +134,26 @@ def simulate(network, x, steps, arithmetic=None):
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
     (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
     """
-    steps, x, signed = whole(steps, "steps"), finite(x, "the images"), network.schedule == "signed"
+    steps, x, signed = whole(steps, "steps"), images(network.nodes, x), network.schedule == "signed"
     arithmetic = arithmetic or ("increments" if network.schedule == "streaming" else "totals")
     one_of(arithmetic, ("totals", "increments"), "arithmetic")
     if network.schedule == "streaming" and arithmetic == "totals":
         raise InputError("streaming neurons carry increments: arithmetic must be 'increments', got 'totals'")
+    for node in network.layers:
+        exact_levels(node["levels"] if signed else steps, x.dtype, node["name"], "levels" if signed else "steps")
     spikes, settled_at = {}, np.zeros(len(x), dtype=int)
 
     def fired(name, spike, now):
-        spikes[name] = spikes.get(name, 0) + int(np.abs(spike).sum())
+        if len(spike) != len(x):
+            raise InputError(f"{name}: its first axis holds {len(spike)}, not the batch of {len(x)}")
+        spikes[name] = spikes.get(name, 0) + int(np.count_nonzero(spike))
         settled_at[np.asarray(spike != 0, dtype=bool).reshape(len(x), -1).any(axis=1)] = now + 1
 
     sent = {}
     logits = list((_totals if arithmetic == "totals" else _increments)(network, x, steps, sent, fired))
+    for name, count in sent.items():
+        if not all(np.ravel(count == count)):
+            raise InputError(f"{name}: its input overflowed in {x.dtype} on the way; simulate in a wider format")
     counts = {name: count.astype(int) for name, count in sent.items()}
     differ, last = None, network.layers[-1]["name"]
     if signed or all(node["levels"] == steps for node in network.layers):

@@ -1,5 +1,7 @@
 """Quantised and spiking networks are ordinary modules, and any traceable network can become one."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -175,3 +177,118 @@ def test_softplus_that_underflows_is_refused_not_divided_by():
         q.get_submodule("1").parameter.fill_(-20)
     with pytest.raises(acc.InputError, match="threshold of '1' must be positive and finite, got 0"):
         acc.convert(q, "signed")
+
+
+class Mixed(nn.Module):
+    """Sizes taken at run time, constants, a chunk, a module called twice, a weight used directly."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(4, 3)
+        self.relu, self.scale = nn.ReLU(), nn.Parameter(torch.linspace(0.5, 1.5, 8))
+
+    def forward(self, x):
+        y = self.relu(self.a(x))
+        y = F.layer_norm(y, y.shape[-1:]) * self.scale - y.size(1) / 32
+        y = self.relu(torch.add(self.b(y), other=0.25))
+        y = self.relu(self.b(F.softmax(y, dim=y.dim() - 1) + y))
+        left, right = y.chunk(2, 1)
+        return self.out(left - right)
+
+
+@pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed"])
+@pytest.mark.parametrize("arithmetic", ["totals", "increments"])
+def test_increments_telescope_through_whatever_a_network_does(schedule, arithmetic):
+    """Every operator that is not linear passes on f(X_t) - f(X_t-1), whatever else its arguments are."""
+    torch.manual_seed(3)
+    x = torch.rand(16, 8, dtype=torch.float64)
+    q = acc.quantise(Mixed().double(), "n-qcfs", 4, 0.6)
+    s = acc.simulate(acc.convert(q, schedule), x, 4 if schedule == "integrate-then-fire" else 14, arithmetic)
+    assert s.units_that_differ == 0, "float64, Gaussian weights: no tie within rounding"
+    assert min(s.nonzero_share.values()) > 0.05
+    assert len(s.counts) == 3, "one layer of neurons for each call"
+
+
+def test_a_module_called_twice_has_two_sets_of_neurons():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.act, self.norm = nn.Linear(4, 4), acc.QCFS((), 4, "softplus", 0.8), nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            return self.a(self.act(self.norm(self.a(self.act(self.norm(self.a(x)))))))
+
+    torch.manual_seed(0)
+    network, x = Twice(), torch.rand(6, 4)
+    network(x)
+    folded = acc.fold_batch_norms(network)
+    assert torch.allclose(folded(x), network.eval()(x), atol=1e-5)  # float32 rounding of a dozen operations
+    s = acc.simulate(acc.convert(network, "integrate-then-fire"), x, 4)
+    assert len(s.counts) == 2
+    assert torch.equal(s.logits[-1], folded(x))
+
+
+class Residual(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.a, self.body = nn.Linear(4, 4), body
+
+    def forward(self, x):
+        return self.body(self, x)
+
+
+def add_to_alias(self, x):
+    y = self.a(x)
+    z = y
+    y += x
+    return F.relu(y) + z
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (lambda self, x: F.dropout(F.relu(self.a(x)), 0.5, self.training), r"dropout.* cannot be converted"),
+        (lambda self, x: F.gelu(F.relu(self.a(x))), r"gelu.* cannot be converted"),
+        (lambda self, x: F.max_pool1d(F.relu(self.a(x)), 2), r"max_pool1d.* cannot be converted"),
+        (lambda self, x: F.relu(self.a(x)).tanh(), r"tanh.* cannot be converted"),
+        (add_to_alias, "overwrites a value that is used again"),
+        (lambda self, x: (lambda y: F.relu(y, inplace=True) + y)(self.a(x)), "overwrites a value that is used again"),
+    ],
+)
+def test_what_tracing_would_change_silently_is_refused(body, message):
+    with pytest.raises(acc.InputError, match=message) as error:
+        acc.quantise(Residual(body), "s-qcfs")
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_norm_folded_into_a_linear_layer_refuses_tokens():
+    """On [batch, N, F] it would act on axis 1; with N = F nothing but this check tells."""
+    network = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), acc.QCFS((), 4, "softplus", 1.0))
+    with pytest.raises(acc.InputError, match=r"must be \[batch, F\], got \(2, 4, 5\)"):
+        acc.answer(acc.fold_batch_norms(network), torch.rand(2, 4, 5))
+
+
+def test_counts_that_a_format_cannot_hold_are_refused():
+    network = nn.Sequential(acc.QCFS((), 4, "raw", 1.0), nn.Flatten())
+    x = torch.ones(1, 2, dtype=torch.bfloat16)
+    with pytest.raises(acc.InputError, match=r"steps must be at most 256 in torch\.bfloat16, got 257"):
+        acc.simulate(acc.convert(network.bfloat16(), "streaming"), x, 257)
+    wide = nn.Sequential(acc.QCFS((), 300, "raw", 1.0), nn.Flatten())
+    with pytest.raises(acc.InputError, match="levels must be at most 256"):
+        acc.simulate(acc.convert(wide, "signed").bfloat16(), x, 4)
+
+
+def test_a_copied_spiking_network_simulates(images):
+    spiking = acc.convert(calibrated(MLP((1, 8, 8), 10, 4), images), "signed")
+    again = copy.deepcopy(spiking)
+    assert torch.equal(
+        acc.simulate(again, images, 20, "increments").logits, acc.simulate(spiking, images, 20, "increments").logits
+    )
+
+
+def test_images_of_integers_and_empty_batches(images):
+    spiking = acc.convert(calibrated(MLP((1, 8, 8), 10, 4), images), "signed")
+    whole = (images * 3).long()
+    assert torch.equal(acc.simulate(spiking, whole, 20).logits, acc.simulate(spiking, whole.float(), 20).logits)
+    with pytest.raises(acc.InputError, match="at least one"):
+        acc.simulate(spiking, images[:0], 4)
