@@ -8,7 +8,7 @@ Operations and their order are those of `reference.activation`; the equivalence 
 import torch
 from torch import nn
 
-from .checks import broadcasts, one_of, positive, tensor, whole
+from .checks import broadcasts, finite, one_of, positive, tensor, whole
 from .thresholds import parameter_for, sum_to, threshold_of, threshold_slope
 
 VARIANTS = {  # name: (granularity, positivity)
@@ -28,18 +28,19 @@ def variant(name):
 
 def _prepare(z, threshold, levels):
     """z and theta in one format, checked: L >= 1, theta positive and of a shape that broadcasts."""
-    z = tensor(z)
-    return z, broadcasts(tensor(positive(threshold), like=z), z.shape), whole(levels, "levels")
+    z = finite(tensor(z), "z")
+    return z, broadcasts(positive(tensor(threshold, like=z)), z.shape), whole(levels, "levels")
 
 
-def _level(z, threshold, levels, shift):
+def unchecked_level(z, threshold, levels, shift=0.5):
+    """`qcfs_level` without its checks, for use inside networks, where each would wait for the device."""
     return torch.clamp(torch.floor(z * levels / threshold + shift), 0, levels)
 
 
 def qcfs_level(z, threshold, levels, shift=0.5):
     """level(z) = clip(floor(z L / theta + phi), 0, L): an integer 0..L, in the format of z (Eq. 2-23)."""
     z, threshold, levels = _prepare(z, threshold, levels)
-    return _level(z, threshold, levels, shift)
+    return unchecked_level(z, threshold, levels, shift)
 
 
 def level_value(level, threshold, levels):
@@ -53,7 +54,7 @@ def level_value(level, threshold, levels):
 def _grad(z, threshold, levels, shift):
     u = z * levels / threshold + shift
     inside, above = (u >= 0) & (u < levels), u >= levels
-    value = level_value(_level(z, threshold, levels, shift), threshold, levels)
+    value = level_value(unchecked_level(z, threshold, levels, shift), threshold, levels)
     by_threshold = torch.where(inside, (value - z) / threshold, above.to(z.dtype))
     return inside.to(z.dtype), by_threshold
 
@@ -65,7 +66,7 @@ class _QCFS(torch.autograd.Function):
     def forward(ctx, z, threshold, levels, shift):
         ctx.save_for_backward(z, threshold)
         ctx.levels, ctx.shift = levels, shift
-        return level_value(_level(z, threshold, levels, shift), threshold, levels)
+        return level_value(unchecked_level(z, threshold, levels, shift), threshold, levels)
 
     @staticmethod
     def backward(ctx, upstream):

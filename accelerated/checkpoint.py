@@ -13,8 +13,13 @@ def save_weights(network, path):
     """Write all parameters and buffers of a network; the file is either the old one or the whole new one."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, part)
-    os.replace(part, path)
+    try:
+        save_file(
+            {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}, part
+        )
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
 def load_weights(network, path):

@@ -33,11 +33,16 @@ class SpikingNetwork(nn.Module):
     path from the image up to and including that node. `simulate` runs it; calling it takes a single step.
     """
 
-    def __init__(self, graph, schedule, depth):
+    def __init__(self, graph, schedule):
         super().__init__()
-        self.graph, self.schedule, self.depth = graph, schedule, depth
+        self.graph, self.schedule = graph, schedule
         calls = [node for node in graph.graph.nodes if isinstance(module_of(graph, node), SpikingNeuron)]
         self.layers = {layer_name(node): graph.get_submodule(node.target) for node in calls}
+
+    @property
+    def depth(self):
+        """{node name: spiking layers on the longest path up to and including it}."""
+        return depths(self.graph, SpikingNeuron)
 
     @property
     def latency_depth(self) -> int:
@@ -56,7 +61,7 @@ class SpikingNetwork(nn.Module):
 
 def fold_batch_norm(weight, bias, gamma, beta, mean, var, eps=1e-5):
     """(W', b') with W' = gamma W / sigma, b' = gamma (b - mean) / sigma + beta, sigma = sqrt(var + eps) (Eq. 2-27)."""
-    scale = gamma / torch.sqrt(var + eps)
+    scale = gamma / torch.sqrt(positive(var + eps, "var + eps"))
     bias = torch.zeros_like(mean) if bias is None else bias
     return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), (bias - mean) * scale + beta
 
@@ -167,4 +172,4 @@ def convert(network, schedule):
             graph.set_submodule(node.target, SpikingNeuron(module, schedule, depth[node.name]))
     if not any(isinstance(module, SpikingNeuron) for module in graph.modules()):
         raise InputError("the network has no QCFS activation to convert: quantise it first")
-    return SpikingNetwork(graph, schedule, depth)
+    return SpikingNetwork(graph, schedule)

@@ -5,11 +5,18 @@ import torch.nn.functional as F
 from .checks import InputError, whole
 
 
+def _bias(bias, weight):
+    """`bias` unchanged if it is None or has one element for each output of `weight`."""
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise InputError(f"a bias of shape {tuple(bias.shape)} does not fit a weight of shape {tuple(weight.shape)}")
+    return bias
+
+
 def linear(x, weight, bias=None):
     """y = x W^T + b; x [..., F], W [G, F], b [G]."""
     if x.shape[-1] != weight.shape[1]:
         raise InputError(f"linear: {x.shape[-1]} features do not fit a weight of shape {tuple(weight.shape)}")
-    return F.linear(x, weight, bias)
+    return F.linear(x, weight, _bias(bias, weight))
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0):
@@ -18,14 +25,19 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
         raise InputError(
             f"conv2d: an input of shape {tuple(x.shape)} does not fit a weight of shape {tuple(weight.shape)}"
         )
-    return F.conv2d(x, weight, bias, stride, padding)
+    whole(stride, "stride"), whole(padding, "padding", least=0)
+    if any(n + 2 * padding < k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)):
+        raise InputError(
+            f"conv2d: an input of shape {tuple(x.shape)} is smaller than a kernel of {tuple(weight.shape[2:])}"
+        )
+    return F.conv2d(x, weight, _bias(bias, weight), stride, padding)
 
 
 def avg_pool2d(x, size):
     """The mean over size x size windows that do not overlap: [n, C, H, W] -> [n, C, H // size, W // size]."""
     size = whole(size, "the pooling size")
-    if min(x.shape[2:]) < size:
-        raise InputError(f"avg_pool2d: an image of {x.shape[2]} x {x.shape[3]} is smaller than the window {size}")
+    if x.ndim != 4 or min(x.shape[2:]) < size:
+        raise InputError(f"avg_pool2d: an input of shape {tuple(x.shape)} holds no window of {size} x {size}")
     return F.avg_pool2d(x, size)
 
 

@@ -63,14 +63,19 @@ def _without_overwriting(graph):
 
 
 def evaluate(graph, node, values):
-    """One node of a graph, given the values of those before it."""
+    """One node of a graph, given the values of those before it; InputError names a node whose inputs do not fit."""
     args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-    if node.op == "call_module":
-        return graph.get_submodule(node.target)(*args, **kwargs)
-    if node.op == "call_function":
-        return node.target(*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], node.target)(*args[1:], **kwargs)
+    try:
+        if node.op == "call_module":
+            return graph.get_submodule(node.target)(*args, **kwargs)
+        if node.op == "call_function":
+            return node.target(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], node.target)(*args[1:], **kwargs)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise InputError(f"{node.target}: {str(error).splitlines()[0]}") from error
     return operator.attrgetter(node.target)(graph)  # get_attr
 
 
@@ -148,7 +153,11 @@ def build(nodes):
     """A module (fx.GraphModule) from a list of nodes, with the checks of `reference.build`."""
     root, graph = nn.Module(), fx.Graph()
     values, after = {"image": graph.placeholder("image")}, {"image": "image"}
+    if not nodes:
+        raise InputError("a network needs at least one node")
     for node in nodes:
+        if not {"name", "op", "inputs"} <= set(node):
+            raise InputError(f"a node needs 'name', 'op' and 'inputs', got {sorted(node)}")
         name, op = node["name"], one_of(node["op"], [*MODULES, "add"], "operator")
         for source in node["inputs"]:
             one_of(source, values, f"input of {name!r}")
@@ -186,4 +195,9 @@ def images(network, x):
 @torch.no_grad()
 def answer(network, x):
     """The network's output (its logits) for images x [batch, ...], in evaluation mode."""
-    return network.eval()(images(network, x))
+    try:
+        return network.eval()(images(network, x))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise InputError(f"the images do not fit the network: {str(error).splitlines()[0]}") from error

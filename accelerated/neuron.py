@@ -3,22 +3,23 @@
 import torch
 from torch import nn
 
-from .activation import level_value, qcfs_level
-from .checks import InputError, broadcasts, positive, tensor, whole
+from .activation import level_value, qcfs_level, unchecked_level
+from .checks import InputError, broadcasts, finite, positive, tensor, whole
 from .thresholds import threshold_of
 
 
 def _prepare(currents, threshold):
     """Currents [T, batch, ...] with T >= 1 and a positive theta, in one format."""
-    currents = tensor(currents)
+    currents = finite(tensor(currents), "currents")
     if currents.ndim < 2 or len(currents) < 1:
         raise InputError(f"currents must have shape [T, batch, ...] with T >= 1, got {tuple(currents.shape)}")
-    return currents, broadcasts(tensor(positive(threshold), like=currents), currents.shape[2:])
+    return currents, broadcasts(positive(tensor(threshold, like=currents)), currents.shape[2:])
 
 
 def resting(threshold, shape, v0=None):
     """The membrane before the first step: theta / 2 unless `v0` is given; `shape` is [batch, ...]."""
-    return (threshold / 2 if v0 is None else tensor(v0, like=threshold)).expand(shape)
+    start = threshold / 2 if v0 is None else finite(tensor(v0, like=threshold), "v0")
+    return broadcasts(start, shape, "v0").expand(shape)
 
 
 def if_step(membrane, current, threshold):
@@ -132,11 +133,11 @@ class SpikingNeuron(nn.Module):
 
     def _total(self, total, sent, theta):
         if self.schedule == "signed":
-            return signed_step(total, sent, theta, self.levels), None
+            return torch.clamp(unchecked_level(total, theta, self.levels) - sent, -1, 1), None
         if not self.firing:
             return torch.zeros_like(sent), None
         t = self.now - self.depth * self.steps
-        return (t < qcfs_level(total, theta, self.steps)).to(total.dtype), None
+        return (t < unchecked_level(total, theta, self.steps)).to(total.dtype), None
 
     def _increment(self, current, sent, theta):
         if self.schedule == "signed":

@@ -6,13 +6,15 @@ function, never by a name.
 
 import copy
 import operator
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.fx import Node
 
 from .activation import QCFS, variant
-from .checks import InputError, finite, positive, tensor, whole
+from .checks import InputError, broadcasts, finite, positive, tensor, whole
 from .network import forward, layer_name, module_of, trace
 from .thresholds import parameter_for, threshold_shape
 
@@ -45,6 +47,12 @@ def is_relu(graph, node):
 
 def refuse_unknown(graph):
     """InputError naming the first operation that has no spiking form here; silence would leave it in place."""
+    given = sum(node.op == "placeholder" for node in graph.graph.nodes)
+    (answer,) = next(iter(reversed(graph.graph.nodes))).args
+    if given != 1 or not isinstance(answer, Node):
+        raise InputError(
+            f"a network must take one batch of images and return one tensor; this one takes {given} inputs"
+        )
     for node in graph.graph.nodes:
         module = module_of(graph, node)
         if module is not None and not isinstance(module, CONVERTIBLE):
@@ -73,7 +81,7 @@ def feature_shape(graph, node):
     raise InputError(f"the feature shape at {start.name!r} is not known from the network alone: give a sample")
 
 
-def activation_shape(graph, node, granularity, value=None, heads=1):
+def activation_shape(graph, node, granularity, value=None):
     """The threshold's shape at an activation; from the value there, or else from the network."""
     if granularity == "layer":
         return ()
@@ -81,7 +89,7 @@ def activation_shape(graph, node, granularity, value=None, heads=1):
     features = tuple(value.shape[1:]) if value is not None else feature_shape(graph, source)
     if len(features) == 3 and granularity == "neuron":
         raise InputError(f"{node.name}: feature maps share thresholds by channel; choose 'c-qcfs' or 'cs-qcfs'")
-    return threshold_shape(granularity, features, heads)
+    return threshold_shape(granularity, features, heads=features[0])
 
 
 def block_maximum(z, shape):
@@ -122,13 +130,17 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
     of its own. InputError names the first module that cannot be converted.
     """
     granularity, positivity = variant(activation)
-    levels, calibrated = whole(levels, "levels"), isinstance(initial_threshold, str)
-    if calibrated and (initial_threshold != "calibrated" or sample is None):
-        raise InputError(
-            f"initial_threshold must be a positive number or 'calibrated' with a sample, got {initial_threshold!r}"
-        )
+    levels, calibrated = (
+        whole(levels, "levels"),
+        isinstance(initial_threshold, str) and initial_threshold == "calibrated",
+    )
+    if (calibrated and sample is None) or not (calibrated or isinstance(initial_threshold, Real)):
+        choices = "a positive number or 'calibrated' with a sample"
+        raise InputError(f"initial_threshold must be {choices}, got {initial_threshold!r}")
     if not calibrated:
         positive(initial_threshold)
+    for name, value in network.state_dict().items():
+        finite(value, name)
     graph = trace(network)
     refuse_unknown(graph)
     values, some = _values(graph, sample, network), next(graph.parameters(), torch.zeros(()))
@@ -172,12 +184,10 @@ def expand(network, activation="cs-qcfs", sample=None):
             continue
         name, parameter = layer_name(node), module.parameter.detach()
         shape = activation_shape(graph, node, granularity, values.get(node.all_input_nodes[0]))
+        theta = positive(module.threshold, f"the threshold of {name!r}")
         if positivity != module.positivity:
-            parameter = parameter_for(positive(module.threshold, f"the threshold of {name!r}"), positivity)
-        if any(
-            n not in (1, m) for n, m in zip(parameter.shape[::-1], shape[::-1], strict=False)
-        ) or parameter.ndim > len(shape):
-            raise InputError(f"{name}: thresholds of shape {tuple(parameter.shape)} do not expand to {shape}")
+            parameter = parameter_for(theta, positivity)
+        broadcasts(parameter, shape, f"threshold of {name!r}")
         module.parameter = nn.Parameter(parameter.expand(shape).clone())
         module.positivity = positivity
     return graph

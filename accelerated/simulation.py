@@ -12,7 +12,7 @@ from torch import nn
 
 from .activation import level_value, qcfs_level
 from .checks import InputError, one_of, whole
-from .conversion import exact_levels, is_linear
+from .conversion import SpikingNetwork, exact_levels, is_linear
 from .network import evaluate, images, layer_name, module_of
 from .neuron import SpikingNeuron
 
@@ -109,11 +109,11 @@ class _Increments:
 
     def __init__(self, network, steps):
         self.network, self.graph, self.steps, self.state = network, network.graph, steps, {}
-        self.constant = set()
+        self.constant, self.depth = set(), network.depth
 
     def due(self, node, now):
         """Whether a bias (the image is one, at depth 0) enters in this step."""
-        phase = max((self.network.depth[source.name] for source in node.all_input_nodes), default=0)
+        phase = max((self.depth[source.name] for source in node.all_input_nodes), default=0)
         return {"streaming": True, "integrate-then-fire": now // self.steps == phase, "signed": now == 0}[
             self.network.schedule
         ]
@@ -173,6 +173,8 @@ def simulate(network, x, steps, arithmetic=None):
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
     (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
     """
+    if not isinstance(network, SpikingNetwork):
+        raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
     steps, x, schedule = whole(steps, "steps"), images(network, x), network.schedule
     arithmetic = arithmetic or ("increments" if schedule == "streaming" else "totals")
     one_of(arithmetic, ("totals", "increments"), "arithmetic")

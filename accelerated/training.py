@@ -41,7 +41,7 @@ def accuracy(network, x, y, batch=256):
     return right / len(y)
 
 
-def train_epoch(network, sgd, x, y, batch, generator, rate, on_batch=None):
+def train_epoch(network, sgd, x, y, batch, generator, rate):
     """One epoch in an order drawn from `generator`; `rate(p)` is the learning rate at share p of it. Mean loss.
 
     InputError if the loss is no longer a number: nothing that was saved before is touched.
@@ -60,8 +60,6 @@ def train_epoch(network, sgd, x, y, batch, generator, rate, on_batch=None):
         loss.backward()
         sgd.step()
         total += loss.detach() * len(rows)
-        if on_batch:
-            on_batch()
     mean = total.item() / len(x)
     if not math.isfinite(mean):
         raise InputError(f"the loss became {mean}: try a smaller learning rate than {rate(0):.3g}")

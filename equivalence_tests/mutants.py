@@ -85,6 +85,6 @@ MUTANTS = [
     Mutant("sent_without_bound", "reference/neuron.py", "(membrane >= 1) & (sent < levels)", "membrane >= 1", "test_t3.py", "T3"),
     Mutant("mean_for_sum", "reference/thresholds.py", "gradient.sum(axis", "gradient.mean(axis",
            "test_laws.py", "sum_to"),
-    Mutant("sigma_without_eps", "accelerated/conversion.py", "torch.sqrt(var + eps)", "torch.sqrt(var)", "test_pairs.py",
+    Mutant("sigma_without_eps", "accelerated/conversion.py", "torch.sqrt(positive(var + eps, \"var + eps\"))", "torch.sqrt(var)", "test_pairs.py",
            "fold_batch_norm"),
 ]  # fmt: skip

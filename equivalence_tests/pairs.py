@@ -120,7 +120,7 @@ def integer_network_arguments(draw):
 
 
 def run_quantised(impl, nodes, x, activation, levels):
-    """Logits of the network after folding and quantising with calibrated thresholds."""
+    """Logits of the network quantised with calibrated thresholds."""
     quantised = impl.quantise(impl.build(nodes), activation, levels, "calibrated", x)
     return impl.answer(quantised, x)
 
@@ -163,7 +163,7 @@ EXP = "exp, log and sqrt differ by a few ulp between libraries"
 PAIRS = [
     Pair("softplus", softplus_arguments(), 8 * EPS, EXP),
     Pair("softplus_inverse", softplus_arguments().map(lambda a: (np.abs(a[0]) + 1e-3,)), 1e4 * EPS,
-         EXP + "; at y = 1e-3 the logarithm of 1 - e^-y magnifies an ulp of y by 1 / y"),
+         EXP + "; near y = ln 2 the answer is a difference of two numbers of size 0.7"),
     Pair("softplus_slope", softplus_arguments(), 64 * EPS, EXP + "; the exponent's own error grows with |x| <= 60"),
     Pair("threshold_shape", shape_arguments(), 0, "integers"),
     Pair("sum_to", sum_to_arguments(), 0, DYADIC),

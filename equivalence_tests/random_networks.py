@@ -114,7 +114,7 @@ def attaining_bound(depth, levels):
 
 
 def graph(random, exact, width=4, levels=None):
-    """A random acyclic network: image skips, branches of unequal depth, layers that nobody reads, mixed L if none is given.
+    """A random acyclic network: image skips, branches of unequal depth, unread layers, and mixed L if none is given.
 
     `exact`: dyadic weights and linear operators only; otherwise Gaussian weights, with layer norm and softmax between.
     Thresholds of 1/2, 1 or 2 keep the levels alive.

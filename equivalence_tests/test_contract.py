@@ -40,7 +40,7 @@ BAD = [  # (name, arguments, what the message must say)
     ("softplus_inverse", (np.array([1.0, 0.0]),), "must be positive and finite, got 0"),
     ("threshold_shape", ("chanel", (3, 4, 4)), "did you mean 'channel'?"),
     ("threshold_shape", ("head", (3, 4, 4), 2), "(2, N, F)"),
-    ("threshold_shape", ("channel", ()), "at least one axis"),
+    ("threshold_shape", ("channel", ()), "one to three axes"),
     ("sum_to", (np.ones((2, 3)), (4,)), "does not broadcast"),
     ("if_run", (np.ones(3), np.array(1.0)), "[T, batch, ...]"),
     ("if_run", (np.ones((0, 1, 3)), np.array(1.0)), "T >= 1"),
@@ -50,7 +50,7 @@ BAD = [  # (name, arguments, what the message must say)
     ("st_bif_run", (CURRENTS, np.array(1.0), 0), "at least 1"),
     ("linear", (np.ones((2, 3)), np.ones((4, 5))), "do not fit"),
     ("conv2d", (np.ones((2, 3, 5, 5)), np.ones((4, 2, 3, 3))), "does not fit"),
-    ("avg_pool2d", (np.ones((1, 1, 2, 2)), 3), "smaller than the window"),
+    ("avg_pool2d", (np.ones((1, 1, 2, 2)), 3), "holds no window of 3 x 3"),
 ]
 
 

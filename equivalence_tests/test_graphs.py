@@ -50,7 +50,8 @@ def test_T2_T3_graphs_equal_their_quantised_network(impl, rounds, schedule, arit
 
     check()
     seen(
-        f"T2, T3 {impl.name}: random graphs, {schedule}, {arithmetic}, neurons that spike: {100 * np.mean(shares):.0f} %"
+        f"T2, T3 {impl.name}: random graphs, {schedule}, {arithmetic}, "
+        f"neurons that spike: {100 * np.mean(shares):.0f} %"
     )
 
 
@@ -94,7 +95,8 @@ def test_streaming_acts_on_means_through_operators_that_are_not_linear(impl, rou
         norm = {"gamma": random.normal(size=4), "beta": random.normal(size=4)} if op == "layer_norm" else {}
         nodes = [
             {"name": "f", "op": op, "inputs": ["image"], **norm},
-            {"name": "act", "op": "qcfs", "inputs": ["f"], "parameter": np.array(0.75), "levels": levels, "positivity": "raw"},
+            {"name": "act", "op": "qcfs", "inputs": ["f"], "parameter": np.array(0.75), "levels": levels,
+             "positivity": "raw"},
             {"name": "logits", "op": "linear", "inputs": ["act"], "weight": np.eye(4)},
         ]  # fmt: skip
         s = impl.simulate(impl.convert(impl.build(nodes), "streaming"), random.normal(size=(5, 4)), levels)

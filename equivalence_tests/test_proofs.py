@@ -80,9 +80,12 @@ def test_T3_a_step_moves_towards_the_level(levels):
     assert model.counterexample(claim, [sent >= 0, sent <= levels]) is None
 
 
-def test_T3_needs_both_bounds_on_what_was_sent():
+@pytest.mark.parametrize("missing", ["N < L", "N > 0"])
+def test_T3_needs_each_bound_on_what_was_sent(missing):
     u, sent = z3.Real("u"), z3.Int("sent")
-    unbounded = z3.If(u - sent >= 1, 1, z3.If(u - sent < 0, -1, 0))
+    fires = u - sent >= 1 if missing == "N < L" else z3.And(u - sent >= 1, sent < 4)
+    takes_back = u - sent < 0 if missing == "N > 0" else z3.And(u - sent < 0, sent > 0)
+    unbounded = z3.If(fires, 1, z3.If(takes_back, -1, 0))
     target = model.level(u / 4, ONE, 4, z3.RealVal(0))
     sign = z3.If(target > sent, 1, z3.If(target < sent, -1, 0))
     assert model.counterexample(unbounded == sign, [sent >= 0, sent <= 4]) is not None

@@ -34,8 +34,7 @@ def test_T2_count_is_the_level_of_the_mean(impl, rounds, seen):
 
 def test_T2_in_exact_arithmetic(impl, rounds):
     if not impl.exact:
-        assert impl.name != "reference"
-        return  # the contract asks Fractions of the reference alone
+        pytest.skip("the contract asks Fractions of the reference alone")
 
     @rounds(60)
     @given(steps=st.integers(1, 7), theta=rational(low=1, high=4), data=st.data())
@@ -89,8 +88,9 @@ def test_T2_increments_on_floats_differ_only_next_to_a_tie(impl, rounds):
         mean = currents.sum(axis=0) / steps
         count = impl.integrate_then_fire_run(currents, np.array(theta))[0].sum(axis=0)
         u = mean * steps / theta + 0.5
-        # each of T additions of size <= 2 T theta rounds once: T * 2 T eps in units of theta, doubled for the division
-        near = np.abs(u - np.round(u)) <= 4 * steps * steps * np.finfo(float).eps
+        # T additions of size <= 2 T theta and T subtractions round once each, and the mean and u a few times more:
+        # below 3 T^2 + 4 T units of eps
+        near = np.abs(u - np.round(u)) <= 8 * steps * steps * np.finfo(float).eps
         off = np.abs(count - impl.qcfs_level(mean, theta, steps))
         assert (off[~near] == 0).all(), (seed, steps)
         assert (off <= 1).all(), (seed, steps)

@@ -1,6 +1,7 @@
 """T3, any order: the signed neuron settles on level(total input) within L steps after its input stops."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,8 +52,7 @@ def test_T3_every_step_is_a_step_towards_the_level(impl, rounds):
 
 def test_T3_in_exact_arithmetic(impl, rounds):
     if not impl.exact:
-        assert impl.name != "reference"
-        return  # the contract asks Fractions of the reference alone
+        pytest.skip("the contract asks Fractions of the reference alone")
 
     @rounds(50)
     @given(theta=rational(low=1, high=4), levels=st.integers(1, 7), data=st.data())

@@ -44,7 +44,7 @@ def test_three_steps_of_sgd_equal_torchs():
 
 
 def test_two_stages_learn_digits_in_numpy():
-    """Algorithm 1 on 600 digits: far above chance (10 %), thresholds per channel and positive, converted without loss."""
+    """Algorithm 1 on 600 digits: far above chance (10 %), a threshold per channel, converted without loss."""
     digits = load_digits()
     x, y = (digits.images / 16)[:900, None], digits.target[:900]
     nodes = nets.cnn(np.random.default_rng(1), 3, image=8, classes=10)

@@ -9,7 +9,7 @@ Formulas: docs/derivations.md (2.1) to (2.6).
 
 import numpy as np
 
-from .checks import array, broadcasts, number, one_of, positive, whole
+from .checks import array, broadcasts, finite, number, one_of, positive, whole
 from .thresholds import sum_to, threshold_of, threshold_slope
 
 VARIANTS = {  # name: (granularity, positivity)
@@ -29,8 +29,8 @@ def variant(name):
 
 def _prepare(z, threshold, levels):
     """z, theta and L in one arithmetic, checked: L >= 1, theta positive and of a shape that broadcasts."""
-    z, levels = array(z), whole(levels, "levels")
-    return z, broadcasts(array(positive(threshold), like=z), z.shape), number(levels, z)
+    z, levels = array(finite(z, "z")), whole(levels, "levels")
+    return z, broadcasts(positive(array(threshold, like=z)), z.shape), number(levels, z)
 
 
 def qcfs_level(z, threshold, levels, shift=0.5):

@@ -41,7 +41,7 @@ def fold_batch_norm(weight, bias, gamma, beta, mean, var, eps=1e-5):
 
     The first axis of `weight` is the output channel; `bias` may be None. Equal to the pair up to rounding.
     """
-    scale = gamma / np.sqrt(var + eps)
+    scale = gamma / np.sqrt(positive(var + eps, "var + eps"))
     bias = np.zeros_like(mean) if bias is None else bias
     return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), (bias - mean) * scale + beta
 

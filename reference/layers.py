@@ -10,12 +10,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from .checks import InputError, array, number, whole
 
 
+def _bias(bias, weight):
+    """`bias` unchanged if it has one element for each output of `weight`."""
+    if bias.shape != weight.shape[:1]:
+        raise InputError(f"a bias of shape {bias.shape} does not fit a weight of shape {weight.shape}")
+    return bias
+
+
 def linear(x, weight, bias=None):
     """y = x W^T + b; x [..., F], W [G, F], b [G]."""
     if x.shape[-1] != weight.shape[1]:
         raise InputError(f"linear: {x.shape[-1]} features do not fit a weight of shape {weight.shape}")
     y = x @ weight.T
-    return y if bias is None else y + bias
+    return y if bias is None else y + _bias(bias, weight)
 
 
 def linear_grad(x, weight, upstream):
@@ -34,9 +41,12 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
     """Cross-correlation (Eq. 2-11), zero padded: x [n, C, H, W], W [O, C, k, k], b [O] -> [n, O, H', W']."""
     if x.ndim != 4 or x.shape[1] != weight.shape[1]:
         raise InputError(f"conv2d: an input of shape {x.shape} does not fit a weight of shape {weight.shape}")
+    whole(stride, "stride"), whole(padding, "padding", least=0)
+    if any(n + 2 * padding < k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)):
+        raise InputError(f"conv2d: an input of shape {x.shape} is smaller than a kernel of {weight.shape[2:]}")
     y = np.tensordot(_windows(x, weight.shape[2:], stride, padding), weight, axes=([1, 4, 5], [1, 2, 3]))
     y = np.moveaxis(y, -1, 1)
-    return y if bias is None else y + bias[:, None, None]
+    return y if bias is None else y + _bias(bias, weight)[:, None, None]
 
 
 def conv2d_grad(x, weight, upstream, stride=1, padding=0):
@@ -55,8 +65,8 @@ def conv2d_grad(x, weight, upstream, stride=1, padding=0):
 def avg_pool2d(x, size):
     """The mean over size x size windows that do not overlap: [n, C, H, W] -> [n, C, H // size, W // size]."""
     size = whole(size, "the pooling size")
-    if min(x.shape[2:]) < size:
-        raise InputError(f"avg_pool2d: an image of {x.shape[2]} x {x.shape[3]} is smaller than the window {size}")
+    if x.ndim != 4 or min(x.shape[2:]) < size:
+        raise InputError(f"avg_pool2d: an input of shape {x.shape} holds no window of {size} x {size}")
     return _windows(x, (size, size), size, 0).sum(axis=(4, 5)) / number(size * size, x)
 
 

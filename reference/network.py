@@ -70,7 +70,11 @@ def build(nodes):
     network, known = [], {"image"}
     exact = any(is_exact(node.get(part)) for node in nodes for part in ARRAYS if node.get(part) is not None)
     like = np.array(Fraction(0)) if exact else None
+    if not nodes:
+        raise InputError("a network needs at least one node")
     for node in nodes:
+        if not {"name", "op", "inputs"} <= set(node):
+            raise InputError(f"a node needs 'name', 'op' and 'inputs', got {sorted(node)}")
         name, op = node["name"], one_of(node["op"], FORWARD, "operator")
         for source in node["inputs"]:
             one_of(source, known, f"input of {name!r}")

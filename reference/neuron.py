@@ -7,21 +7,21 @@ arithmetic of the currents, so a count is a sum. Formulas: docs/derivations.md (
 import numpy as np
 
 from .activation import qcfs_level
-from .checks import InputError, array, broadcasts, number, positive, whole
+from .checks import InputError, array, broadcasts, finite, number, positive, whole
 
 
 def _prepare(currents, threshold):
     """Currents [T, batch, ...] with T >= 1 and a positive theta, in one arithmetic."""
-    currents = array(currents)
+    currents = array(finite(currents, "currents"))
     if currents.ndim < 2 or len(currents) < 1:
         raise InputError(f"currents must have shape [T, batch, ...] with T >= 1, got {currents.shape}")
-    return currents, broadcasts(array(positive(threshold), like=currents), currents.shape[2:])
+    return currents, broadcasts(positive(array(threshold, like=currents)), currents.shape[2:])
 
 
 def resting(threshold, shape, v0=None):
     """The membrane before the first step: theta / 2 unless `v0` is given; `shape` is [batch, ...]."""
-    start = threshold / number(2, threshold) if v0 is None else array(v0, like=threshold)
-    return np.broadcast_to(start, shape)
+    start = threshold / number(2, threshold) if v0 is None else array(finite(v0, "v0"), like=threshold)
+    return np.broadcast_to(broadcasts(start, shape, "v0"), shape)
 
 
 def if_step(membrane, current, threshold):

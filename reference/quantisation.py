@@ -1,9 +1,11 @@
 """From a ReLU network to a quantised one, and from layer thresholds to finer ones (Algorithm 1; derivations 11.1)."""
 
+from numbers import Real
+
 import numpy as np
 
 from .activation import variant
-from .checks import InputError, finite, positive, whole
+from .checks import InputError, broadcasts, finite, positive, whole
 from .network import TRAINED, build, forward
 from .thresholds import parameter_for, threshold_of, threshold_shape
 
@@ -22,14 +24,14 @@ def feature_shape(network, name):
     return (width, 1, 1) if nodes[name]["op"] == "conv2d" else (width,)
 
 
-def activation_shape(network, node, granularity, sample=None, heads=1):
+def activation_shape(network, node, granularity, sample=None):
     """The threshold's shape at a node for a granularity; from `sample`'s shape there, or else from the network."""
     if granularity == "layer":
         return ()
     features = sample.shape[1:] if sample is not None else feature_shape(network, node["inputs"][0])
     if len(features) == 3 and granularity == "neuron":
         raise InputError(f"{node['name']}: feature maps share thresholds by channel; choose 'c-qcfs' or 'cs-qcfs'")
-    return threshold_shape(granularity, features, heads)
+    return threshold_shape(granularity, features, heads=features[0])
 
 
 def block_maximum(z, shape):
@@ -49,8 +51,9 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
     """
     granularity, positivity = variant(activation)
     levels, calibrated = whole(levels, "levels"), initial_threshold == "calibrated"
-    if calibrated and sample is None:
-        raise InputError("initial_threshold='calibrated' needs a sample of images")
+    if (calibrated and sample is None) or not (calibrated or isinstance(initial_threshold, Real)):
+        choices = "a positive number or 'calibrated' with a sample"
+        raise InputError(f"initial_threshold must be {choices}, got {initial_threshold!r}")
     network = build(network)
     values = {} if sample is None else forward(network, finite(sample, "sample"))
     quantised, found = [], False
@@ -87,11 +90,10 @@ def expand(network, activation="cs-qcfs", sample=None):
         if node["op"] == "qcfs":
             shape = activation_shape(network, node, granularity, values.get(node["inputs"][0]))
             parameter = node["parameter"]
+            theta = positive(threshold_of(parameter, node["positivity"]), f"the threshold of {node['name']!r}")
             if positivity != node["positivity"]:
-                theta = positive(threshold_of(parameter, node["positivity"]), f"the threshold of {node['name']!r}")
                 parameter = parameter_for(theta, positivity)
-            if np.broadcast_shapes(parameter.shape, shape) != shape:
-                raise InputError(f"{node['name']}: thresholds of shape {parameter.shape} do not expand to {shape}")
+            broadcasts(parameter, shape, f"threshold of {node['name']!r}")
             parameter = np.broadcast_to(parameter, shape).astype(node["parameter"].dtype)
             node = node | {"parameter": parameter.copy(), "positivity": positivity}
         expanded.append(node)

@@ -10,13 +10,13 @@ sums it up in membranes, as hardware does: exact in exact arithmetic, drifting i
 Formulas: docs/derivations.md (4.2), (6.1) to (6.3), (7.1), (7.2).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from .activation import level_value, qcfs_level
 from .checks import InputError, array, one_of, whole
-from .conversion import LINEAR, exact_levels
+from .conversion import LINEAR, SpikingNetwork, exact_levels
 from .network import FORWARD, images
 from .neuron import if_step, resting, signed_membrane_step, signed_step
 
@@ -33,7 +33,7 @@ class Simulation:
     settled: bool | None  # signed: no sample fired in the last step
     units_that_differ: float | None  # share of (sample, unit) pairs whose count is not the ANN's level
     units_that_differ_last: float | None  # the same for the last spiking layer alone
-    nonzero_share: dict = field(default_factory=dict)  # layer -> share of counts that are not 0
+    nonzero_share: dict  # layer -> share of counts that are not 0
 
 
 def propagate(network, x, neuron):
@@ -134,6 +134,8 @@ def simulate(network, x, steps, arithmetic=None):
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
     (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
     """
+    if not isinstance(network, SpikingNetwork):
+        raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
     steps, x, signed = whole(steps, "steps"), images(network.nodes, x), network.schedule == "signed"
     arithmetic = arithmetic or ("increments" if network.schedule == "streaming" else "totals")
     one_of(arithmetic, ("totals", "increments"), "arithmetic")

@@ -64,8 +64,8 @@ def threshold_shape(granularity, sample_shape, heads=1):
     shape = tuple(whole(n, "a size in sample_shape") for n in sample_shape)
     if granularity == "layer":
         return ()
-    if not shape:
-        raise InputError(f"granularity {granularity!r} needs a sample with at least one axis, got shape ()")
+    if not 1 <= len(shape) <= 3:
+        raise InputError(f"granularity {granularity!r} needs a sample with one to three axes, got shape {shape}")
     if granularity == "head":
         heads = whole(heads, "heads")
         if len(shape) != 3 or shape[0] != heads:

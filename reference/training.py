@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .checks import positive, whole
 from .network import TRAINED, backward, forward
 from .quantisation import expand, quantise
 
@@ -51,6 +52,7 @@ def sgd(network, gradients, velocity, lr, momentum=0.9, weight_decay=5e-4):
 def train(network, x, labels, epochs, lr, batch=32, seed=0):
     """Mini-batch SGD with a cosine schedule; returns (network, mean loss of each epoch)."""
     random, velocity, losses = np.random.default_rng(seed), {}, []
+    batch, lr = min(whole(batch, "batch"), len(x)), positive(lr, "lr")
     for epoch in range(epochs):
         order, total = random.permutation(len(x)), 0.0
         for start in range(0, len(x) - batch + 1, batch):
