@@ -54,8 +54,11 @@ def _mnist5k():
             os.replace(part, cached)
         except OSError:  # no cache then; parsing again costs seconds
             return x.reshape(-1, 1, 28, 28) / 255, y
-    with np.load(cached) as file:
-        return file["x"].reshape(-1, 1, 28, 28) / 255, file["y"]
+    try:
+        with np.load(cached) as file:
+            return file["x"].reshape(-1, 1, 28, 28) / 255, file["y"]
+    except Exception as error:  # whatever a damaged archive raises
+        raise InputError(f"{cached} is damaged ({type(error).__name__}): delete it, it is made again") from error
 
 
 DATASETS = {"digits": _digits, "mnist5k": _mnist5k}

@@ -3,11 +3,13 @@
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import time
 from dataclasses import asdict, dataclass, fields
+from itertools import count, takewhile
 from pathlib import Path
-from shutil import which
 
 import torch
 from rich.console import Console
@@ -18,7 +20,7 @@ from . import training
 from .activation import VARIANTS, variant
 from .checkpoint import save_weights
 from .checks import InputError, one_of, positive, whole
-from .conversion import SCHEDULES, convert, fold_batch_norms
+from .conversion import SCHEDULES, convert, exact_levels, fold_batch_norms
 from .models import MODELS, make
 from .simulation import simulate
 
@@ -69,13 +71,30 @@ class Config:
 
 QUICK = {"epochs": (3, 3, 2), "times": (1, 2, 4, 8)}
 NOT_PART_OF_A_RUN = ("out", "name", "resume", "device")
+STATE = ("stage", "epoch", "accuracies", "metrics", "network", "sgd", "generator")  # what resume.pt holds
+
+
+def default_name(config):
+    """The folder name that the settings make."""
+    parts = [config.data, config.model, config.activation, f"L{config.levels}", f"seed{config.seed}"]
+    return "-".join(parts + ["quick"] * config.quick)
+
+
+def device(name):
+    """The device to compute on; "auto" is cuda where there is one. InputError for one that is not here."""
+    usable = ["cpu"] + (
+        ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+    )
+    if name not in ("auto", *usable):
+        raise InputError(f"device {name!r} is not available: choose auto, {', '.join(usable)}")
+    return name if name != "auto" else usable[min(1, len(usable) - 1)]
 
 
 def checked(config):
     """The config with `quick` and "auto" carried out; InputError naming the first field that is wrong."""
     values = {field.name: getattr(config, field.name) for field in fields(config)}
-    if config.quick:
-        values |= QUICK
+    if config.quick:  # what was asked for by name stays
+        values |= {name: value for name, value in QUICK.items() if values[name] == getattr(Config, name)}
     one_of(config.data, datasets.DATASETS, "data")
     one_of(config.model, MODELS, "model")
     one_of(config.arithmetic, ("totals", "increments"), "arithmetic")
@@ -87,12 +106,21 @@ def checked(config):
     values["stage1"] = training.first_stage(config.activation) if config.stage1 == "auto" else config.stage1
     layerwise = [name for name, (kind, _) in VARIANTS.items() if kind == "layer"]
     one_of(values["stage1"], layerwise, "stage-1 activation")
+    for name in ("schedules", "times"):
+        if not values[name]:
+            raise InputError(f"{name} must name at least one")
     for schedule in config.schedules:
         one_of(schedule, SCHEDULES, "schedule")
     for name in ("width", "levels", "batch"):
         whole(values[name], name)
+    exact_levels(config.levels, torch.get_default_dtype(), "the run")
     for steps in values["times"]:
         whole(steps, "times")
+        exact_levels(steps, torch.get_default_dtype(), "the run", "times")
+    if not 0 <= config.seed < 2**63:
+        raise InputError(f"seed must lie in 0..2^63 - 1, got {config.seed}")
+    if not re.fullmatch(r"[\w.-]{0,100}", config.name) or config.name.startswith("."):
+        raise InputError(f"name must be at most 100 letters, digits, '-', '_' and '.', got {config.name!r}")
     for epochs in values["epochs"]:
         whole(epochs, "epochs", least=0)
     positive(config.lr, "lr")
@@ -104,18 +132,8 @@ def checked(config):
                 f"initial_threshold must be a number or 'calibrated', got {config.initial_threshold!r}"
             ) from None
         positive(values["initial_threshold"], "initial_threshold")
-    if config.device == "auto":
-        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=values["device"])
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {config.device!r} is not available: choose cpu" + (" or cuda" if torch.cuda.is_available() else "")
-        ) from error
-    values["name"] = config.name or "-".join(
-        [config.data, config.model, config.activation, f"L{config.levels}", f"seed{config.seed}"]
-        + ["quick"] * config.quick
-    )
+    values["device"] = device(config.device)
+    values["name"] = config.name or default_name(config)
     return Config(**values)
 
 
@@ -126,42 +144,66 @@ def write_json(path, value):
     os.replace(part, path)
 
 
-def open_folder(config):
-    """(folder, resume state or None). A finished or foreign run is never overwritten; InputError says what to do."""
+def folders(config):
+    """Where runs of this name lie: out/NAME and, if the name was made from the settings, out/NAME-2, ..."""
     out = Path(config.out)
-    folder = out / config.name
+    yield out / config.name
+    if config.name == default_name(config):
+        yield from (out / f"{config.name}-{i}" for i in count(2))
+
+
+def open_folder(config):
+    """(folder, resume state or None) of a new run, or of the one to go on with.
+
+    No run is ever overwritten: a name made from the settings gets a number, a name that was given is refused.
+    """
+    known = list(takewhile(Path.exists, folders(config)))
     settings = json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in NOT_PART_OF_A_RUN}))
-    if config.resume and (folder / "config.json").exists():
-        before = json.loads((folder / "config.json").read_text())
-        for key, value in settings.items():
-            if before.get(key) != value:
-                raise InputError(
-                    f"{folder} was started with {key}={before.get(key)!r}, not {value!r}: choose another --name"
-                )
-        state = folder / "resume.pt"
-        try:
-            return folder, torch.load(state, weights_only=True, map_location=config.device) if state.exists() else None
-        except Exception as error:  # whatever a damaged file raises
-            raise InputError(
-                f"{state} cannot be read ({type(error).__name__}): delete {folder} and start again"
-            ) from error
-    if folder.exists() and any(folder.iterdir()):
-        finished = (folder / "results.json").exists()
-        advice = "choose another --name" if finished else "continue it with --resume, or choose another --name"
-        raise InputError(f"{folder} already holds {'a finished' if finished else 'an unfinished'} run: {advice}")
+    if config.resume and known:
+        return known[-1], resumable(known[-1], settings, config.device)
+    folder = next((path for path in folders(config) if not path.exists()), None)
+    if folder is None:
+        advice = (
+            "choose another --name" if (known[0] / "results.json").exists() else "--resume it, or choose another --name"
+        )
+        raise InputError(f"{known[0]} is there already: {advice}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
         write_json(folder / "config.json", settings)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
     return folder, None
 
 
+def resumable(folder, settings, device):
+    """The state to go on from, None before the first epoch; InputError for a finished, foreign or damaged run."""
+    if (folder / "results.json").exists():
+        raise InputError(f"{folder} holds a finished run: nothing to resume")
+    state = None
+    try:
+        before = json.loads((folder / "config.json").read_text())
+        if not isinstance(before, dict):
+            raise TypeError("config.json holds no settings")
+        if (folder / "resume.pt").exists():
+            state = torch.load(folder / "resume.pt", weights_only=True, map_location=device)
+            _ = training.STAGES.index(state["stage"]), [state[key] for key in STATE]
+    except Exception as error:  # whatever a damaged file raises
+        raise InputError(f"{folder} cannot be resumed ({type(error).__name__}): delete it and start again") from error
+    for key, value in settings.items():
+        if before.get(key) != value:
+            raise InputError(
+                f"{folder} was started with {key}={before.get(key)!r}, not {value!r}: choose another --name"
+            )
+    return state
+
+
 def environment(device):
     """Commit, device and versions: what a number is worth nothing without."""
     here = Path(__file__).parent
     describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    git = subprocess.run(describe, cwd=here, capture_output=True, text=True).stdout.strip() if which("git") else ""
+    git = (
+        subprocess.run(describe, cwd=here, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    )
     name = torch.cuda.get_device_name(device) if str(device).startswith("cuda") else platform.machine()
     return {
         "commit": git or None,
@@ -190,9 +232,14 @@ def train(config, folder, state, data, progress):
         sgd = training.optimiser(network, lr)
         start = 0
         if state and index == reached[0]:
-            network.load_state_dict(state["network"])
-            sgd.load_state_dict(state["sgd"])
-            generator.set_state(state["generator"].cpu())
+            try:
+                network.load_state_dict(state["network"])
+                sgd.load_state_dict(state["sgd"])
+                generator.set_state(state["generator"].cpu())
+            except (RuntimeError, ValueError, KeyError, AttributeError) as error:
+                raise InputError(
+                    f"{folder / 'resume.pt'} does not fit the network: delete {folder} and start again"
+                ) from error
             start = reached[1]
         bar = progress.add_task(f"train {stage}", total=epochs, completed=start)
         for epoch in range(start, epochs):
@@ -269,9 +316,18 @@ def run(config, console=None):
     config = checked(config)
     data = datasets.load(config.data)
     folder, state = open_folder(config)
+    try:
+        return _run(config, folder, state, data, console or Console(stderr=True))
+    except Exception:
+        if not (folder / "resume.pt").exists():  # nothing to go on from: leave nothing behind
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _run(config, folder, state, data, console):
     data = data._replace(**{k: getattr(data, k).to(config.device) for k in data._fields if k != "classes"})
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    console, started = console or Console(stderr=True), time.perf_counter()
+    started = time.perf_counter()
     columns = TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
         network, accuracies = train(config, folder, state, data, progress)

@@ -1,7 +1,11 @@
 """`python -m accelerated.run`: train, convert, simulate, report."""
 
+import contextlib
+import io
+import re
 import sys
 
+import torch
 import tyro
 from rich.console import Console
 
@@ -9,15 +13,32 @@ from . import experiment, report
 from .checks import InputError
 
 
+def parse(arguments):
+    """The Config that the command line asks for; InputError with the parser's complaint as one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(experiment.Config, prog="python -m accelerated.run", args=arguments)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+", " ", said.getvalue())
+        raise InputError(" ".join(words.split())) from None
+
+
 def main(arguments=None):
     """Run the command line; returns the exit status: 0, 2 for bad input, 130 when interrupted."""
     errors, out = Console(stderr=True), Console()
     try:
-        config = tyro.cli(experiment.Config, prog="python -m accelerated.run", args=arguments)
-        folder, results, quantised, data = experiment.run(config, errors)
+        folder, results, quantised, data = experiment.run(parse(arguments), errors)
         report.write(folder, results, quantised, data.test_x[:1])
-    except InputError as error:
+    except (InputError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        print(f"error: {str(error).splitlines()[0]}: choose a smaller --width or --batch", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: the same command with --resume goes on where it was", file=sys.stderr)

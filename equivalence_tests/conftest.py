@@ -1,6 +1,7 @@
 """`pytest equivalence_tests --impl reference|accelerated|path/to/file.py` (default: both); see README.md."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -32,6 +33,15 @@ def pytest_addoption(parser):
 
 def _names(config):
     return config.getoption("--impl") or ["reference", "accelerated"]
+
+
+def pytest_configure(config):
+    for name in config.getoption("--impl"):
+        path = Path(name)
+        if name not in ("reference", "accelerated") and not (path.is_file() or (path / "__init__.py").is_file()):
+            raise pytest.UsageError(
+                f"--impl {name}: no such file; give reference, accelerated or the path of a .py file"
+            )
 
 
 def pytest_generate_tests(metafunc):

@@ -68,7 +68,9 @@ class Implementation:
             value = value.detach()
             return (value.float() if str(value.dtype) == "torch.bfloat16" else value).cpu().numpy()
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return dataclasses.replace(value, **{f.name: self.decode(getattr(value, f.name)) for f in _fields(value)})
+            return dataclasses.replace(
+                value, **{f.name: self.decode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            )
         if isinstance(value, tuple):
             parts = [self.decode(v) for v in value]
             return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
@@ -78,10 +80,6 @@ class Implementation:
 
     def __repr__(self):
         return self.name
-
-
-def _fields(value):
-    return dataclasses.fields(value)
 
 
 def _uses_torch(module):
@@ -96,14 +94,11 @@ def load(name):
         return Implementation(name, importlib.import_module(name))
     path = Path(name)
     source = path / "__init__.py" if path.is_dir() else path
-    if not source.is_file():
-        raise FileNotFoundError(f"--impl {name}: no such file; give reference, accelerated or the path of a .py file")
-    spec = importlib.util.spec_from_file_location(path.stem, source, submodule_search_locations=_folder(path))
+    own = path.stem if path.is_dir() else f"student_{path.stem}"  # a file called reference.py is not the reference
+    spec = importlib.util.spec_from_file_location(
+        own, source, submodule_search_locations=[str(path)] * path.is_dir() or None
+    )
     module: ModuleType = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[own] = module
     spec.loader.exec_module(module)
-    return Implementation(path.stem, module)
-
-
-def _folder(path):
-    return [str(path)] if path.is_dir() else None
+    return Implementation(own, module)

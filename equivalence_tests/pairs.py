@@ -133,7 +133,7 @@ def run_folded(impl, nodes, x, *_):
 def run_expanded(impl, nodes, x, activation, levels):
     """Logits after the stage switch from one threshold a layer to one a channel."""
     coarse = impl.quantise(impl.build(nodes), "s-qcfs", levels, 0.75, x)
-    return impl.answer(impl.expand(coarse, "cs-qcfs", x), x)
+    return impl.answer(impl.expand(coarse, activation, x), x)
 
 
 def run_simulation(impl, nodes, x, levels, schedule):

@@ -25,7 +25,7 @@ def test_every_cited_equation_exists():
     cited = {}
     for path in sources():
         for line in path.read_text().splitlines():
-            if "derivations" in line and "re." not in line:
+            if "derivations" in line and path != Path(__file__):
                 for number in re.findall(r"\b(\d+\.\d+)\b", line):
                     cited.setdefault(number, path.name)
     assert len(cited) >= 12
@@ -72,7 +72,7 @@ def test_the_two_commands_stand_in_the_readme_and_in_ci():
 def test_the_readmes_ten_lines_run_as_they_stand(tmp_path):
     (code,) = blocks("python")
     (tmp_path / "ten_lines.py").write_text(code)
-    result = subprocess.run([sys.executable, "ten_lines.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    result = subprocess.run([sys.executable, "ten_lines.py"], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
     assert "True" in result.stdout
 

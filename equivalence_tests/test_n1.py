@@ -25,7 +25,7 @@ def test_N1_smallest_cases(impl, currents, count, level):
     )
 
 
-def test_N1_hypothesis_shrinks_it(rounds):
+def test_N1_hypothesis_shrinks_it():
     """From any currents in quarters, shrinking ends at two steps: T = 1 cannot fail."""
 
     def fails(quarters):
