@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from . import data as datasets
 from . import training
-from .activation import VARIANTS, variant
+from .activation import QCFS, VARIANTS, variant
 from .checkpoint import save_weights
 from .checks import InputError, one_of, positive, whole
 from .conversion import SCHEDULES, convert, exact_levels, fold_batch_norms
@@ -267,6 +267,11 @@ def train(config, folder, state, data, progress):
     return network, accuracies
 
 
+def spread(threshold):
+    """(largest - smallest) / smallest threshold of a layer: how far its blocks have moved apart (3.3.5)."""
+    return float((threshold.max() - threshold.min()) / threshold.min())
+
+
 def simulate_all(spiking, quantised, data, steps, arithmetic, batch=256):
     """One row of results over the whole test set: shares weighted by images, `equal` bit for bit in every logit."""
     parts, right, equal = [], 0, True
@@ -346,6 +351,7 @@ def _run(config, folder, state, data, console):
         "accuracy": accuracies | {"folded": training.accuracy(quantised, data.test_x, data.test_y)},
         "test_images": len(data.test_y),
         "depth": depth,
+        "threshold_spread": max(spread(m.threshold) for m in quantised.modules() if isinstance(m, QCFS)),
         "seconds": round(time.perf_counter() - started, 1),
         "rows": rows,
     }

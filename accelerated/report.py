@@ -55,7 +55,8 @@ def findings(results):
     config, accuracy, images = results["config"], results["accuracy"], results["test_images"]
     yield (
         f"ReLU network {_share(accuracy['relu'])}, quantised (L = {config['levels']}) {_share(accuracy['folded'])} "
-        f"of {images} test images; {results['depth']} spiking layers deep."
+        f"of {images} test images; {results['depth']} spiking layers deep; thresholds within a layer differ by at most "
+        f"{100 * results['threshold_spread']:.2g} %."
     )
     for row in results["rows"]:
         at_levels = row["schedule"] == "integrate-then-fire" and row["T"] == config["levels"]
