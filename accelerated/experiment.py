@@ -207,7 +207,7 @@ def environment(device):
     name = torch.cuda.get_device_name(device) if str(device).startswith("cuda") else platform.machine()
     return {
         "commit": git or None,
-        "device": f"{device} ({name}, {os.cpu_count()} cores)",
+        "device": f"{device} ({name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)",
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -39,12 +39,16 @@ class Implementation:
         """Whether the implementation defines a name of the contract."""
         return callable(getattr(self.module, name, None))
 
+    def native(self, name):
+        """The implementation's own function, without the exchange of arrays; Missing where the file lacks it."""
+        if not self.has(name):
+            raise Missing(name)
+        return getattr(self.module, name)
+
     def __getattr__(self, name):
         if name not in CONTRACT:
             raise AttributeError(name)
-        if not self.has(name):
-            raise Missing(name)
-        function = getattr(self.module, name)
+        function = self.native(name)
         return lambda *args, **kwargs: self.decode(function(*map(self.encode, args), **kwargs))
 
     def encode(self, value, format=None):

@@ -68,6 +68,8 @@ BAD = [  # (name, arguments, what the message must say)
 
 @pytest.mark.parametrize(("name", "arguments", "message"), BAD, ids=[f"{n}-{m[:24]}" for n, _, m in BAD])
 def test_bad_input_gets_one_clear_line(impl, name, arguments, message):
+    if impl.name.startswith("student_"):
+        pytest.skip("the wording of errors is not part of an assignment")
     with pytest.raises(ValueError) as error:
         getattr(impl, name)(*arguments)
     text = str(error.value)
@@ -134,6 +136,8 @@ NETWORK_BAD = [
 
 @pytest.mark.parametrize(("attempt", "message"), NETWORK_BAD, ids=[message[:40] for _, message in NETWORK_BAD])
 def test_bad_networks_get_one_clear_line(impl, attempt, message):
+    if impl.name.startswith("student_"):
+        pytest.skip("the wording of errors is not part of an assignment")
     with pytest.raises(ValueError) as error:
         attempt(impl)
     text = str(error.value)
@@ -149,11 +153,12 @@ def test_the_stage_switch_changes_no_level(impl, before, after, format, seen):
     for seed in range(6):
         random = np.random.default_rng(seed)
         x = impl.encode(nets.images(random, "cnn", 8), format)
-        network = impl.module.build(impl.encode(nets.cnn(random, 4), format))
-        coarse = impl.module.quantise(network, before, 8, "calibrated", x)
-        fine = impl.module.expand(coarse, after, x)
+        network = impl.native("build")(impl.encode(nets.cnn(random, 4), format))
+        coarse = impl.native("quantise")(network, before, 8, "calibrated", x)
+        fine = impl.native("expand")(coarse, after, x)
         counts = [
-            impl.decode(impl.module.simulate(impl.module.convert(q, "signed"), x, 40)).counts for q in (coarse, fine)
+            impl.decode(impl.native("simulate")(impl.native("convert")(q, "signed"), x, 40)).counts
+            for q in (coarse, fine)
         ]
         assert all(counts[1][name].shape == count.shape for name, count in counts[0].items())
         moved.append(np.mean([(counts[1][name] != count).mean() for name, count in counts[0].items()]))

@@ -92,7 +92,7 @@ def test_G1_parameter(impl, rounds, positivity):
 def gradients(impl, nodes, x, upstream):
     """{(node, part): d loss / d part} in training mode, by the implementation's own backward pass."""
     if impl.torch:
-        network = impl.module.build(impl.encode(nodes)).train()
+        network = impl.native("build")(impl.encode(nodes)).train()
         network(impl.encode(x)).backward(impl.encode(upstream))
         parts = {"weight": "gamma", "bias": "beta"}
         norms = {node["name"] for node in nodes if node["op"] in ("batch_norm", "layer_norm")}
@@ -101,7 +101,7 @@ def gradients(impl, nodes, x, upstream):
         }
         return {(node, parts[part] if node in norms else part): g for (node, part), g in found.items()}
     training = __import__(impl.module.__name__ + ".network", fromlist=["backward"])
-    network = impl.module.build(nodes)
+    network = impl.native("build")(nodes)
     return training.backward(network, training.forward(network, x, training=True), upstream)
 
 

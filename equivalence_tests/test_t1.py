@@ -26,7 +26,11 @@ def test_T1_count_equals_level_on_every_edge(impl, rounds, seen):
         inside = edges + theta / (4 * steps)
         z = np.concatenate([edges, inside, inside - theta / (2 * steps)])
         spikes, membrane = impl.if_run(constant(z, steps), np.array(theta))
-        level = impl.qcfs_level(z, theta, steps)
+        level = np.clip(np.floor(z * steps / theta + 0.5), 0, steps)
+        if impl.has("qcfs_level"):
+            assert (impl.qcfs_level(z, theta, steps) == level).all(), (
+                "qcfs_level is clip(floor(z L / theta + 1/2), 0, L)"
+            )
         wrong = np.flatnonzero(spikes.sum(axis=0)[0] != level)
         assert not wrong.size, f"z={z[wrong[:3]]}: count {spikes.sum(axis=0)[0][wrong[:3]]}, level {level[wrong[:3]]}"
         assert set(np.unique(spikes)) <= {0, 1}

@@ -24,11 +24,11 @@ def longest_path(nodes):
 
 def claim(impl, nodes, x, schedule, steps, format):
     """(simulation, whether its logits are the ANN's in every bit), in a floating format."""
-    network = impl.module.build(impl.encode(nodes, format))
+    network = impl.native("build")(impl.encode(nodes, format))
     native = impl.encode(x, format)
-    spiking = impl.module.convert(network, schedule)
-    s = impl.module.simulate(spiking, native, steps)
-    ann = impl.module.answer(network, native)
+    spiking = impl.native("convert")(network, schedule)
+    s = impl.native("simulate")(spiking, native, steps)
+    ann = impl.native("answer")(network, native)
     return impl.decode(s), same_bits(impl.decode(s.logits)[-1], impl.decode(ann))
 
 
@@ -122,10 +122,10 @@ def test_T5_needs_totals(impl, seen):
         random = np.random.default_rng(seed)
         x = nets.images(random, "mlp", 16)
         nodes = nets.quantised(nets.mlp(random, 6, width=32, residual=True), x, "cs-qcfs", 7)
-        network = impl.module.build(impl.encode(nodes, "float16"))
+        network = impl.native("build")(impl.encode(nodes, "float16"))
         x = impl.encode(x, "float16")
         exact, drifting = (
-            impl.decode(impl.module.simulate(impl.module.convert(network, "signed"), x, 40, arithmetic))
+            impl.decode(impl.native("simulate")(impl.native("convert")(network, "signed"), x, 40, arithmetic))
             for arithmetic in ("totals", "increments")
         )
         assert exact.units_that_differ == 0
@@ -145,9 +145,9 @@ def test_T5_refuses_levels_that_the_format_cannot_hold(impl):
         for levels, fits in ((limit, True), (limit + 1, False)):
             nodes = nets.attaining_bound(1, 2)
             nodes[1]["levels"] = levels
-            network = impl.module.build(impl.encode(nodes, format))
+            network = impl.native("build")(impl.encode(nodes, format))
             if fits:
-                impl.module.convert(network, "signed")
+                impl.native("convert")(network, "signed")
             else:
                 with pytest.raises(ValueError, match=f"at most {limit}"):
-                    impl.module.convert(network, "signed")
+                    impl.native("convert")(network, "signed")
