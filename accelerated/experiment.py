@@ -332,7 +332,7 @@ def run(config, console=None):
 def _run(config, folder, state, data, console):
     data = data._replace(**{k: getattr(data, k).to(config.device) for k in data._fields if k != "classes"})
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    started = time.perf_counter()
+    started, where = time.perf_counter(), environment(config.device)  # before the code can change under a long run
     columns = TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
         network, accuracies = train(config, folder, state, data, progress)
@@ -347,11 +347,11 @@ def _run(config, folder, state, data, console):
         progress.update(bar, description="simulate")
     results = {
         "config": json.loads((folder / "config.json").read_text()),
-        "environment": environment(config.device),
+        "environment": where,
         "accuracy": accuracies | {"folded": training.accuracy(quantised, data.test_x, data.test_y)},
         "test_images": len(data.test_y),
         "depth": depth,
-        "threshold_spread": max(spread(m.threshold) for m in quantised.modules() if isinstance(m, QCFS)),
+        "threshold_spread": max(spread(m.threshold.detach()) for m in quantised.modules() if isinstance(m, QCFS)),
         "seconds": round(time.perf_counter() - started, 1),
         "rows": rows,
     }
