@@ -44,14 +44,14 @@ def _without_overwriting(graph):
 
     InputError where the value that would be overwritten is used again, since the network would then change.
     """
+    in_place = {name for name, module in graph.named_modules() if getattr(module, "inplace", False)}
     for node in graph.graph.nodes:
-        module = module_of(graph, node)
         if node.target is F.relu_ or node.target is torch.relu_:
             node.target = F.relu
         elif node.op == "call_method" and node.target == "relu_":
             node.target = "relu"
-        elif getattr(module, "inplace", False):
-            setattr(module, "inplace", False)  # noqa: B010 (mypy knows modules only)
+        elif node.op == "call_module" and node.target in in_place:
+            setattr(module_of(graph, node), "inplace", False)  # noqa: B010 (mypy knows modules only)
         elif node.kwargs.get("inplace", False):
             node.kwargs = {**node.kwargs, "inplace": False}
         else:

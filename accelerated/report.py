@@ -2,7 +2,6 @@
 
 import matplotlib
 import torch
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from .activation import QCFS
@@ -21,9 +20,10 @@ TERMINAL_HEADER = (
     "schedule",
     "T",
     "accuracy\n%",
-    "units that\ndiffer, %",
-    "latency\nin steps",
-    "spikes per\nneuron",
+    "units\ndiffer,\n%",
+    "latency\n(steps)",
+    "spikes /\nneuron",
+    "least\nactive\nlayer, %",
     "logits\nequal",
 )
 
@@ -209,14 +209,14 @@ def table(results):
     """The table of results for the terminal; it fits into 80 columns."""
     config = results["config"]
     title = f"{config['data']}, {config['model']}, {config['activation']}, L = {config['levels']}"
-    drawn = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    drawn = Table(title=title, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in TERMINAL_HEADER:
-        drawn.add_column(name, justify="left" if name == "schedule" else "right", max_width=20)
+        drawn.add_column(name, justify="left" if name == "schedule" else "right", no_wrap=True)
     before = None
     for row in results["rows"]:
         name, *rest = cells(row)
         if before not in (None, name):
-            drawn.add_section()
+            drawn.add_row()
         drawn.add_row("" if name == before else name.replace(", ", ",\n"), *(cell.removesuffix(" %") for cell in rest))
         before = name
     return drawn

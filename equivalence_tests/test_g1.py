@@ -109,7 +109,7 @@ def gradients(impl, nodes, x, upstream):
 def test_G1_through_whole_networks(impl, partner, rounds, kind, seen):
     """The backward pass written out equals autograd's, thresholds included, batch norm in training mode."""
     if not (impl.has("build") and (impl.torch or hasattr(impl.module, "network"))):
-        impl.build([])
+        impl.native("build")
         pytest.skip("the file has no network.backward")  # a student's file need not have network-level names
     share = []
 

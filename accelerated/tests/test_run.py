@@ -1,5 +1,6 @@
 """`python -m accelerated.run` from end to end, its interruption, and what it says to bad input."""
 
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import time
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from accelerated import experiment, report, run
@@ -68,6 +70,16 @@ def test_rows_say_what_they_cost_and_leave_empty_what_is_not_defined(finished):
     assert rows["signed", "totals", 1]["settled"] is False
     assert ("signed", "increments", 4) in rows
     assert report.cells(rows["signed", "totals", 1])[4] == "unsettled"
+
+
+def test_every_column_has_a_header_and_the_table_fits_a_terminal(finished):
+    _, results = finished
+    table = report.table(results)
+    assert len(report.HEADER) == len(table.columns) == len(report.cells(results["rows"][0]))
+    assert all(column.header for column in table.columns)
+    printed = io.StringIO()
+    Console(width=80, file=printed).print(table)
+    assert "…" not in printed.getvalue(), "nothing is cut off"
 
 
 def test_the_report_shows_every_row(finished):
