@@ -1,6 +1,7 @@
 """Weights on disk: safetensors, written whole or not at all, and checked by name and shape when they are read."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -9,15 +10,24 @@ from safetensors.torch import load_file, save_file
 from .checks import InputError
 
 
+@contextmanager
+def whole_file(path):
+    """A path to write to; afterwards `path` is either the old file or the whole new one, whatever happens between."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def save_weights(network, path):
     """Write all parameters and buffers of a network; the file is either the old one or the whole new one."""
     path = Path(path)
-    part = path.with_name(path.name + ".part")
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
     try:
-        save_file(
-            {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}, part
-        )
-        os.replace(part, path)
+        with whole_file(path) as part:
+            save_file(weights, part)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 

@@ -18,11 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from . import data as datasets
 from . import training
 from .activation import QCFS, VARIANTS, variant
-from .checkpoint import save_weights
+from .checkpoint import save_weights, whole_file
 from .checks import InputError, one_of, positive, whole
 from .conversion import SCHEDULES, convert, exact_levels, fold_batch_norms
 from .models import MODELS, make
-from .simulation import simulate
+from .simulation import settling_steps, simulate
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Config:
 
 QUICK = {"epochs": (3, 3, 2), "times": (1, 2, 4, 8)}
 NOT_PART_OF_A_RUN = ("out", "name", "resume", "device")
-STATE = ("stage", "epoch", "accuracies", "metrics", "network", "sgd", "generator")  # what resume.pt holds
+STATE = ("stage", "epoch", "accuracies", "metrics", "network", "sgd", "generator", "seconds")  # what resume.pt holds
+MANY_STEPS = 5000  # above it, a simulation takes long enough to say so
 
 
 def default_name(config):
@@ -139,9 +140,8 @@ def checked(config):
 
 def write_json(path, value):
     """Write JSON so that the file is either the old one or the whole new one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def folders(config):
@@ -213,8 +213,11 @@ def environment(device):
     }
 
 
-def train(config, folder, state, data, progress):
-    """All stages; returns (network, {stage: test accuracy}). Saves what is needed to go on after every epoch."""
+def train(config, folder, state, data, progress, clock):
+    """All stages; returns (network, {stage: test accuracy}). Saves what is needed to go on after every epoch.
+
+    `clock()` is the time in seconds that the run has taken so far, interrupted parts included.
+    """
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     network = make(config.model, tuple(data.train_x.shape[1:]), data.classes, config.width).to(config.device)
@@ -258,9 +261,10 @@ def train(config, folder, state, data, progress):
                 "network": network.state_dict(),
                 "sgd": sgd.state_dict(),
                 "generator": generator.get_state(),
+                "seconds": clock(),
             }
-            torch.save(now, folder / "resume.pt.part")
-            os.replace(folder / "resume.pt.part", folder / "resume.pt")
+            with whole_file(folder / "resume.pt") as part:
+                torch.save(now, part)
             progress.advance(bar)
         if not epochs:
             accuracies[stage] = training.accuracy(network, data.test_x, data.test_y)
@@ -305,14 +309,11 @@ def simulate_all(spiking, quantised, data, steps, arithmetic, batch=256):
 
 def plan(config, depth):
     """(schedule, arithmetic, T) of every row; signed ends with enough steps that every sample has settled (T5)."""
-    bound = 1 + depth * (config.levels - 1)
     for schedule in config.schedules:
         kinds = {"increments"} if schedule == "streaming" else {"totals", config.arithmetic}
         for arithmetic in sorted(kinds, reverse=True):
-            extra = (
-                [bound + 1] if schedule == "signed" else [config.levels] if schedule == "integrate-then-fire" else []
-            )
-            for steps in sorted({*config.times, *extra}):
+            exact = {"signed": [settling_steps(depth, config.levels) + 1], "integrate-then-fire": [config.levels]}
+            for steps in sorted({*config.times, *exact.get(schedule, [])}):
                 yield schedule, arithmetic, steps
 
 
@@ -320,6 +321,8 @@ def run(config, console=None):
     """Carry out a run and write its folder; returns (folder, results as in results.json, quantised network, data)."""
     config = checked(config)
     data = datasets.load(config.data)
+    if config.batch > len(data.train_x):
+        raise InputError(f"batch must be at most {len(data.train_x)}, the training images, got {config.batch}")
     folder, state = open_folder(config)
     try:
         return _run(config, folder, state, data, console or Console(stderr=True))
@@ -333,12 +336,25 @@ def _run(config, folder, state, data, console):
     data = data._replace(**{k: getattr(data, k).to(config.device) for k in data._fields if k != "classes"})
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     started, where = time.perf_counter(), environment(config.device)  # before the code can change under a long run
+    before = state["seconds"] if state else 0.0
+    if config.resume and not state:
+        console.print(f"nothing to resume in {folder}: starting at the beginning", highlight=False)
+
+    def clock():
+        return before + time.perf_counter() - started
+
     columns = TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
-        network, accuracies = train(config, folder, state, data, progress)
+        network, accuracies = train(config, folder, state, data, progress, clock)
         quantised = fold_batch_norms(network)
         depth = convert(quantised, config.schedules[0]).latency_depth
         rows, jobs = [], list(plan(config, depth))
+        longest = max(steps * (depth + 1 if kind == "integrate-then-fire" else 1) for kind, _, steps in jobs)
+        if longest > MANY_STEPS:
+            console.print(
+                f"the longest simulation has {longest} steps and takes long: choose smaller --levels or --times",
+                highlight=False,
+            )
         bar = progress.add_task("simulate", total=len(jobs))
         for schedule, arithmetic, steps in jobs:
             progress.update(bar, description=f"simulate {schedule}, T = {steps}")
@@ -352,7 +368,7 @@ def _run(config, folder, state, data, console):
         "test_images": len(data.test_y),
         "depth": depth,
         "threshold_spread": max(spread(m.threshold.detach()) for m in quantised.modules() if isinstance(m, QCFS)),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(clock(), 1),
         "rows": rows,
     }
     save_weights(network, folder / "weights.safetensors")

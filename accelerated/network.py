@@ -183,10 +183,9 @@ def build(nodes):
 
 
 def images(network, x):
-    """x as a floating tensor [batch, ...] in the network's format; InputError for NaN, infinity or an empty batch."""
+    """x as a tensor [batch, ...] in the format of the weights; InputError for NaN, infinity or an empty batch."""
     x = torch.as_tensor(x)
-    if not x.is_floating_point():
-        x = x.to(next((p.dtype for p in network.parameters()), torch.get_default_dtype()))
+    x = x.to(next((p.dtype for p in network.parameters()), torch.get_default_dtype()))
     if not x.ndim or not len(x):
         raise InputError(f"the images must be a batch [batch, ...] of at least one, got shape {tuple(x.shape)}")
     return finite(x, "the images")

@@ -5,8 +5,9 @@ import torch
 from rich.table import Table
 
 from .activation import QCFS
+from .checkpoint import whole_file
 from .conversion import convert
-from .simulation import ann_levels, simulate
+from .simulation import ann_levels, settling_steps, simulate
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -107,21 +108,28 @@ def _save(figure, path):
 
 
 def plot_accuracy(results, path):
-    """Accuracy over T, and over latency end to end."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
-    for name, colour in COLOURS.items():
-        rows = [row for row in results["rows"] if label(row) == name]
-        for axis, key in zip(axes, ("T", "latency"), strict=True):
-            points = [(row["T"] if row[key] is None else row[key], 100 * row["accuracy"]) for row in rows]
-            axis.plot(*zip(*sorted(points), strict=True), "o-", color=colour, label=name) if points else None
-    for axis, title in zip(axes, ("T (signed: steps simulated)", "latency in steps, end to end"), strict=True):
-        axis.axhline(100 * results["accuracy"]["folded"], color="grey", ls="--", lw=1, label="quantised network")
-        axis.set_xscale("log", base=2)
+    """Accuracy over T, and over latency end to end; below, the same within five points of the quantised network."""
+    figure, grid = plt.subplots(2, 2, figsize=(11, 7), sharex="col", sharey="row")
+    target = 100 * results["accuracy"]["folded"]
+    for axes in grid:
+        for name, colour in COLOURS.items():
+            rows = [row for row in results["rows"] if label(row) == name]
+            for axis, key in zip(axes, ("T", "latency"), strict=True):
+                points = [(row[key], 100 * row["accuracy"]) for row in rows if row[key] is not None]
+                axis.plot(*zip(*sorted(points), strict=True), "o-", color=colour, label=name) if points else None
+            open_ = [(row["T"], 100 * row["accuracy"]) for row in rows if row["latency"] is None]
+            if open_:  # no latency yet: the answer may still change
+                axes[0].plot(*zip(*open_, strict=True), "o", color=colour, mfc="white", label=f"{name}, unsettled")
+        for axis in axes:
+            axis.axhline(target, color="grey", ls="--", lw=1, label="quantised network")
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter("{x:.0f}")
+            axis.grid(alpha=0.3)
+        axes[0].set_ylabel("accuracy in %")
+    grid[1, 0].set_ylim(target - 5, min(100.5, target + 5))
+    for axis, title in zip(grid[1], ("T (signed: steps simulated)", "latency in steps, end to end"), strict=True):
         axis.set_xlabel(title)
-        axis.xaxis.set_major_formatter("{x:.0f}")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("accuracy in %")
-    axes[0].legend()
+    grid[0, 0].legend(fontsize=8)
     _save(figure, path)
 
 
@@ -157,6 +165,20 @@ def _watch(spiking, x, steps, layer, unit):
     return [list(column) for column in zip(*seen, strict=True)]
 
 
+def _draw_membrane(axis, membrane, count, theta):
+    """The membrane as a saw: up or down to where the current brings it, and down by theta where it fires."""
+    fired = [now - before for now, before in zip(count, [0, *count[:-1]], strict=True)]
+    before = [after + theta * spike for after, spike in zip(membrane, fired, strict=True)]
+    x, y = [0.0], [theta / 2]
+    for step, (high, after) in enumerate(zip(before, membrane, strict=True), 1):
+        x, y = [*x, step, step], [*y, high, after]
+    axis.plot(x, y, "-", color=COLOURS["streaming"], label="membrane")
+    spikes = [(step, high) for step, (high, spike) in enumerate(zip(before, fired, strict=True), 1) if spike]
+    if spikes:
+        axis.plot(*zip(*spikes, strict=True), "k^", ms=8, label="spike: the membrane falls by the threshold")
+    axis.axhline(theta, color="grey", ls="--", lw=1, label="threshold")
+
+
 def plot_neuron(quantised, x, path):
     """One neuron's membrane and spikes when streaming, and its spikes so far under each schedule beside its ANN level.
 
@@ -172,17 +194,13 @@ def plot_neuron(quantised, x, path):
     level = int(levels.flatten()[unit])
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 6.5))
     membrane, count = _watch(streaming, x, neuron.levels, layer, unit)
-    steps = range(1, neuron.levels + 1)
-    fired = [step for step, now, before in zip(steps, count, [0, *count], strict=False) if now > before]
-    top.plot(steps, membrane, "o-", color=COLOURS["streaming"], label="membrane after the step")
-    top.plot(fired, [theta] * len(fired), "k|", ms=14, mew=2.5, label="spike")
-    top.axhline(theta, color="grey", ls="--", lw=1, label="threshold")
+    _draw_membrane(top, membrane, count, theta)
     top.set_title(
-        f"one neuron of layer {layer}, streaming, T = L = {neuron.levels}: {len(fired)} spike(s), ANN level {level}"
+        f"one neuron of layer {layer}, streaming, T = L = {neuron.levels}: {count[-1]:.0f} spike(s), ANN level {level}"
     )
     for schedule, colour in COLOURS.items():
         spiking = convert(quantised, schedule)
-        long = 1 + spiking.latency_depth * (neuron.levels - 1) if schedule == "signed" else neuron.levels
+        long = settling_steps(spiking.latency_depth, neuron.levels) if schedule == "signed" else neuron.levels
         count = _watch(spiking, x, long, layer, unit)[1]
         bottom.step(range(1, len(count) + 1), count, where="post", color=colour, label=schedule)
     bottom.axhline(level, color="grey", ls="--", lw=1, label="level in the quantised network")
@@ -200,9 +218,8 @@ def write(folder, results, quantised, image):
     plot_accuracy(results, folder / "accuracy.png")
     plot_thresholds(quantised, folder / "thresholds.png")
     plot_neuron(quantised, image, folder / "neuron.png")
-    part = folder / "report.md.part"
-    part.write_text(markdown(results))
-    part.replace(folder / "report.md")
+    with whole_file(folder / "report.md") as part:
+        part.write_text(markdown(results))
 
 
 def table(results):

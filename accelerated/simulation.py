@@ -49,6 +49,11 @@ def propagate(network, x, neuron, nodes=None):
     return values
 
 
+def settling_steps(depth, levels):
+    """1 + D (L - 1): the steps within which a signed network settles; one silent step more shows it (T5)."""
+    return 1 + depth * (levels - 1)
+
+
 def output_of(network):
     """The node whose value is the network's answer."""
     return next(node for node in network.graph.graph.nodes if node.op == "output").all_input_nodes[0]

@@ -94,7 +94,7 @@ def pytest_terminal_summary(terminalreporter):
                 (lines if key == "seen" else missing if key == "missing" else set()).add(value)
     for line in sorted(lines):
         terminalreporter.write_line(line)
-    for name in sorted(missing, key=lambda n: CONTRACT.index(n) if n in CONTRACT else 0):
+    for name in sorted(missing, key=lambda line: CONTRACT.index(line.split()[0])):
         terminalreporter.write_line(f"missing name: {name}")
 
 

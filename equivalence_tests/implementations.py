@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import importlib.util
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
@@ -42,7 +43,8 @@ class Implementation:
     def native(self, name):
         """The implementation's own function, without the exchange of arrays; Missing where the file lacks it."""
         if not self.has(name):
-            raise Missing(name)
+            near = get_close_matches(name, set(vars(self.module)) - set(CONTRACT), n=1, cutoff=0.8)
+            raise Missing(name + (f" (is it {near[0]}?)" if near else ""))
         return getattr(self.module, name)
 
     def __getattr__(self, name):

@@ -1,5 +1,6 @@
 """The documentation keeps its word: cited equations exist, errata name tests that exist, the README's code runs."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -7,6 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+import reference
+from reference.network import FORWARD
+
+from .implementations import CONTRACT
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,6 +53,15 @@ def test_every_erratum_that_can_be_computed_has_a_row():
     page = (ROOT / "docs" / "errata.md").read_text()
     tests = re.findall(r"^def (test_\w+)", (ROOT / "equivalence_tests" / "test_errata.py").read_text(), re.M)
     assert [name for name in tests if name not in page] == []
+
+
+def test_the_contracts_page_has_every_signature():
+    page = (ROOT / "docs" / "contract.md").read_text()
+    for name in CONTRACT:
+        signature = f"`{name}{inspect.signature(getattr(reference, name))}`"
+        assert signature in page, f"docs/contract.md lacks {signature}"
+    nodes = {op for row in re.findall(r"^\| ([\w, ()]+?) \|", page, re.M) for op in re.findall(r"[a-z]\w+", row)}
+    assert set(FORWARD) <= nodes
 
 
 def test_links_lead_somewhere():

@@ -67,6 +67,9 @@ def qcfs_level(z, threshold, levels, shift=0.5):
 def qcfs(z, threshold, levels, shift=0.5):
     return threshold * qcfs_level(z, threshold, levels, shift) / levels
 
+def lif_runs(currents, threshold, leak):
+    return None
+
 def if_run(currents, threshold, v0=None):
     membrane = np.broadcast_to(threshold / 2 if v0 is None else v0, currents.shape[1:])
     spikes = []
@@ -87,6 +90,7 @@ def test_a_file_that_implements_a_part_is_judged_on_that_part(tmp_path):
     assert status == 0, output[-3000:]
     missing = [line.split(": ")[1] for line in output.splitlines() if line.startswith("missing name: ")]
     assert "st_bif_run" in missing
+    assert "lif_run (is it lif_runs?)" in missing
     assert "softplus" in missing
     assert not {"qcfs", "qcfs_level", "if_run"} & set(missing)
 

@@ -121,8 +121,13 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, capsys):
     assert call(*arguments, "--out", tmp_path, "--name", "cut") == 2, "without --resume it is not touched"
     assert call(*arguments, "--out", tmp_path, "--name", "cut", "--resume", "--seed", "3") == 2
     assert "was started with seed=0, not 3" in capsys.readouterr().err
+    state = torch.load(tmp_path / "cut" / "resume.pt", weights_only=True)
+    torch.save(state | {"seconds": 1000.0}, tmp_path / "cut" / "resume.pt")
     assert call(*arguments, "--out", tmp_path, "--name", "cut", "--resume") == 0
-    assert call(*arguments, "--out", tmp_path, "--name", "whole") == 0
+    assert "nothing to resume" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "cut" / "results.json").read_text())["seconds"] > 1000, "the first part counts"
+    assert call(*arguments, "--out", tmp_path, "--name", "whole", "--resume") == 0
+    assert "nothing to resume" in capsys.readouterr().err
     cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
     assert all(torch.equal(cut[name], value) for name, value in whole.items())
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("cut", "whole")]
@@ -141,6 +146,7 @@ BAD = [
     (["--times", "4", "0"], "times must be a whole number of at least 1, got 0"),
     (["--epochs", "1", "-1", "1"], "epochs must be a whole number of at least 0, got -1"),
     (["--batch", "0"], "batch must be"),
+    (["--batch", "5000"], "batch must be at most 1437, the training images, got 5000"),
     (["--width", "0"], "width must be"),
     (["--lr", "0"], "lr must be positive and finite, got 0"),
     (["--lr", "nan"], "lr must be positive and finite, got nan"),
@@ -204,6 +210,19 @@ def test_a_name_made_from_the_settings_gets_a_number(tmp_path):
         assert call("--out", tmp_path, "--model", "mlp", "--epochs", "0", "0", "0", "--times", "1") == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["digits-mlp-cs-qcfs-L8-seed0", "digits-mlp-cs-qcfs-L8-seed0-2"]
+
+
+def test_very_long_simulations_are_announced(tmp_path, capsys, monkeypatch):
+    short = ["--out", tmp_path, "--model", "mlp", "--width", "1", "--epochs", "0", "0", "0", "--times", "1"]
+    assert call(*short, "--schedules", "streaming", "--levels", "3000") == 0
+    assert "takes long" not in capsys.readouterr().err
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "simulate_all", interrupted)
+    assert call(*short, "--levels", "3000") == 130
+    assert "the longest simulation has 9000 steps and takes long" in " ".join(capsys.readouterr().err.split())
 
 
 def test_quick_keeps_what_was_asked_for():
