@@ -49,6 +49,11 @@ class SpikingNetwork(nn.Module):
         """D: the number of spiking layers on the longest path (the linear read-out is none)."""
         return max(neuron.depth for neuron in self.layers.values())
 
+    @property
+    def phases(self):
+        """How often T steps pass until the answer: D + 1 under integrate-then-fire, else once."""
+        return self.latency_depth + 1 if self.schedule == "integrate-then-fire" else 1
+
     def reset(self, steps=1, arithmetic="totals"):
         """Forget all that was sent; `steps` is T (per phase)."""
         for neuron in self.layers.values():

@@ -249,7 +249,7 @@ def train(config, folder, state, data, progress, clock):
             rate = training.cosine(lr, epoch, epochs)
             loss = training.train_epoch(network, sgd, data.train_x, data.train_y, config.batch, generator, rate)
             right = training.accuracy(network, data.test_x, data.test_y)
-            metrics.append({"stage": stage, "epoch": epoch + 1, "loss": loss, "accuracy": right})
+            metrics.append({"stage": stage, "epoch": epoch + 1, "lr": rate(0), "loss": loss, "accuracy": right})
             with (folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(metrics[-1]) + "\n")
             accuracies[stage] = right
@@ -349,7 +349,7 @@ def _run(config, folder, state, data, console):
         quantised = fold_batch_norms(network)
         depth = convert(quantised, config.schedules[0]).latency_depth
         rows, jobs = [], list(plan(config, depth))
-        longest = max(steps * (depth + 1 if kind == "integrate-then-fire" else 1) for kind, _, steps in jobs)
+        longest = max(steps * convert(quantised, schedule).phases for schedule, _, steps in jobs)
         if longest > MANY_STEPS:
             console.print(
                 f"the longest simulation has {longest} steps and takes long: choose smaller --levels or --times",

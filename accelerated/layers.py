@@ -13,14 +13,17 @@ def _bias(bias, weight):
 
 
 def linear(x, weight, bias=None):
-    """y = x W^T + b; x [..., F], W [G, F], b [G]."""
+    """y = x W^T + b: x [..., F], W [G, F], b [G] -> [..., G]; InputError where these sizes do not fit."""
     if x.shape[-1] != weight.shape[1]:
         raise InputError(f"linear: {x.shape[-1]} features do not fit a weight of shape {tuple(weight.shape)}")
     return F.linear(x, weight, _bias(bias, weight))
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0):
-    """Cross-correlation (Eq. 2-11), zero padded: x [n, C, H, W], W [O, C, k, k], b [O] -> [n, O, H', W']."""
+    """Cross-correlation (Eq. 2-11), zero padded: x [n, C, H, W], W [O, C, k, k], b [O] -> [n, O, H', W'].
+
+    H' = floor((H + 2 padding - k) / stride) + 1; InputError where the sizes do not fit.
+    """
     if x.ndim != 4 or x.shape[1] != weight.shape[1]:
         raise InputError(
             f"conv2d: an input of shape {tuple(x.shape)} does not fit a weight of shape {tuple(weight.shape)}"
@@ -42,7 +45,10 @@ def avg_pool2d(x, size):
 
 
 def layer_norm(x, gamma, beta, eps=1e-5):
-    """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis. layer_norm(0) = beta, not 0."""
+    """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis: x [..., F], gamma, beta [F] -> [..., F].
+
+    layer_norm(0) = beta, not 0: an operator that is not linear.
+    """
     return F.layer_norm(x, x.shape[-1:], gamma, beta, eps)
 
 

@@ -42,14 +42,18 @@ def lif_run(currents, threshold, leak, v0=None):
 
 
 def if_run(currents, threshold, v0=None):
-    """The integrate-and-fire neuron: (spikes [T, batch, ...], last membrane [batch, ...])."""
+    """The integrate-and-fire neuron: (spikes [T, batch, ...], last membrane [batch, ...]).
+
+    A spike is worth theta, averaged over T. With a constant current z and T = L the count is level(z) (T1).
+    InputError for currents that are not [T >= 1, batch, ...] and finite, or a theta that is not positive.
+    """
     return lif_run(currents, threshold, 1, v0)
 
 
 def integrate_then_fire_run(currents, threshold):
     """Integrate all T currents from theta / 2, then fire for T steps without input (T2).
 
-    Returns (spikes of the firing phase [T, batch, ...], membrane).
+    Returns (spikes of the firing phase [T, batch, ...], membrane); count = clip(floor(sum z / theta + 1/2), 0, T).
     """
     currents, threshold = _prepare(currents, threshold)
     membrane, spikes = resting(threshold, currents.shape[1:]), []
@@ -62,7 +66,10 @@ def integrate_then_fire_run(currents, threshold):
 
 
 def signed_step(total, sent, threshold, levels):
-    """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5)."""
+    """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5); all [batch, ...].
+
+    `total` is the accumulated input, `sent` the spikes sent so far, in 0..L; a spike is worth theta / L.
+    """
     total = tensor(total)
     return torch.clamp(qcfs_level(total, threshold, levels) - tensor(sent, like=total), -1, 1)
 
@@ -77,7 +84,10 @@ def signed_membrane_step(membrane, current, sent, threshold, levels):
 
 
 def st_bif_run(currents, threshold, levels):
-    """The signed neuron on increments, V(0) = 1/2: (signed spikes [T, batch, ...], tracer N [batch, ...])."""
+    """The signed neuron on increments, V(0) = 1/2: (signed spikes [T, batch, ...], tracer N [batch, ...]).
+
+    After the input has stopped, N settles on level(sum of all currents) within L steps (T3).
+    """
     currents, threshold = _prepare(currents, threshold)
     levels = whole(levels, "levels")
     membrane, sent, spikes = torch.full_like(currents[0], 0.5), torch.zeros_like(currents[0]), []

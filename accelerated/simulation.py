@@ -87,8 +87,7 @@ def read_out_nodes(network):
 def _totals(network, x, steps, fired):
     """Each neuron sees its operator applied to all that was sent; yields the logits of every step."""
     answer, values = output_of(network), {}
-    phases = network.latency_depth + 1 if network.schedule == "integrate-then-fire" else 1
-    for now in range(phases * steps):
+    for now in range(network.phases * steps):
         changed = set()
         for node in network.graph.graph.nodes:
             module = module_of(network.graph, node)
@@ -151,13 +150,12 @@ class _Increments:
 def _increments(network, x, steps, fired):
     """Each neuron sums what is new into its membrane; the logits are read out of what was sent in total."""
     operators, answer, ending = _Increments(network, steps), output_of(network), read_out_nodes(network)
-    phases = network.latency_depth + 1 if network.schedule == "integrate-then-fire" else 1
 
     def sent(_, module, __):
         theta = module.threshold.to(module.sent.dtype)
         return level_value(module.sent, theta, module.resolution(module.now))
 
-    for now in range(phases * steps):
+    for now in range(network.phases * steps):
         values = {}
         for node in network.graph.graph.nodes:
             module = module_of(network.graph, node)
@@ -177,6 +175,7 @@ def simulate(network, x, steps, arithmetic=None):
 
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
     (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
+    InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")

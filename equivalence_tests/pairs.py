@@ -102,7 +102,8 @@ def layer_arguments(draw, op):
 @st.composite
 def network_arguments(draw):
     random, kind = draw(FIELD), draw(st.sampled_from(["mlp", "cnn"]))
-    nodes = (nets.mlp if kind == "mlp" else nets.cnn)(random, draw(st.integers(1, 4)))
+    depth = draw(st.integers(1, 4))
+    nodes = nets.mlp(random, depth) if kind == "mlp" else nets.cnn(random, depth, stride=draw(st.sampled_from([1, 2])))
     return (
         nodes,
         nets.images(random, kind, 4),

@@ -31,16 +31,21 @@ def _batch_norm(random, channels):
         "beta": random.normal(size=channels) * 0.2,
         "mean": random.normal(size=channels) * 0.2,
         "var": random.uniform(0.5, 2, channels),
+        "eps": float(random.choice([1e-5, 1e-2])),
     }
 
 
-def cnn(random, depth, channels=4, image=6, classes=5):
-    """conv + batch norm + relu, a skip over every second block, one average pooling, a linear read-out."""
+def cnn(random, depth, channels=4, image=6, classes=5, stride=1):
+    """conv + batch norm + relu, a skip over every second block, one average pooling, a linear read-out.
+
+    `stride` is that of the first convolution.
+    """
     nodes, before, size = [], "image", 1
     pooled = depth // 2
     for i in range(depth):
         parts = _affine(random, (channels, size, 3, 3), np.sqrt(2 / (9 * size)))
         nodes.append({"name": f"conv{i}", "op": "conv2d", "inputs": [before], "padding": 1, **parts})
+        nodes[-1] |= {"stride": stride} if i == 0 and stride > 1 else {}
         nodes.append({"name": f"bn{i}", "op": "batch_norm", "inputs": [f"conv{i}"], **_batch_norm(random, channels)})
         last = f"bn{i}"
         if i % 2 and i - 2 > pooled:
@@ -52,7 +57,7 @@ def cnn(random, depth, channels=4, image=6, classes=5):
             nodes.append({"name": "pool", "op": "avg_pool2d", "inputs": [before], "size": 2})
             before = "pool"
     nodes.append({"name": "flat", "op": "flatten", "inputs": [before]})
-    side = image // 2
+    side = ((image - 1) // stride + 1) // 2
     parts = _affine(random, (classes, channels * side * side), 0.2)
     return [*nodes, {"name": "logits", "op": "linear", "inputs": ["flat"], **parts}]
 

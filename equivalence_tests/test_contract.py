@@ -89,6 +89,14 @@ def small(levels=4, parameter=1.0, positivity="raw"):
     ]  # fmt: skip
 
 
+def overflowing():
+    """Every number is finite; the product of weight and gamma is not."""
+    conv, act, *rest = small()
+    norm = {"name": "bn", "op": "batch_norm", "inputs": ["conv"], "beta": np.zeros(2), "mean": np.zeros(2)}
+    norm |= {"gamma": np.full(2, 1e300), "var": np.full(2, 1e-10), "eps": 1e-10}
+    return [conv | {"weight": conv["weight"] * 1e10}, norm, act | {"inputs": ["bn"]}, *rest]
+
+
 def relu_network():
     return [small()[0], {"name": "act", "op": "relu", "inputs": ["conv"]}, *small()[2:]]
 
@@ -104,6 +112,7 @@ def with_threshold(impl, value):
 
 NETWORK_BAD = [
     (lambda i: with_threshold(i, -0.25), "the threshold of 'act' must be positive and finite, got -0.25 at (1, 0, 0)"),
+    (lambda i: i.convert(i.build(overflowing()), "signed"), "conv.weight must be finite, got inf"),
     (lambda i: i.convert(i.build(small()), "stream"), "unknown schedule 'stream': choose from streaming"),
     (lambda i: i.convert(i.build(relu_network()), "signed"), "quantise the network before"),
     (lambda i: i.simulate(i.convert(i.build(small()), "signed"), X, 0), "steps must be a whole number of at least 1"),
@@ -170,3 +179,34 @@ def test_the_stage_switch_changes_no_level(impl, before, after, format, seen):
     assert np.mean(moved) < 1e-3, moved
     seen(f"switch {impl.name}: {before} -> {after}, {format}: {100 * np.mean(moved):.4f} % of levels move, "
          f"levels other than 0: {100 * np.mean(levels_seen):.0f} %")  # fmt: skip
+
+
+def test_calibrated_thresholds_are_each_blocks_largest_activation(impl):
+    """A silent channel takes its layer's largest, a silent layer 1."""
+    nodes = relu_network()
+    weights = {"first": [2.0, -1.0], "silent": [-1.0, -3.0]}
+    for name, expected in (("first", [6, 6]), ("silent", [1, 1])):
+        nodes[0] = nodes[0] | {"weight": np.reshape(weights[name], (2, 1, 1, 1))}
+        x = np.array([1.0, 3.0]).reshape(2, 1, 1, 1)
+        network = impl.native("quantise")(
+            impl.native("build")(impl.encode(nodes)), "c-qcfs", 4, "calibrated", impl.encode(x)
+        )
+        assert impl.decode(thresholds_of(network)).ravel().tolist() == expected
+
+
+def thresholds_of(network):
+    """The raw parameter of the activation "act" on either side."""
+    if isinstance(network, list):
+        return next(node["parameter"] for node in network if node["name"] == "act")
+    return network.get_submodule("act").parameter
+
+
+@pytest.mark.parametrize("schedule", ["streaming", "integrate-then-fire", "signed"])
+def test_the_three_errors_add_up_to_what_was_sent_less_relu(impl, schedule):
+    """sent - relu(X): for the first layer X is known; theta N / T and relu(conv(x)) come from elsewhere."""
+    x = np.array([-1.0, 0.3, 0.7, 5.0]).reshape(4, 1, 1, 1)
+    network = impl.native("build")(impl.encode(small()))
+    errors = impl.native("conversion_error")(network, impl.encode(x), 4, schedule)["act"]
+    counts = impl.decode(impl.native("simulate")(impl.native("convert")(network, schedule), impl.encode(x), 4)).counts
+    assert (np.abs(impl.decode(errors.total) - (counts["act"] / 4 - np.maximum(x, 0))) < 1e-15).all()  # one rounding
+    assert np.abs(impl.decode(errors.total)).max() > 3, "one image is far beyond the threshold"

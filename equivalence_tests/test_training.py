@@ -43,6 +43,22 @@ def test_three_steps_of_sgd_equal_torchs():
     assert moved == 4, "every layer's thresholds were trained"
 
 
+def test_learning_rates_are_a_cosine_and_a_tenth_of_it():
+    """One batch an epoch, two epochs a stage: 1 and 1/2 of lr, then a tenth of both."""
+    node = {"name": "fc", "op": "linear", "inputs": ["image"], "weight": np.zeros((2, 1)), "bias": np.zeros(2)}
+    rates = []
+
+    def sgd(network, gradients, velocity, lr):
+        rates.append(lr)
+        return network, velocity
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "sgd", sgd)
+        nodes = [node, {"name": "act", "op": "relu", "inputs": ["fc"]}]
+        training.two_stage(nodes, np.ones((4, 1)), np.array([0, 1, 0, 1]), (2, 2), 1.0)
+    assert rates == pytest.approx([1, 0.5, 0.1, 0.05])
+
+
 def test_two_stages_learn_digits_in_numpy():
     """Algorithm 1 on 600 digits: far above chance (10 %), a threshold per channel, converted without loss."""
     digits = load_digits()

@@ -35,6 +35,11 @@ class SpikingNetwork(NamedTuple):
         """D: the number of spiking layers on the longest path (the linear read-out is none)."""
         return max(self.depth[node["name"]] for node in self.layers)
 
+    @property
+    def phases(self):
+        """How often T steps pass until the answer: D + 1 under integrate-then-fire, else once."""
+        return self.latency_depth + 1 if self.schedule == "integrate-then-fire" else 1
+
 
 def fold_batch_norm(weight, bias, gamma, beta, mean, var, eps=1e-5):
     """(W', b') with W' = gamma W / sigma, b' = gamma (b - mean) / sigma + beta, sigma = sqrt(var + eps) (Eq. 2-27).
@@ -62,7 +67,8 @@ def fold_batch_norms(network):
                 f"{node['name']}: only a batch norm right after a conv2d or linear of its own can be folded"
             )
         statistics = [node[part] for part in ("gamma", "beta", "mean", "var", "eps")]
-        source["weight"], source["bias"] = fold_batch_norm(source["weight"], source["bias"], *statistics)
+        with np.errstate(over="ignore"):  # `convert` names a weight that became infinite
+            source["weight"], source["bias"] = fold_batch_norm(source["weight"], source["bias"], *statistics)
         renamed[node["name"]] = source["name"]
     if network[-1]["op"] == "batch_norm":  # the answer stays last, whatever unread nodes stood between
         answer = renamed[network[-1]["name"]]

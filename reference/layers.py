@@ -18,7 +18,7 @@ def _bias(bias, weight):
 
 
 def linear(x, weight, bias=None):
-    """y = x W^T + b; x [..., F], W [G, F], b [G]."""
+    """y = x W^T + b: x [..., F], W [G, F], b [G] -> [..., G]; InputError where these sizes do not fit."""
     if x.shape[-1] != weight.shape[1]:
         raise InputError(f"linear: {x.shape[-1]} features do not fit a weight of shape {weight.shape}")
     y = x @ weight.T
@@ -38,7 +38,10 @@ def _windows(x, size, stride, padding):
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0):
-    """Cross-correlation (Eq. 2-11), zero padded: x [n, C, H, W], W [O, C, k, k], b [O] -> [n, O, H', W']."""
+    """Cross-correlation (Eq. 2-11), zero padded: x [n, C, H, W], W [O, C, k, k], b [O] -> [n, O, H', W'].
+
+    H' = floor((H + 2 padding - k) / stride) + 1; InputError where the sizes do not fit.
+    """
     if x.ndim != 4 or x.shape[1] != weight.shape[1]:
         raise InputError(f"conv2d: an input of shape {x.shape} does not fit a weight of shape {weight.shape}")
     whole(stride, "stride"), whole(padding, "padding", least=0)
@@ -111,13 +114,16 @@ def batch_norm_grad(x, gamma, upstream, eps=1e-5):
 
 
 def layer_norm(x, gamma, beta, eps=1e-5):
-    """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis. layer_norm(0) = beta, not 0."""
+    """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis: x [..., F], gamma, beta [F] -> [..., F].
+
+    layer_norm(0) = beta, not 0: an operator that is not linear.
+    """
     x = array(x)
     return gamma * (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) + beta
 
 
 def layer_norm_grad(x, gamma, upstream, eps=1e-5):
-    """(dx, dgamma, dbeta) of layer_norm."""
+    """(dx, dgamma, dbeta) with n = (x - mean) / sigma, h = g gamma: dx = (h - mean h - n mean(h n)) / sigma."""
     sigma = np.sqrt(x.var(-1, keepdims=True) + eps)
     unit, g = (x - x.mean(-1, keepdims=True)) / sigma, upstream * gamma
     by_x = (g - g.mean(-1, keepdims=True) - unit * (g * unit).mean(-1, keepdims=True)) / sigma

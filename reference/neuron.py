@@ -47,6 +47,7 @@ def if_run(currents, threshold, v0=None):
     """The integrate-and-fire neuron: (spikes [T, batch, ...], last membrane [batch, ...]).
 
     A spike is worth theta, averaged over T. With a constant current z and T = L the count is level(z) (T1).
+    InputError for currents that are not [T >= 1, batch, ...] and finite, or a theta that is not positive.
     """
     return lif_run(currents, threshold, 1, v0)
 
@@ -67,7 +68,7 @@ def integrate_then_fire_run(currents, threshold):
 
 
 def signed_step(total, sent, threshold, levels):
-    """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5).
+    """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5); all [batch, ...].
 
     `total` is the accumulated input, `sent` the spikes sent so far, in 0..L; a spike is worth theta / L.
     """

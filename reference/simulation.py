@@ -80,7 +80,7 @@ def _totals(network, x, steps, counts, fired):
         fired(name, spike, now)
         return level_value(counts[name], theta, resolution)
 
-    for now in range(steps if signed else (network.latency_depth + 1) * steps):  # noqa: B007 (neuron reads it)
+    for now in range(network.phases * steps):  # noqa: B007 (neuron reads it)
         yield propagate(network, x, neuron)[network.nodes[-1]["name"]]
 
 
@@ -116,8 +116,7 @@ def _increments(network, x, steps, counts, fired):
         state[node["name"]] = sums, total
         return total - before
 
-    phases = network.latency_depth + 1 if schedule == "integrate-then-fire" else 1
-    for now in range(phases * steps):
+    for now in range(network.phases * steps):
         shown = {"streaming": True, "integrate-then-fire": now < steps, "signed": now == 0}[schedule]
         values = {"image": x if shown else 0 * x}
         for node in network.nodes:
@@ -133,6 +132,7 @@ def simulate(network, x, steps, arithmetic=None):
 
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
     (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
+    InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")

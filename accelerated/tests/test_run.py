@@ -43,6 +43,8 @@ def test_a_run_leaves_everything_behind(finished):
         ("stage 1", 1),
         ("stage 2", 1),
     ]
+    rates = [line["lr"] for line in lines]  # a cosine from lr down in each stage, a tenth of lr in stage 2
+    assert rates == pytest.approx([0.1, 0.05, 0.1, 0.01])
     assert results["test_images"] == 360
     assert {"commit", "device", "torch"} <= set(results["environment"])
 
