@@ -97,6 +97,15 @@ def overflowing():
     return [conv | {"weight": conv["weight"] * 1e10}, norm, act | {"inputs": ["bn"]}, *rest]
 
 
+def shared():
+    """The convolution's own output is read beside its batch norm: folding would change it."""
+    conv, act, *rest = small()
+    norm = {"name": "bn", "op": "batch_norm", "inputs": ["conv"], "gamma": np.ones(2), "beta": np.ones(2)}
+    norm |= {"mean": np.zeros(2), "var": np.ones(2)}
+    total = {"name": "sum", "op": "add", "inputs": ["bn", "conv"]}
+    return [conv, norm, total, act | {"inputs": ["sum"]}, *rest]
+
+
 def relu_network():
     return [small()[0], {"name": "act", "op": "relu", "inputs": ["conv"]}, *small()[2:]]
 
@@ -112,6 +121,7 @@ def with_threshold(impl, value):
 
 NETWORK_BAD = [
     (lambda i: with_threshold(i, -0.25), "the threshold of 'act' must be positive and finite, got -0.25 at (1, 0, 0)"),
+    (lambda i: i.convert(i.build(shared()), "signed"), "bn: only a batch norm right after a conv2d or linear"),
     (lambda i: i.convert(i.build(overflowing()), "signed"), "conv.weight must be finite, got inf"),
     (lambda i: i.convert(i.build(small()), "stream"), "unknown schedule 'stream': choose from streaming"),
     (lambda i: i.convert(i.build(relu_network()), "signed"), "quantise the network before"),
