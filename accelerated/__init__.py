@@ -6,7 +6,7 @@
 from .activation import QCFS, qcfs, qcfs_grad, qcfs_level, qcfs_parameter_grad
 from .checkpoint import load_weights, save_weights
 from .checks import InputError
-from .conversion import SpikingNetwork, convert, fold_batch_norm, fold_batch_norms
+from .conversion import SpikingNetwork, convert, fold_batch_norm, fold_batch_norms, summary
 from .conversion_error import conversion_error
 from .layers import avg_pool2d, conv2d, layer_norm, linear, softmax
 from .network import answer, build
@@ -21,6 +21,7 @@ __all__ = [
     "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "SpikingNeuron",
     "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
     "build", "answer", "quantise", "expand",
-    "fold_batch_norm", "fold_batch_norms", "convert", "SpikingNetwork", "simulate", "Simulation", "conversion_error",
+    "fold_batch_norm", "fold_batch_norms", "convert", "SpikingNetwork", "summary",
+    "simulate", "Simulation", "conversion_error",
     "save_weights", "load_weights", "InputError",
 ]  # fmt: skip

@@ -31,7 +31,7 @@ def _first(wrong):
 
 def positive(threshold, name="threshold"):
     """`threshold` unchanged if every element is positive and finite; InputError naming the first that is not."""
-    values = torch.as_tensor(threshold).detach()
+    values = threshold.detach() if isinstance(threshold, torch.Tensor) else torch.tensor(threshold, device="cpu")
     wrong = ~((values > 0) & (values < float("inf")))
     if wrong.any():
         where = _first(wrong)

@@ -1,29 +1,17 @@
 """From a quantised network to a spiking one: fold batch norm, put a neuron where an activation was."""
 
 import copy
-import operator
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .activation import QCFS
 from .checks import InputError, finite, one_of, positive
 from .network import layer_name, module_of, trace
 from .neuron import SpikingNeuron
-from .quantisation import is_relu, refuse_unknown
+from .operators import is_real_valued, is_relu, refuse_unknown
 
 SCHEDULES = ("streaming", "integrate-then-fire", "signed")
-LINEAR_MODULES = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout)
-SUMS = (operator.add, torch.add, "add")
-LINEAR_FUNCTIONS = (
-    *SUMS, operator.getitem, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.chunk, torch.split,
-    torch.mean, torch.sum, F.avg_pool2d, F.adaptive_avg_pool2d,
-)  # fmt: skip
-LINEAR_METHODS = (
-    *SUMS, "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk", "split", "unsqueeze", "squeeze",
-    "expand", "mean", "sum",
-)  # fmt: skip
 
 
 class SpikingNetwork(nn.Module):
@@ -128,16 +116,6 @@ def fold_batch_norms(network):
     return graph
 
 
-def is_linear(graph, node):
-    """Whether a node commutes with sums over time, its bias apart."""
-    if node.op == "call_module":
-        return isinstance(module_of(graph, node), LINEAR_MODULES)
-    if node.target in SUMS:  # adding a constant is not linear
-        sources = node.all_input_nodes
-        return not node.kwargs and len(sources) == 2 and not any(source.op == "get_attr" for source in sources)
-    return node.target in (LINEAR_FUNCTIONS if node.op == "call_function" else LINEAR_METHODS)
-
-
 def depths(graph, kind):
     """{node name: number of modules of `kind` on the longest path from the image up to and including it}."""
     depth = {}
@@ -178,3 +156,20 @@ def convert(network, schedule):
     if not any(isinstance(module, SpikingNeuron) for module in graph.modules()):
         raise InputError("the network has no QCFS activation to convert: quantise it first")
     return SpikingNetwork(graph, schedule)
+
+
+def summary(network):
+    """What became of a network, in one line: what was replaced, and which operators stay real-valued.
+
+    An operator that is neither linear nor an activation (layer norm, softmax, a product) is computed on real numbers
+    in each step, by multiplications and not by spikes: exact by T5, but not what a spiking chip does.
+    """
+    graph = network.graph if isinstance(network, SpikingNetwork) else trace(network)
+    became = {"MaxPool2d": "AvgPool2d", "max_pool2d": "AvgPool2d"}
+    kinds: dict[str, int] = {}
+    for was in graph.meta.get("replaced", {}).values():
+        change = f"{was} -> {became.get(was, 'QCFS')}"
+        kinds[change] = kinds.get(change, 0) + 1
+    parts = [f"{count} {change}" for change, count in kinds.items()] or ["nothing replaced"]
+    real = [node.name for node in graph.graph.nodes if is_real_valued(graph, node)]
+    return ", ".join(parts) + (f"; real-valued operators: {', '.join(real)}" if real else "")

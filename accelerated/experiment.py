@@ -32,9 +32,9 @@ class Config:
     data: str = "digits"
     """What to learn: digits (8 x 8, comes with scikit-learn) or mnist5k (28 x 28, needs the extra "mnist")."""
     model: str = "cnn"
-    """The network: cnn (residual, 5 spiking layers) or mlp (2)."""
-    width: int = 16
-    """Channels of the first layer (mlp: an eighth of the hidden features)."""
+    """The network: cnn (residual, 5 spiking layers), mlp (2), vgg16, resnet18, -20, -34, -50 or -101."""
+    width: float = 1.0
+    """Scale of the channels: 1 is the published network, 0.25 has a quarter of its channels."""
     activation: str = "cs-qcfs"
     """The quantised activation: cs-qcfs (thresholds per channel, always positive), qcfs, s-qcfs, c-qcfs or n-qcfs."""
     stage1: str = "auto"
@@ -112,7 +112,8 @@ def checked(config):
             raise InputError(f"{name} must name at least one")
     for schedule in config.schedules:
         one_of(schedule, SCHEDULES, "schedule")
-    for name in ("width", "levels", "batch"):
+    positive(config.width, "width")
+    for name in ("levels", "batch"):
         whole(values[name], name)
     exact_levels(config.levels, torch.get_default_dtype(), "the run")
     for steps in values["times"]:

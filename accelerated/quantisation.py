@@ -1,69 +1,19 @@
 """From a ReLU network to a quantised one, and from layer thresholds to finer ones (Algorithm 1, corrected).
 
-Works on any module that torch.fx can trace. What is replaced is decided by the type of a module or the identity of a
-function, never by a name.
+Works on any module that torch.fx can trace.
 """
 
 import copy
-import operator
 from numbers import Real
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.fx import Node
 
 from .activation import QCFS, variant
-from .checks import InputError, broadcasts, finite, positive, tensor, whole
+from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
 from .network import forward, layer_name, module_of, trace
+from .operators import ACTIVATIONS, average_pools, is_relu, kind_of, label_of, refuse_unknown
 from .thresholds import parameter_for, threshold_shape
-
-RELU_FUNCTIONS = (F.relu, torch.relu)
-RELU_METHODS = ("relu",)
-CONVERTIBLE = (
-    nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.Softmax, nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.ReLU, QCFS,
-)  # fmt: skip
-
-
-CONVERTIBLE_FUNCTIONS = (
-    operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.getitem, operator.floordiv,
-    getattr, torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.bmm, torch.cat, torch.stack, torch.chunk,
-    torch.split, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.mean, torch.sum, torch.softmax,
-    F.linear, F.conv2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.layer_norm, F.softmax, F.pad, *RELU_FUNCTIONS,
-)  # fmt: skip
-CONVERTIBLE_METHODS = (
-    "add", "sub", "mul", "div", "matmul", "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk",
-    "split", "unsqueeze", "squeeze", "expand", "mean", "sum", "softmax", "size", "dim", *RELU_METHODS,
-)  # fmt: skip
-
-
-def is_relu(graph, node):
-    """Whether a node is a ReLU: as a module, a function or a method."""
-    if node.op == "call_function":
-        return node.target in RELU_FUNCTIONS
-    return node.target in RELU_METHODS if node.op == "call_method" else type(module_of(graph, node)) is nn.ReLU
-
-
-def refuse_unknown(graph):
-    """InputError naming the first operation that has no spiking form here; silence would leave it in place."""
-    given = sum(node.op == "placeholder" for node in graph.graph.nodes)
-    (answer,) = next(iter(reversed(graph.graph.nodes))).args
-    if given != 1 or not isinstance(answer, Node):
-        raise InputError(
-            f"a network must take one batch of images and return one tensor; this one takes {given} inputs"
-        )
-    for node in graph.graph.nodes:
-        module = module_of(graph, node)
-        if module is not None and not isinstance(module, CONVERTIBLE):
-            raise InputError(
-                f"{node.target} ({type(module).__name__}) cannot be converted; use ReLU and average pooling"
-            )
-        known = {"call_function": CONVERTIBLE_FUNCTIONS, "call_method": CONVERTIBLE_METHODS}.get(node.op)
-        if known is not None and node.target not in known:
-            name = getattr(node.target, "__name__", node.target)
-            advice = "use ReLU and average pooling, and modules for dropout and batch norm"
-            raise InputError(f"{node.name} ({name}) cannot be converted; {advice}")
 
 
 def feature_shape(graph, node):
@@ -122,12 +72,14 @@ def _values(graph, sample, network):
     return {ours: values[theirs] for ours, theirs in pairs.items() if theirs in values}
 
 
-def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sample=None):
+def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sample=None, max_pool="refuse"):
     """A copy of the network in which every ReLU is a QCFS (Algorithm 1, lines 1 to 5): an nn.Module (fx.GraphModule).
 
     `initial_threshold` is theta, not lambda: a positive number, or "calibrated", which takes each block's largest
     activation over `sample` [batch, ...] in the network as it is. Each place where a ReLU is called gets thresholds
-    of its own. InputError names the first module that cannot be converted.
+    of its own, and ReLU6 counts as a ReLU whose calibrated thresholds are at most 6. `max_pool="average"` puts an
+    average over the same windows in the place of each maximum. `summary` says what was replaced. InputError names
+    the first operation that cannot be converted, and what to do instead.
     """
     granularity, positivity = variant(activation)
     levels, calibrated = (
@@ -141,22 +93,31 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
         positive(initial_threshold)
     for name, value in network.state_dict().items():
         finite(value, name)
+    one_of(max_pool, ("refuse", "average"), "max_pool")
     graph = trace(network)
+    replaced = dict(graph.meta.get("replaced", {}))
+    if max_pool == "average":
+        replaced |= average_pools(graph)
+        network = graph if replaced else network
     refuse_unknown(graph)
     values, some = _values(graph, sample, network), next(graph.parameters(), torch.zeros(()))
     relus = [node for node in graph.graph.nodes if is_relu(graph, node)]
     if not relus:
         raise InputError("the network has no ReLU to replace")
     kept = {node.target for node in graph.graph.nodes if node.op == "call_module" and node not in relus}
-    used = {name for name, module in graph.named_modules() if name in kept or not isinstance(module, nn.ReLU)}
-    for node, z in [(node, values.get(node.all_input_nodes[0])) for node in relus]:
+    used = {name for name, module in graph.named_modules() if name in kept or type(module) not in ACTIVATIONS}
+    was = [(label_of(graph, node), ACTIVATIONS[kind_of(graph, node)]) for node in relus]
+    inputs = [values.get(node.all_input_nodes[0]) for node in relus]
+    for node, z, (label, bound) in zip(relus, inputs, was, strict=True):
         shape = activation_shape(graph, node, granularity, z)
         start = block_maximum(z, shape) if calibrated else torch.full(shape, float(initial_threshold))
+        start = start.clamp(max=bound) if calibrated and bound else start
         module = QCFS(shape, levels, positivity, tensor(start, like=some))
         name = node.target if node.op == "call_module" else node.name
         while name in used:
             name += "_again"
         used.add(name)
+        replaced[name] = label
         graph.add_submodule(name, module)
         with graph.graph.inserting_before(node):
             replacement = graph.graph.call_module(name, (node.all_input_nodes[0],))
@@ -164,6 +125,7 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
         graph.graph.erase_node(node)
     graph.delete_all_unused_submodules()
     graph.recompile()
+    graph.meta["replaced"] = replaced
     return graph.train(network.training)
 
 

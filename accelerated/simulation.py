@@ -12,11 +12,10 @@ from torch import nn
 
 from .activation import level_value, qcfs_level
 from .checks import InputError, one_of, whole
-from .conversion import SpikingNetwork, exact_levels, is_linear
+from .conversion import SpikingNetwork, exact_levels
 from .network import evaluate, images, layer_name, module_of
 from .neuron import SpikingNeuron
-
-SIZES = ("size", "dim", getattr)  # what asks for a shape: the same in every step
+from .operators import SHAPES, is_linear
 
 
 @dataclass
@@ -134,7 +133,7 @@ class _Increments:
             return module._conv_forward(values[moving[0]], module.weight, None)
         if is_linear(self.graph, node):
             return evaluate(self.graph, node, values)
-        if node.target in SIZES:
+        if node.target in SHAPES:
             self.constant.add(node)
             return evaluate(self.graph, node, values)
         # a sum that stands for `scale` images: its share of the total is scale f(sum / scale)

@@ -101,9 +101,11 @@ def layer_arguments(draw, op):
 
 @st.composite
 def network_arguments(draw):
-    random, kind = draw(FIELD), draw(st.sampled_from(["mlp", "cnn"]))
-    depth = draw(st.integers(1, 4))
-    nodes = nets.mlp(random, depth) if kind == "mlp" else nets.cnn(random, depth, stride=draw(st.sampled_from([1, 2])))
+    random, kind = draw(FIELD), draw(st.sampled_from(["mlp", "cnn", "graph"]))
+    depth, stride = draw(st.integers(1, 4)), draw(st.sampled_from([1, 2]))
+    if kind == "graph":  # with layer norm and softmax
+        return nets.graph(random, exact=False), random.normal(size=(4, 4)), None, None
+    nodes = nets.mlp(random, depth) if kind == "mlp" else nets.cnn(random, depth, stride=stride)
     return (
         nodes,
         nets.images(random, kind, 4),

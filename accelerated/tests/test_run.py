@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from accelerated import experiment, report, run
 
-TINY = ["--epochs", "2", "1", "1", "--times", "1", "4", "--levels", "4", "--width", "4"]
+TINY = ["--epochs", "2", "1", "1", "--times", "1", "4", "--levels", "4", "--width", "0.25"]
 
 
 def call(*arguments):
@@ -104,7 +104,7 @@ def test_a_finished_run_is_never_overwritten(finished, capsys):
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, capsys):
     """Ctrl-C after some epochs, then --resume: bit for bit the weights of a run that was never interrupted."""
-    arguments = ["--epochs", "60", "2", "2", "--times", "1", "--levels", "4", "--width", "4", "--model", "mlp"]
+    arguments = ["--epochs", "60", "2", "2", "--times", "1", "--levels", "4", "--width", "0.25", "--model", "mlp"]
     command = [sys.executable, "-m", "accelerated.run", *arguments, "--out", str(tmp_path), "--name", "cut"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     metrics, deadline = tmp_path / "cut" / "metrics.jsonl", time.monotonic() + 120
@@ -215,7 +215,7 @@ def test_a_name_made_from_the_settings_gets_a_number(tmp_path):
 
 
 def test_very_long_simulations_are_announced(tmp_path, capsys, monkeypatch):
-    short = ["--out", tmp_path, "--model", "mlp", "--width", "1", "--epochs", "0", "0", "0", "--times", "1"]
+    short = ["--out", tmp_path, "--model", "mlp", "--width", "0.0625", "--epochs", "0", "0", "0", "--times", "1"]
     assert call(*short, "--schedules", "streaming", "--levels", "3000") == 0
     assert "takes long" not in capsys.readouterr().err
 

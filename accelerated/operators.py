@@ -1,0 +1,146 @@
+"""Which operations a network may consist of: what is replaced, what commutes with sums over time, what is refused.
+
+Everything is decided by the type of a module or the identity of a function, never by a name.
+"""
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.fx import Node
+
+from .activation import QCFS
+from .checks import InputError
+from .network import module_of
+
+ACTIVATIONS = {  # what a QCFS replaces, by type, function or method -> its own upper bound, if it has one
+    nn.ReLU: None, F.relu: None, torch.relu: None, "relu": None, nn.ReLU6: 6.0, F.relu6: 6.0,
+}  # fmt: skip
+SHAPES = ("size", "dim", getattr)  # what asks for a shape: the same in every step
+MAX_POOLS = (F.max_pool2d, torch.max_pool2d)
+CONVERTIBLE = (
+    nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.Softmax, nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, QCFS,
+)  # fmt: skip
+
+
+CONVERTIBLE_FUNCTIONS = (
+    operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.getitem, operator.floordiv,
+    getattr, torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.bmm, torch.cat, torch.stack, torch.chunk,
+    torch.split, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.mean, torch.sum, torch.softmax,
+    F.linear, F.conv2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.layer_norm, F.softmax, F.pad, F.relu, torch.relu,
+    F.relu6,
+)  # fmt: skip
+CONVERTIBLE_METHODS = (
+    "add", "sub", "mul", "div", "matmul", "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk",
+    "split", "unsqueeze", "squeeze", "expand", "mean", "sum", "softmax", "size", "dim", "relu",
+)  # fmt: skip
+LINEAR_MODULES = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout)
+SUMS = (operator.add, torch.add, "add")
+LINEAR_FUNCTIONS = (
+    *SUMS, operator.getitem, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.chunk, torch.split,
+    torch.mean, torch.sum, F.avg_pool2d, F.adaptive_avg_pool2d,
+)  # fmt: skip
+LINEAR_METHODS = (
+    *SUMS, "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk", "split", "unsqueeze", "squeeze",
+    "expand", "mean", "sum",
+)  # fmt: skip
+
+
+def kind_of(graph, node):
+    """What a node calls: the type of its module, its function, or its method's name; None for what calls nothing."""
+    if node.op == "call_module":
+        return type(module_of(graph, node))
+    return node.target if node.op in ("call_function", "call_method") else None
+
+
+def is_relu(graph, node):
+    """Whether a node is a ReLU (or ReLU6): as a module, a function or a method."""
+    return kind_of(graph, node) in ACTIVATIONS
+
+
+def is_max_pool(graph, node):
+    """Whether a node takes maxima over windows: as a module or a function."""
+    return isinstance(module_of(graph, node), nn.MaxPool2d) or kind_of(graph, node) in MAX_POOLS
+
+
+def label_of(graph, node):
+    """How a person calls what a node calls: ReLU, relu, MaxPool2d, ..."""
+    if node.target in MAX_POOLS:
+        return "max_pool2d"
+    kind = kind_of(graph, node)
+    return getattr(kind, "__name__", str(kind))
+
+
+def advice(graph, node):
+    """What to do instead of an operation that cannot be converted."""
+    if is_max_pool(graph, node):
+        return "quantise it with max_pool='average' (and train on), or build the network with average pooling"
+    return "use ReLU and average pooling, and modules for dropout and batch norm"
+
+
+def refuse_unknown(graph):
+    """InputError naming the first operation that has no spiking form here; silence would leave it in place."""
+    given = sum(node.op == "placeholder" for node in graph.graph.nodes)
+    (answer,) = next(iter(reversed(graph.graph.nodes))).args
+    if given != 1 or not isinstance(answer, Node):
+        raise InputError(
+            f"a network must take one batch of images and return one tensor; this one takes {given} inputs"
+        )
+    for node in graph.graph.nodes:
+        module = module_of(graph, node)
+        if module is not None and not isinstance(module, CONVERTIBLE):
+            raise InputError(f"{node.target} ({type(module).__name__}) cannot be converted; {advice(graph, node)}")
+        known = {"call_function": CONVERTIBLE_FUNCTIONS, "call_method": CONVERTIBLE_METHODS}.get(node.op)
+        if known is not None and node.target not in known:
+            raise InputError(f"{node.name} ({label_of(graph, node)}) cannot be converted; {advice(graph, node)}")
+
+
+def is_linear(graph, node):
+    """Whether a node commutes with sums over time, its bias apart."""
+    if node.op == "call_module":
+        return isinstance(module_of(graph, node), LINEAR_MODULES)
+    if node.target in SUMS:  # adding a constant is not linear
+        sources = node.all_input_nodes
+        return not node.kwargs and len(sources) == 2 and not any(source.op == "get_attr" for source in sources)
+    return node.target in (LINEAR_FUNCTIONS if node.op == "call_function" else LINEAR_METHODS)
+
+
+def average_pools(graph):
+    """Put an average over the same windows where a maximum was; the network's answers change. {name: what it was}."""
+    was = {}
+    for node in list(graph.graph.nodes):
+        if not is_max_pool(graph, node):
+            continue
+        module, name = module_of(graph, node), node.target if node.op == "call_module" else node.name
+        if module is None:  # a function: read its arguments as the module would
+            settings = dict(zip(("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
+                                node.args[1:], strict=False), **node.kwargs)  # fmt: skip
+            settings.pop("input", None)
+            module = nn.MaxPool2d(**settings)
+        if module.dilation not in (1, (1, 1)) or module.return_indices:
+            raise InputError(
+                f"{name} ({label_of(graph, node)}) cannot become an average: it is dilated or returns indices"
+            )
+        was[name] = label_of(graph, node)
+        pool = nn.AvgPool2d(module.kernel_size, module.stride, module.padding, module.ceil_mode)
+        while node.op != "call_module" and hasattr(graph, name):
+            name += "_average"
+        graph.add_submodule(name, pool)
+        with graph.graph.inserting_before(node):
+            node.replace_all_uses_with(graph.graph.call_module(name, (node.all_input_nodes[0],)))
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return was
+
+
+def is_real_valued(graph, node):
+    """Whether a node computes something that is neither linear nor an activation nor a shape."""
+    if node.op not in ("call_module", "call_function", "call_method") or is_linear(graph, node):
+        return False
+    module = module_of(graph, node)
+    fixed = (nn.BatchNorm1d, nn.BatchNorm2d)  # folded before anything spikes
+    if is_relu(graph, node) or node.target in SHAPES or isinstance(module, fixed):
+        return False
+    return module is None or module.__module__.startswith("torch.nn")
