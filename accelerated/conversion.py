@@ -9,7 +9,7 @@ from .activation import QCFS
 from .checks import InputError, finite, one_of, positive
 from .network import layer_name, module_of, trace
 from .neuron import SpikingNeuron
-from .operators import is_real_valued, is_relu, refuse_unknown
+from .operators import BATCH_NORMS, is_real_valued, is_relu, refuse_unfoldable, refuse_unknown
 
 SCHEDULES = ("streaming", "integrate-then-fire", "signed")
 
@@ -88,23 +88,15 @@ def fold_batch_norms(network):
     A module that is called in several places becomes one copy for each.
     """
     graph = trace(network).eval()
+    refuse_unfoldable(graph)
     _one_module_a_call(graph)
-    direct = {str(node.target).rpartition(".")[0] for node in graph.graph.nodes if node.op == "get_attr"}
     for node in list(graph.graph.nodes):
         norm = module_of(graph, node)
-        if not isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if not isinstance(norm, BATCH_NORMS):
             continue
         before = node.all_input_nodes[0]
         source = module_of(graph, before)
-        if not isinstance(source, (nn.Linear, nn.Conv2d)) or len(before.users) != 1 or before.target in direct:
-            raise InputError(
-                f"{node.target}: only a batch norm right after a conv2d or linear of its own can be folded"
-            )
         statistics = norm.weight, norm.bias, norm.running_mean, norm.running_var
-        if any(value is None for value in statistics):
-            raise InputError(
-                f"{node.target}: only a batch norm with affine weights and running statistics can be folded"
-            )
         weight, bias = fold_batch_norm(source.weight, source.bias, *statistics, norm.eps)
         source.weight, source.bias = nn.Parameter(weight), nn.Parameter(bias)
         if isinstance(source, nn.Linear):

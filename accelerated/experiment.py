@@ -99,8 +99,8 @@ def checked(config):
     one_of(config.data, datasets.DATASETS, "data")
     one_of(config.model, MODELS, "model")
     one_of(config.arithmetic, ("totals", "increments"), "arithmetic")
-    granularity, _ = variant(config.activation)
-    if granularity == "head" or (granularity == "neuron" and config.model == "cnn"):
+    one_of(config.activation, [name for name, (kind, _) in VARIANTS.items() if kind != "head"], "activation")
+    if variant(config.activation)[0] == "neuron" and config.model != "mlp":
         raise InputError(
             f"activation {config.activation!r} does not fit model {config.model!r}: choose cs-qcfs or c-qcfs"
         )

@@ -18,6 +18,7 @@ ACTIVATIONS = {  # what a QCFS replaces, by type, function or method -> its own 
     nn.ReLU: None, F.relu: None, torch.relu: None, "relu": None, nn.ReLU6: 6.0, F.relu6: 6.0,
 }  # fmt: skip
 SHAPES = ("size", "dim", getattr)  # what asks for a shape: the same in every step
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)  # folded before anything spikes
 MAX_POOLS = (F.max_pool2d, torch.max_pool2d)
 CONVERTIBLE = (
     nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.Softmax, nn.AvgPool2d,
@@ -97,6 +98,25 @@ def refuse_unknown(graph):
             raise InputError(f"{node.name} ({label_of(graph, node)}) cannot be converted; {advice(graph, node)}")
 
 
+def refuse_unfoldable(graph):
+    """InputError naming the first batch norm that cannot be folded into the layer right before it."""
+    direct = {str(node.target).rpartition(".")[0] for node in graph.graph.nodes if node.op == "get_attr"}
+    for node in graph.graph.nodes:
+        norm = module_of(graph, node)
+        if not isinstance(norm, BATCH_NORMS):
+            continue
+        before = node.all_input_nodes[0]
+        own = isinstance(module_of(graph, before), (nn.Linear, nn.Conv2d)) and len(before.users) == 1
+        if not own or before.target in direct:
+            raise InputError(
+                f"{node.target}: only a batch norm right after a conv2d or linear of its own can be folded"
+            )
+        if any(value is None for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var)):
+            raise InputError(
+                f"{node.target}: only a batch norm with affine weights and running statistics can be folded"
+            )
+
+
 def is_linear(graph, node):
     """Whether a node commutes with sums over time, its bias apart."""
     if node.op == "call_module":
@@ -140,7 +160,6 @@ def is_real_valued(graph, node):
     if node.op not in ("call_module", "call_function", "call_method") or is_linear(graph, node):
         return False
     module = module_of(graph, node)
-    fixed = (nn.BatchNorm1d, nn.BatchNorm2d)  # folded before anything spikes
-    if is_relu(graph, node) or node.target in SHAPES or isinstance(module, fixed):
+    if is_relu(graph, node) or node.target in SHAPES or isinstance(module, BATCH_NORMS):
         return False
     return module is None or module.__module__.startswith("torch.nn")

@@ -12,7 +12,7 @@ from torch import nn
 from .activation import QCFS, variant
 from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
 from .network import forward, layer_name, module_of, trace
-from .operators import ACTIVATIONS, average_pools, is_relu, kind_of, label_of, refuse_unknown
+from .operators import ACTIVATIONS, average_pools, is_relu, kind_of, label_of, refuse_unfoldable, refuse_unknown
 from .thresholds import parameter_for, threshold_shape
 
 
@@ -100,6 +100,7 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
         replaced |= average_pools(graph)
         network = graph if replaced else network
     refuse_unknown(graph)
+    refuse_unfoldable(graph)
     values, some = _values(graph, sample, network), next(graph.parameters(), torch.zeros(()))
     relus = [node for node in graph.graph.nodes if is_relu(graph, node)]
     if not relus:

@@ -11,6 +11,7 @@ from .simulation import ann_levels, settling_steps, simulate
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = {"streaming": "tab:orange", "integrate-then-fire": "tab:blue", "signed": "tab:green"}
 HEADER = (
@@ -57,7 +58,7 @@ def findings(results):
     yield (
         f"ReLU network {_share(accuracy['relu'])}, quantised (L = {config['levels']}) {_share(accuracy['folded'])} "
         f"of {images} test images; {results['depth']} spiking layers deep; thresholds within a layer differ by at most "
-        f"{100 * results['threshold_spread']:.2g} %."
+        f"{100 * results['threshold_spread']:.3g} %."
     )
     for row in results["rows"]:
         at_levels = row["schedule"] == "integrate-then-fire" and row["T"] == config["levels"]
@@ -65,7 +66,11 @@ def findings(results):
         if not (at_levels or settled):
             continue
         shares = [100 * share for share in row["nonzero_share"].values()]
-        when = f"at T = L = {row['T']}" if at_levels else f"settled after {row['latency']} steps (the slowest image)"
+        when = (
+            f"at T = L = {row['T']}"
+            if at_levels
+            else f"settled after {row['latency']} step{'s' * (row['latency'] != 1)} (the slowest image)"
+        )
         what = (
             "equal those of the folded quantised network bit for bit"
             if row["logits_equal"]
@@ -93,10 +98,10 @@ def markdown(results):
     lines += [
         f"Seed {config['seed']}, commit {env['commit']}, {env['device']}, torch {env['torch']}, "
         f"{results['seconds']} s. Latency counts all steps end to end; signed rows whose latency is `unsettled` still "
-        "fire in their last step; the last row has 2 + D (L - 1) steps, enough for any image to settle and show it. "
-        "Units that differ: pairs of image and neuron whose spike count is not the quantised network's level (empty "
-        "where T is not L). Least active layer: the smallest share of a layer's neurons that spike; where it is next "
-        "to nothing, an equality is free and called vacuous."
+        "fire in their last step (2 + D (L - 1) steps are enough for any image to settle and show it). "
+        "Units that differ: share of pairs of image and neuron whose spike count is not the quantised network's level "
+        "(empty where T is not L). Least active layer: the smallest share of a layer's neurons that spike; where it is "
+        "next to nothing, an equality is free and called vacuous."
     ]
     lines += ["", *(f"![{name}]({name}.png)" for name in ("accuracy", "thresholds", "neuron"))]
     return "\n".join(lines) + "\n"
@@ -108,28 +113,35 @@ def _save(figure, path):
 
 
 def plot_accuracy(results, path):
-    """Accuracy over T, and over latency end to end; below, the same within five points of the quantised network."""
+    """Accuracy over T, and over latency end to end; below, the same next to the quantised network's."""
     figure, grid = plt.subplots(2, 2, figsize=(11, 7), sharex="col", sharey="row")
     target = 100 * results["accuracy"]["folded"]
     for axes in grid:
-        for name, colour in COLOURS.items():
+        for name in dict.fromkeys(label(row) for row in results["rows"]):
             rows = [row for row in results["rows"] if label(row) == name]
+            style = {"color": COLOURS[rows[0]["schedule"]], "ls": "--" if "increments" in name else "-"}
             for axis, key in zip(axes, ("T", "latency"), strict=True):
                 points = [(row[key], 100 * row["accuracy"]) for row in rows if row[key] is not None]
-                axis.plot(*zip(*sorted(points), strict=True), "o-", color=colour, label=name) if points else None
+                axis.plot(*zip(*sorted(points), strict=True), marker="o", label=name, **style) if points else None
             open_ = [(row["T"], 100 * row["accuracy"]) for row in rows if row["latency"] is None]
             if open_:  # no latency yet: the answer may still change
-                axes[0].plot(*zip(*open_, strict=True), "o", color=colour, mfc="white", label=f"{name}, unsettled")
+                axes[0].plot(
+                    *zip(*open_, strict=True), "o", color=style["color"], mfc="white", label=f"{name}, unsettled"
+                )
         for axis in axes:
-            axis.axhline(target, color="grey", ls="--", lw=1, label="quantised network")
+            axis.axhline(target, color="grey", ls=":", lw=1, label="quantised network")
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter("{x:.0f}")
             axis.grid(alpha=0.3)
-        axes[0].set_ylabel("accuracy in %")
-    grid[1, 0].set_ylim(target - 5, min(100.5, target + 5))
+    best = max(100 * row["accuracy"] for row in results["rows"])
+    grid[0, 0].set(ylim=(-2, 102), ylabel="accuracy in %")
+    grid[1, 0].set(ylim=(target - 4, max(best, target) + 1), ylabel="the same, enlarged")
     for axis, title in zip(grid[1], ("T (signed: steps simulated)", "latency in steps, end to end"), strict=True):
         axis.set_xlabel(title)
     grid[0, 0].legend(fontsize=8)
+    grid[0, 1].set_title("rows that have settled", fontsize=10) if any(
+        r["latency"] is None for r in results["rows"]
+    ) else None
     _save(figure, path)
 
 
@@ -179,8 +191,8 @@ def _draw_membrane(axis, membrane, count, theta):
     axis.axhline(theta, color="grey", ls="--", lw=1, label="threshold")
 
 
-def plot_neuron(quantised, x, path):
-    """One neuron's membrane and spikes when streaming, and its spikes so far under each schedule beside its ANN level.
+def plot_neuron(quantised, x, path, schedules):
+    """One neuron's membrane and spikes when streaming; its spikes so far under each schedule, beside its level.
 
     The layer is the last but one; the neuron is one whose streaming count misses its level, if there is one.
     """
@@ -196,20 +208,23 @@ def plot_neuron(quantised, x, path):
     membrane, count = _watch(streaming, x, neuron.levels, layer, unit)
     _draw_membrane(top, membrane, count, theta)
     top.set_title(
-        f"one neuron of layer {layer}, streaming, T = L = {neuron.levels}: {count[-1]:.0f} spike(s), ANN level {level}"
+        f"neuron {unit} of layer {layer}, first test image: streaming, T = L = {neuron.levels}, "
+        f"{count[-1]:.0f} spike{'s' * (count[-1] != 1)}; its level is {level}",
+        fontsize=10,
     )
-    for schedule, colour in COLOURS.items():
+    for schedule in schedules:
         spiking = convert(quantised, schedule)
         long = settling_steps(spiking.latency_depth, neuron.levels) if schedule == "signed" else neuron.levels
         count = _watch(spiking, x, long, layer, unit)[1]
-        bottom.step(range(1, len(count) + 1), count, where="post", color=colour, label=schedule)
+        bottom.step(range(len(count) + 1), [0, *count], where="post", color=COLOURS[schedule], label=schedule)
     bottom.axhline(level, color="grey", ls="--", lw=1, label="level in the quantised network")
     bottom.set_ylabel("spikes sent so far")
     for axis in (top, bottom):
         axis.set_xlabel("step")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.tight_layout()
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    bottom.yaxis.set_major_locator(MaxNLocator(integer=True))
     _save(figure, path)
 
 
@@ -217,7 +232,7 @@ def write(folder, results, quantised, image):
     """report.md and the three plots of a run; `image` [1, ...] is the one that the neuron plot shows."""
     plot_accuracy(results, folder / "accuracy.png")
     plot_thresholds(quantised, folder / "thresholds.png")
-    plot_neuron(quantised, image, folder / "neuron.png")
+    plot_neuron(quantised, image, folder / "neuron.png", results["config"]["schedules"])
     with whole_file(folder / "report.md") as part:
         part.write_text(markdown(results))
 

@@ -23,7 +23,7 @@ def parse(arguments):
         if not stop.code:  # --help
             raise
         words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+", " ", said.getvalue())
-        raise InputError(" ".join(words.split())) from None
+        raise InputError(" ".join(words.split()).replace("Unrecognized options Unr", "Unr")) from None
 
 
 def main(arguments=None):

@@ -18,9 +18,9 @@ from .neuron import SpikingNeuron
 from .operators import SHAPES, is_linear
 
 
-@dataclass
+@dataclass(repr=False)
 class Simulation:
-    """What came out of a run; see `simulate`."""
+    """What came out of a run; printed, it shows what is short enough."""
 
     logits: torch.Tensor  # [steps, batch, classes]; the last row is the answer
     counts: dict  # layer -> spikes sent, int64 [batch, ...]; signed: +1 minus -1
@@ -31,6 +31,11 @@ class Simulation:
     units_that_differ: float | None  # share of (sample, unit) pairs whose count is not the ANN's level
     units_that_differ_last: float | None  # the same for the last spiking layer alone
     nonzero_share: dict  # layer -> share of counts that are not 0
+
+    def __repr__(self):
+        names = ("latency", "settled", "units_that_differ", "spikes_per_neuron", "nonzero_share")
+        shown = ", ".join(f"{name}={getattr(self, name)}" for name in names)
+        return f"Simulation({shown}, logits {tuple(self.logits.shape)}, counts of {len(self.counts)} layers)"
 
 
 def propagate(network, x, neuron, nodes=None):

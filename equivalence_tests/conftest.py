@@ -1,6 +1,7 @@
 """`pytest equivalence_tests --impl reference|accelerated|path/to/file.py` (default: both); see README.md."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def pytest_configure(config):
             raise pytest.UsageError(
                 f"--impl {name}: no such file; give reference, accelerated or the path of a .py file"
             )
+        try:
+            load(name)
+        except Exception as error:  # whatever a student's file raises
+            raise pytest.UsageError(f"--impl {name} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def pytest_generate_tests(metafunc):
@@ -81,21 +86,35 @@ def pytest_runtest_call(item):
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, Missing) and item.funcargs["impl"].name not in ("reference", "accelerated"):
-        item.user_properties.append(("missing", str(error)))
         outcome.force_exception(pytest.skip.Exception(f"the file does not define {error}"))
 
 
-def pytest_terminal_summary(terminalreporter):
-    """What each equality was seen on, and which names a file lacks."""
-    lines, missing = set(), set()
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            for key, value in getattr(report, "user_properties", ()):
-                (lines if key == "seen" else missing if key == "missing" else set()).add(value)
-    for line in sorted(lines):
+def pytest_terminal_summary(terminalreporter, config):
+    """What each equality was seen on; for a file of one's own, how it fared and which names it lacks."""
+    every = [report for reports in terminalreporter.stats.values() for report in reports]
+    seen = {value for report in every for key, value in getattr(report, "user_properties", ()) if key == "seen"}
+    for line in sorted(seen):
         terminalreporter.write_line(line)
-    for name in sorted(missing, key=lambda line: CONTRACT.index(line.split()[0])):
-        terminalreporter.write_line(f"missing name: {name}")
+    for name in config.getoption("--impl"):
+        if name not in ("reference", "accelerated"):
+            judge(terminalreporter, load(name))
+
+
+def judge(terminalreporter, impl):
+    """How each statement fared on a file of one's own, and which names it lacks."""
+    fates = {}
+    for fate in ("passed", "failed", "skipped"):
+        for report in terminalreporter.stats.get(fate, ()):
+            for statement in re.findall(r"::test_(T[1-5]|N1|G1)_", report.nodeid):
+                fates.setdefault(statement, {}).setdefault(fate, []).append(report)
+    for statement, by_fate in sorted(fates.items()):
+        counts = ", ".join(f"{len(reports)} {fate}" for fate, reports in by_fate.items())
+        terminalreporter.write_line(f"{statement}: {counts}")
+    for name in CONTRACT:
+        try:
+            impl.native(name)
+        except Missing as hint:
+            terminalreporter.write_line(f"missing name: {hint}")
 
 
 @pytest.fixture(params=[1, pytest.param(30, marks=pytest.mark.long)], ids=["short", "long"])

@@ -1,6 +1,7 @@
 """Tests of the tests: each planted error is caught, and what catches it names what it broke."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,17 @@ def test_a_file_that_implements_a_part_is_judged_on_that_part(tmp_path):
     assert "lif_run (is it lif_runs?)" in missing
     assert "softplus" in missing
     assert not {"qcfs", "qcfs_level", "if_run"} & set(missing)
+    assert {"convert", "expand", "fold_batch_norms"} <= set(missing), "all of them, tested here or not"
+    assert re.search(r"^T1: \d+ passed", output, re.M)
+    assert re.search(r"^T3: \d+ skipped", output, re.M)
+
+
+def test_a_file_that_cannot_be_imported_is_named_once(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("def qcfs(:")
+    status, output = suite(path, "test_t1.py")
+    assert status != 0
+    assert output.count("cannot be imported: SyntaxError") == 1
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

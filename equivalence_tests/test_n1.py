@@ -15,10 +15,15 @@ from . import random_networks as nets
 
 @pytest.mark.parametrize(("currents", "count", "level"), [((0.5, -0.25), 1, 0), ((0.0, 1.5), 1, 2)])
 def test_N1_smallest_cases(impl, currents, count, level):
-    """theta = 1, T = 2: fires at once and cannot take it back; fires too late. Integrate-then-fire gets both right."""
+    """theta = 1, T = 2: fires at once and cannot take it back; fires too late."""
     z = np.array(currents)[:, None, None]
     assert impl.if_run(z, np.array(1.0))[0].sum() == count
     assert impl.qcfs_level(z.mean(axis=0), 1.0, 2).item() == level
+
+
+@pytest.mark.parametrize(("currents", "level"), [((0.5, -0.25), 0), ((0.0, 1.5), 2)])
+def test_N1_other_neurons_get_the_smallest_cases_right(impl, currents, level):
+    z = np.array(currents)[:, None, None]
     assert impl.integrate_then_fire_run(z, np.array(1.0))[0].sum() == level
     assert impl.st_bif_run(np.concatenate([z, 0 * z]), np.array(1.0), 2)[1].item() == impl.qcfs_level(
         z.sum(axis=0), 1.0, 2
