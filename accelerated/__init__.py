@@ -4,6 +4,7 @@
 """
 
 from .activation import QCFS, qcfs, qcfs_grad, qcfs_level, qcfs_parameter_grad
+from .calibration import calibrate, cos_run, srp_run
 from .checkpoint import load_weights, save_weights
 from .checks import InputError
 from .conversion import SpikingNetwork, convert, fold_batch_norm, fold_batch_norms, summary
@@ -18,10 +19,10 @@ from .thresholds import softplus, softplus_inverse, softplus_slope, sum_to, thre
 __all__ = [
     "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
     "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad", "QCFS",
-    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "SpikingNeuron",
+    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "srp_run", "cos_run", "SpikingNeuron",
     "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
     "build", "answer", "quantise", "expand",
     "fold_batch_norm", "fold_batch_norms", "convert", "SpikingNetwork", "summary",
-    "simulate", "Simulation", "conversion_error",
+    "simulate", "Simulation", "calibrate", "conversion_error",
     "save_weights", "load_weights", "InputError",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from .checks import InputError, broadcasts, finite, positive, tensor, whole
 from .thresholds import threshold_of
 
 
-def _prepare(currents, threshold):
+def prepare(currents, threshold):
     """Currents [T, batch, ...] with T >= 1 and a positive theta, in one format."""
     currents = finite(tensor(currents), "currents")
     if currents.ndim < 2 or len(currents) < 1:
@@ -31,7 +31,7 @@ def if_step(membrane, current, threshold):
 
 def lif_run(currents, threshold, leak, v0=None):
     """V <- leak V + z_t, else as `if_run`; leak in [0, 1], and leak = 1 is the IF neuron (Eq. 2-8)."""
-    currents, threshold = _prepare(currents, threshold)
+    currents, threshold = prepare(currents, threshold)
     if not 0 <= leak <= 1:
         raise InputError(f"leak must lie in [0, 1], got {leak}")
     membrane, spikes = resting(threshold, currents.shape[1:], v0), []
@@ -55,7 +55,7 @@ def integrate_then_fire_run(currents, threshold):
 
     Returns (spikes of the firing phase [T, batch, ...], membrane); count = clip(floor(sum z / theta + 1/2), 0, T).
     """
-    currents, threshold = _prepare(currents, threshold)
+    currents, threshold = prepare(currents, threshold)
     membrane, spikes = resting(threshold, currents.shape[1:]), []
     for current in currents:
         membrane = membrane + current
@@ -88,7 +88,7 @@ def st_bif_run(currents, threshold, levels):
 
     After the input has stopped, N settles on level(sum of all currents) within L steps (T3).
     """
-    currents, threshold = _prepare(currents, threshold)
+    currents, threshold = prepare(currents, threshold)
     levels = whole(levels, "levels")
     membrane, sent, spikes = torch.full_like(currents[0], 0.5), torch.zeros_like(currents[0]), []
     for current in currents:
@@ -111,6 +111,8 @@ class SpikingNeuron(nn.Module):
         super().__init__()
         self.parameter, self.positivity, self.levels = activation.parameter, activation.positivity, activation.levels
         self.schedule, self.depth = schedule, depth
+        self.start: torch.Tensor | None = None  # from a calibration: the first membrane, and which neurons may fire
+        self.fires: torch.Tensor | None = None
         self.reset(1, "increments")
 
     @property
@@ -154,11 +156,12 @@ class SpikingNeuron(nn.Module):
             membrane = torch.full_like(current, 0.5) if self.membrane is None else self.membrane
             spike, self.membrane = signed_membrane_step(membrane, current, sent, theta, self.levels)
             return spike, level_value(spike, theta, self.levels)
-        membrane = resting(theta, current.shape) if self.membrane is None else self.membrane
+        membrane = resting(theta, current.shape, self.start) if self.membrane is None else self.membrane
         if not self.firing:
             self.membrane = membrane + current
             return torch.zeros_like(current), torch.zeros_like(current)
         spike, self.membrane = if_step(membrane, current, theta)
+        spike = spike if self.fires is None else spike * self.fires
         return spike, theta * spike
 
     def extra_repr(self):

@@ -7,15 +7,13 @@ gives the same bits. Schedules and arithmetics: see `reference.simulation`.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from .activation import level_value, qcfs_level
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
+from .increments import Increments
 from .network import evaluate, images, layer_name, module_of
 from .neuron import SpikingNeuron
-from .operators import SHAPES, is_linear
 
 
 @dataclass(repr=False)
@@ -112,48 +110,9 @@ def _totals(network, x, steps, fired):
         yield values[answer]
 
 
-class _Increments:
-    """Operators on increments: a bias enters when it is due, and one that is not linear passes on f(X_t) - f(X_t-1)."""
-
-    def __init__(self, network, steps):
-        self.network, self.graph, self.steps, self.state = network, network.graph, steps, {}
-        self.constant, self.depth = set(), network.depth
-
-    def due(self, node, now):
-        """Whether a bias (the image is one, at depth 0) enters in this step."""
-        phase = max((self.depth[source.name] for source in node.all_input_nodes), default=0)
-        return {"streaming": True, "integrate-then-fire": now // self.steps == phase, "signed": now == 0}[
-            self.network.schedule
-        ]
-
-    def __call__(self, node, values, now):
-        moving = [source for source in node.all_input_nodes if source not in self.constant]
-        if not moving:  # weights, sizes and what is made of them
-            self.constant.add(node)
-            return evaluate(self.graph, node, values)
-        module = module_of(self.graph, node)
-        if isinstance(module, nn.Linear) and not self.due(node, now):
-            return F.linear(values[moving[0]], module.weight)
-        if isinstance(module, nn.Conv2d) and not self.due(node, now):
-            return module._conv_forward(values[moving[0]], module.weight, None)
-        if is_linear(self.graph, node):
-            return evaluate(self.graph, node, values)
-        if node.target in SHAPES:
-            self.constant.add(node)
-            return evaluate(self.graph, node, values)
-        # a sum that stands for `scale` images: its share of the total is scale f(sum / scale)
-        scale = {"streaming": now + 1, "integrate-then-fire": self.steps, "signed": 1}[self.network.schedule]
-        sums, before = self.state.get(node, ([0] * len(moving), 0))
-        sums = [s + values[source] for s, source in zip(sums, moving, strict=True)]
-        mean = {source: s / scale for source, s in zip(moving, sums, strict=True)}
-        total = scale * evaluate(self.graph, node, {**values, **mean})
-        self.state[node] = sums, total
-        return total - before
-
-
 def _increments(network, x, steps, fired):
     """Each neuron sums what is new into its membrane; the logits are read out of what was sent in total."""
-    operators, answer, ending = _Increments(network, steps), output_of(network), read_out_nodes(network)
+    operators, answer, ending = Increments(network, steps), output_of(network), read_out_nodes(network)
 
     def sent(_, module, __):
         theta = module.threshold.to(module.sent.dtype)
@@ -167,7 +126,7 @@ def _increments(network, x, steps, fired):
                 values[node] = module(values[node.all_input_nodes[0]])
                 fired(layer_name(node), module.spike, now)
             elif node.op == "placeholder":
-                values[node] = x if operators.due(node, now) else torch.zeros_like(x)
+                values[node] = operators.image(x, now)
             elif node.op != "output":
                 values[node] = operators(node, values, now)
         yield propagate(network, x, sent, ending)[answer]
@@ -188,6 +147,8 @@ def simulate(network, x, steps, arithmetic=None):
     one_of(arithmetic, ("totals", "increments"), "arithmetic")
     if schedule == "streaming" and arithmetic == "totals":
         raise InputError("streaming neurons carry increments: arithmetic must be 'increments', got 'totals'")
+    if network.images is not None and not torch.equal(network.images, x):
+        raise InputError("a calibrated network simulates the images that it was calibrated on: calibrate it for these")
     network.eval()
     signed = schedule == "signed"
     for name, neuron in network.layers.items():
@@ -217,8 +178,8 @@ def simulate(network, x, steps, arithmetic=None):
     return Simulation(
         logits=torch.stack(rows[-steps:]),
         counts=counts,
-        latency=int(settled_at.max()) if schedule == "signed" else len(rows),
-        spikes_per_neuron=spikes / neurons,
+        latency=int(settled_at.max()) if signed else network.pre_steps + len(rows),
+        spikes_per_neuron=(spikes + network.pre_spikes) / neurons,
         settled_at=settled_at if schedule == "signed" else None,
         settled=bool((settled_at < steps).all()) if schedule == "signed" else None,
         units_that_differ=None if differ is None else sum(int(d.sum()) for d in differ) / neurons,

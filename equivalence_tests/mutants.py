@@ -87,4 +87,8 @@ MUTANTS = [
            "test_laws.py", "sum_to"),
     Mutant("sigma_without_eps", "accelerated/conversion.py", "torch.sqrt(positive(var + eps, \"var + eps\"))", "torch.sqrt(var)", "test_pairs.py",
            "fold_batch_norm"),
+    Mutant("tie_not_silenced", "reference/calibration.py", "membrane > 0", "membrane >= 0", "test_calibrations.py", "small_cases"),
+    Mutant("lowered_by_theta_alone", "accelerated/calibration.py", "torch.maximum(threshold, lowest - threshold + epsilon)",
+           "threshold", "test_calibrations.py", "one_iteration"),
+    Mutant("pre_steps_not_counted", "reference/calibration.py", "pre_steps=total", "pre_steps=0", "test_calibrations.py", "latency"),
 ]  # fmt: skip

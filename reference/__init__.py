@@ -4,6 +4,7 @@
 """
 
 from .activation import qcfs, qcfs_grad, qcfs_level, qcfs_parameter_grad
+from .calibration import calibrate, cos_run, srp_run
 from .checks import InputError
 from .conversion import convert, fold_batch_norm, fold_batch_norms
 from .conversion_error import conversion_error
@@ -17,9 +18,9 @@ from .thresholds import softplus, softplus_inverse, softplus_slope, sum_to, thre
 __all__ = [
     "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
     "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad",
-    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run",
+    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "srp_run", "cos_run",
     "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
     "build", "answer", "quantise", "expand",
-    "fold_batch_norm", "fold_batch_norms", "convert", "simulate", "Simulation", "conversion_error",
+    "fold_batch_norm", "fold_batch_norms", "convert", "simulate", "Simulation", "calibrate", "conversion_error",
     "InputError",
 ]  # fmt: skip

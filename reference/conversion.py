@@ -18,12 +18,18 @@ LINEAR = ("linear", "conv2d", "avg_pool2d", "add", "flatten")  # operators that 
 class SpikingNetwork(NamedTuple):
     """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels`.
 
-    `depth[name]` counts the spiking layers on the longest path from the image up to and including that node.
+    `depth[name]` counts the spiking layers on the longest path from the image up to and including that node. The rest
+    is what a calibration left (calibration.py): {layer: (first membrane, which neurons may fire)}, the steps and spikes
+    that it took, and the images that it is for.
     """
 
     nodes: list
     schedule: str
     depth: dict
+    starts: dict = {}  # noqa: RUF012 (never written to)
+    pre_steps: int = 0
+    pre_spikes: int = 0
+    images: np.ndarray | None = None
 
     @property
     def layers(self):

@@ -10,7 +10,7 @@ from .activation import qcfs_level
 from .checks import InputError, array, broadcasts, finite, number, positive, whole
 
 
-def _prepare(currents, threshold):
+def prepare(currents, threshold):
     """Currents [T, batch, ...] with T >= 1 and a positive theta, in one arithmetic."""
     currents = array(finite(currents, "currents"))
     if currents.ndim < 2 or len(currents) < 1:
@@ -33,7 +33,7 @@ def if_step(membrane, current, threshold):
 
 def lif_run(currents, threshold, leak, v0=None):
     """V <- leak V + z_t, else as `if_run`; leak in [0, 1], and leak = 1 is the IF neuron (Eq. 2-8)."""
-    currents, threshold = _prepare(currents, threshold)
+    currents, threshold = prepare(currents, threshold)
     if not 0 <= leak <= 1:
         raise InputError(f"leak must lie in [0, 1], got {leak}")
     membrane, spikes = resting(threshold, currents.shape[1:], v0), []
@@ -57,7 +57,7 @@ def integrate_then_fire_run(currents, threshold):
 
     Returns (spikes of the firing phase [T, batch, ...], membrane); count = clip(floor(sum z / theta + 1/2), 0, T).
     """
-    currents, threshold = _prepare(currents, threshold)
+    currents, threshold = prepare(currents, threshold)
     membrane, spikes = resting(threshold, currents.shape[1:]), []
     for current in currents:
         membrane = membrane + current
@@ -94,7 +94,7 @@ def st_bif_run(currents, threshold, levels):
 
     After the input has stopped, N settles on level(sum of all currents) within L steps (T3).
     """
-    currents, threshold = _prepare(currents, threshold)
+    currents, threshold = prepare(currents, threshold)
     levels = whole(levels, "levels")
     membrane = np.broadcast_to(array(0.5, like=currents), currents.shape[1:])
     sent, spikes = array(np.zeros(currents.shape[1:]), like=currents), []

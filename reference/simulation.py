@@ -16,7 +16,8 @@ import numpy as np
 
 from .activation import level_value, qcfs_level
 from .checks import InputError, array, one_of, whole
-from .conversion import LINEAR, SpikingNetwork, exact_levels
+from .conversion import SpikingNetwork, exact_levels
+from .increments import Increments
 from .network import FORWARD, images
 from .neuron import if_step, resting, signed_membrane_step, signed_step
 
@@ -90,43 +91,32 @@ def _totals(network, x, steps, counts, fired):
 
 
 def _increments(network, x, steps, counts, fired):
-    """Each neuron sums what is new into its membrane; an operator that is not linear passes on f(X_t) - f(X_t-1)."""
-    schedule, depth = network.schedule, network.depth
-    membrane, state = {}, {}
+    """Each neuron sums what is new into its membrane; the logits are read out of what was sent in total."""
+    schedule, membrane, operator = network.schedule, {}, Increments(network, steps)
 
     def neuron(node, current):
         name, theta, levels = node["name"], array(node["threshold"], like=current), node["levels"]
+        v0, fires = network.starts.get(name, (None, True))
         if schedule == "signed":
             start = membrane.get(name, array(np.full(current.shape, 0.5), like=current))
             sent = counts.get(name, np.zeros_like(current))
             spike, membrane[name] = signed_membrane_step(start, current, sent, theta, levels)
+        elif schedule == "streaming" or now // steps == network.depth[name]:
+            start = membrane.get(name, resting(theta, current.shape, v0))
+            spike, membrane[name] = if_step(start, current, theta)
+            spike = spike * fires
         else:
-            start = membrane.get(name, resting(theta, current.shape))
-            firing = schedule == "streaming" or now // steps == depth[name]
-            spike, membrane[name] = if_step(start, current, theta) if firing else (0 * current, start + current)
+            membrane[name] = membrane.get(name, resting(theta, current.shape)) + current
+            spike = 0 * current
         counts[name] = counts.get(name, 0) + spike
         fired(name, spike, now)
         return level_value(spike, theta, levels) if schedule == "signed" else theta * spike
 
-    def operator(node, *inputs):
-        phase = max(depth[name] for name in node["inputs"])
-        on = {"streaming": True, "integrate-then-fire": now // steps == phase, "signed": now == 0}[schedule]
-        if node["op"] in LINEAR:
-            return FORWARD[node["op"]](node if on or "bias" not in node else node | {"bias": None}, *inputs)
-        # a sum that stands for `scale` images: its share of the total is scale f(sum / scale)
-        scale = {"streaming": now + 1, "integrate-then-fire": steps, "signed": 1}[schedule]
-        sums, before = state.get(node["name"], ([0 * i for i in inputs], 0))
-        sums = [s + i for s, i in zip(sums, inputs, strict=True)]
-        total = scale * FORWARD[node["op"]](node, *(s / scale for s in sums))
-        state[node["name"]] = sums, total
-        return total - before
-
     for now in range(network.phases * steps):
-        shown = {"streaming": True, "integrate-then-fire": now < steps, "signed": now == 0}[schedule]
-        values = {"image": x if shown else 0 * x}
+        values = {"image": operator.image(x, now)}
         for node in network.nodes:
             inputs = [values[name] for name in node["inputs"]]
-            values[node["name"]] = (neuron if node["op"] == "spiking" else operator)(node, *inputs)
+            values[node["name"]] = neuron(node, *inputs) if node["op"] == "spiking" else operator(node, now, *inputs)
         resolution = {"streaming": now + 1, "integrate-then-fire": steps}
         by_layer = {n["name"]: resolution.get(schedule, n["levels"]) for n in network.layers}
         yield read_out(network, x, counts, by_layer)
@@ -146,6 +136,8 @@ def simulate(network, x, steps, arithmetic=None):
     one_of(arithmetic, ("totals", "increments"), "arithmetic")
     if network.schedule == "streaming" and arithmetic == "totals":
         raise InputError("streaming neurons carry increments: arithmetic must be 'increments', got 'totals'")
+    if network.images is not None and not np.array_equal(network.images, x):
+        raise InputError("a calibrated network simulates the images that it was calibrated on: calibrate it for these")
     for node in network.layers:
         exact_levels(node["levels"] if signed else steps, x.dtype, node["name"], "levels" if signed else "steps")
     spikes, settled_at = {}, np.zeros(len(x), dtype=int)
@@ -170,8 +162,8 @@ def simulate(network, x, steps, arithmetic=None):
     return Simulation(
         logits=np.stack(logits[-steps:]),
         counts=counts,
-        latency=int(settled_at.max()) if signed else len(logits),
-        spikes_per_neuron=sum(spikes.values()) / neurons,
+        latency=int(settled_at.max()) if signed else network.pre_steps + len(logits),
+        spikes_per_neuron=(sum(spikes.values()) + network.pre_spikes) / neurons,
         settled_at=settled_at if signed else None,
         settled=bool((settled_at < steps).all()) if signed else None,
         units_that_differ=None if differ is None else sum(int(d.sum()) for d in differ.values()) / neurons,

@@ -1,0 +1,116 @@
+"""Calibrations of streaming networks, SRP and COS: `reference.calibration` on tensors."""
+
+import copy
+
+import torch
+
+from .checks import InputError, one_of, tensor, whole
+from .conversion import SpikingNetwork
+from .increments import Increments
+from .network import images, module_of
+from .neuron import SpikingNeuron, if_run, if_step, prepare, resting
+
+METHODS = ("srp", "cos")
+
+
+def srp_fires(currents, threshold):
+    """1 where the membrane is positive after currents [tau, batch, ...] from theta / 2, else 0: [batch, ...]."""
+    membrane = if_run(currents, threshold)[1]
+    return (membrane > 0).to(membrane.dtype)
+
+
+def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
+    """Where to start, [batch, ...], so that the count over currents [rho, batch, ...] comes closer to the level.
+
+    With V(t) the membrane before its reset and r = theta / 2 + sum z - theta N, once per iteration:
+
+        r < 0 and N > 0           start lower by  max(theta, min V(t) at spikes - theta + eps theta): one spike goes
+        r >= theta and N < rho    start higher by max(theta, theta - max V(t) at silences + eps theta): one spike comes
+    """
+    currents, threshold = prepare(currents, threshold)
+    epsilon, rest = threshold * epsilon, resting(threshold, currents.shape[1:])
+    start = rest
+    for _ in range(whole(iterations, "iterations")):
+        membrane, seen = start, []
+        for current in currents:
+            high = membrane + current
+            spike, membrane = if_step(membrane, current, threshold)
+            seen.append((high, spike))
+        before, spikes = (torch.stack(parts) for parts in zip(*seen, strict=True))
+        lowest = torch.where(spikes > 0, before, before.amax(dim=0)).amin(dim=0)  # of the spikes, where there are some
+        highest = torch.where(spikes > 0, before.amin(dim=0), before).amax(dim=0)  # of the silences
+        count = spikes.sum(dim=0)
+        residual = rest + currents.sum(dim=0) - threshold * count
+        lower = ((residual < 0) & (count > 0)).to(start.dtype)
+        higher = ((residual >= threshold) & (count < len(currents))).to(start.dtype)
+        start = start - lower * torch.maximum(threshold, lowest - threshold + epsilon)
+        start = start + higher * torch.maximum(threshold, threshold - highest + epsilon)
+    return start
+
+
+def _split(currents, pre_steps):
+    """(the currents before the restart, those after it)."""
+    pre_steps, currents = whole(pre_steps, "pre_steps"), tensor(currents)
+    if currents.ndim < 2 or len(currents) <= pre_steps:
+        raise InputError(
+            "currents must have shape [pre_steps + T, batch, ...] with T >= 1, "
+            f"got {tuple(currents.shape)} for {pre_steps}"
+        )
+    return currents[:pre_steps], currents[pre_steps:]
+
+
+def srp_run(currents, threshold, pre_steps):
+    """The IF neuron under SRP, tau = pre_steps: currents [tau + T, batch, ...] -> (spikes [T, ...], membrane)."""
+    before, after = _split(currents, pre_steps)
+    spikes, membrane = if_run(after, threshold)
+    return spikes * srp_fires(before, threshold), membrane
+
+
+def cos_run(currents, threshold, pre_steps, iterations=1, epsilon=1e-3):
+    """The IF neuron under COS, rho = pre_steps: currents [rho + T, batch, ...] -> (spikes [T, ...], membrane)."""
+    before, after = _split(currents, pre_steps)
+    return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon))
+
+
+@torch.no_grad()
+def calibrate(network, x, method, pre_steps, iterations=1):
+    """A copy of a streaming network, calibrated on images x [batch, ...] by "srp" or "cos"; simulate it on the same.
+
+    Layers run one after another, each for all its pre-steps; what a layer sent is kept, not sent again.
+    """
+    one_of(method, METHODS, "calibration")
+    if not isinstance(network, SpikingNetwork) or network.schedule != "streaming":
+        raise InputError("only a streaming network is calibrated: convert it with schedule 'streaming'")
+    pre_steps, iterations = whole(pre_steps, "pre_steps"), whole(iterations, "iterations")
+    network, x = copy.deepcopy(network).eval(), images(network, x)
+    operator, pre_spikes, values = Increments(network, pre_steps), 0, [{} for _ in range(pre_steps)]
+    waiting = {node: len(node.users) for node in network.graph.graph.nodes}
+    for node in network.graph.graph.nodes:
+        module = module_of(network.graph, node)
+        if node.op == "output":
+            break
+        if not isinstance(module, SpikingNeuron):
+            for now in range(pre_steps):
+                image = node.op == "placeholder"
+                values[now][node] = operator.image(x, now) if image else operator(node, values[now], now)
+        else:
+            currents = torch.stack([value[node.all_input_nodes[0]] for value in values])
+            theta = module.threshold.to(currents.dtype)
+            spikes = if_run(currents, theta)[0]
+            pre_spikes += int(spikes.sum())
+            if method == "srp":
+                module.start, module.fires = None, srp_fires(currents, theta)
+            else:
+                module.start, module.fires = cos_start(currents, theta, iterations), None
+                spikes = if_run(currents, theta, module.start)[0]
+                pre_spikes += int(spikes.sum())
+            for value, spike in zip(values, theta * spikes, strict=True):
+                value[node] = spike
+        for source in node.all_input_nodes:  # free what nobody reads any more
+            waiting[source] -= 1
+            if not waiting[source]:
+                for value in values:
+                    del value[source]
+    network.pre_steps = pre_steps if method == "srp" else network.latency_depth * pre_steps * iterations
+    network.pre_spikes, network.images = pre_spikes, x
+    return network

@@ -1,0 +1,108 @@
+"""Calibrations of streaming networks, which spend steps before the first one that counts (derivations 12).
+
+    SRP (Hao et al. 2023a)  after tau steps, a neuron whose membrane is not positive is silenced; all start again
+    COS (Hao et al. 2023b)  layer after layer, after rho steps on what the calibrated layers before send: a neuron with
+                            a spike too many starts lower, one with a spike too few higher, by what changes one spike
+
+Both fit each sample on its own. Their steps are part of the latency: SRP tau + T, COS D rho + T (times the iterations).
+"""
+
+import numpy as np
+
+from .checks import InputError, array, number, one_of, whole
+from .conversion import SpikingNetwork
+from .increments import Increments
+from .network import images
+from .neuron import if_run, if_step, prepare, resting
+
+METHODS = ("srp", "cos")
+
+
+def srp_fires(currents, threshold):
+    """1 where the membrane is positive after currents [tau, batch, ...] from theta / 2, else 0: [batch, ...]."""
+    membrane = if_run(currents, threshold)[1]
+    return array(membrane > 0, like=membrane)
+
+
+def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
+    """Where to start, [batch, ...], so that the count over currents [rho, batch, ...] comes closer to the level.
+
+    With V(t) the membrane before its reset and r = theta / 2 + sum z - theta N, once per iteration:
+
+        r < 0 and N > 0           start lower by  max(theta, min V(t) at spikes - theta + eps theta): one spike goes
+        r >= theta and N < rho    start higher by max(theta, theta - max V(t) at silences + eps theta): one spike comes
+    """
+    currents, threshold = prepare(currents, threshold)
+    epsilon, rest = threshold * number(epsilon, threshold), resting(threshold, currents.shape[1:])
+    start = rest
+    for _ in range(whole(iterations, "iterations")):
+        membrane, seen = start, []
+        for current in currents:
+            high = membrane + current
+            spike, membrane = if_step(membrane, current, threshold)
+            seen.append((high, spike))
+        before, spikes = (np.stack(parts) for parts in zip(*seen, strict=True))
+        lowest = np.where(spikes > 0, before, before.max(axis=0)).min(axis=0)  # of the spikes, where there are some
+        highest = np.where(spikes > 0, before.min(axis=0), before).max(axis=0)  # of the silences
+        count = spikes.sum(axis=0)
+        residual = rest + currents.sum(axis=0) - threshold * count
+        lower = array((residual < 0) & (count > 0), like=start)
+        higher = array((residual >= threshold) & (count < len(currents)), like=start)
+        start = start - lower * np.maximum(threshold, lowest - threshold + epsilon)
+        start = start + higher * np.maximum(threshold, threshold - highest + epsilon)
+    return start
+
+
+def _split(currents, pre_steps):
+    """(the currents before the restart, those after it)."""
+    pre_steps, currents = whole(pre_steps, "pre_steps"), np.asarray(currents)
+    if currents.ndim < 2 or len(currents) <= pre_steps:
+        raise InputError(
+            f"currents must have shape [pre_steps + T, batch, ...] with T >= 1, got {currents.shape} for {pre_steps}"
+        )
+    return currents[:pre_steps], currents[pre_steps:]
+
+
+def srp_run(currents, threshold, pre_steps):
+    """The IF neuron under SRP, tau = pre_steps: currents [tau + T, batch, ...] -> (spikes [T, ...], membrane)."""
+    before, after = _split(currents, pre_steps)
+    spikes, membrane = if_run(after, threshold)
+    return spikes * srp_fires(before, threshold), membrane
+
+
+def cos_run(currents, threshold, pre_steps, iterations=1, epsilon=1e-3):
+    """The IF neuron under COS, rho = pre_steps: currents [rho + T, batch, ...] -> (spikes [T, ...], membrane)."""
+    before, after = _split(currents, pre_steps)
+    return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon))
+
+
+def calibrate(network, x, method, pre_steps, iterations=1):
+    """A copy of a streaming network, calibrated on images x [batch, ...] by "srp" or "cos"; simulate it on the same.
+
+    Layers run one after another, each for all its pre-steps; what a layer sent is kept, not sent again.
+    """
+    one_of(method, METHODS, "calibration")
+    if not isinstance(network, SpikingNetwork) or network.schedule != "streaming":
+        raise InputError("only a streaming network is calibrated: convert it with schedule 'streaming'")
+    pre_steps, iterations = whole(pre_steps, "pre_steps"), whole(iterations, "iterations")
+    x, operator, starts, pre_spikes = images(network.nodes, x), Increments(network, pre_steps), {}, 0
+    values = {"image": [x] * pre_steps}
+    for node in network.nodes:
+        steps = list(zip(*(values[name] for name in node["inputs"]), strict=True))
+        if node["op"] != "spiking":
+            values[node["name"]] = [operator(node, now, *inputs) for now, inputs in enumerate(steps)]
+            continue
+        currents = np.stack([current for (current,) in steps])
+        theta = array(node["threshold"], like=currents)
+        spikes = if_run(currents, theta)[0]
+        pre_spikes += int(spikes.sum())
+        if method == "srp":
+            starts[node["name"]] = None, srp_fires(currents, theta)
+        else:
+            start = cos_start(currents, theta, iterations)
+            starts[node["name"]] = start, array(np.array(1), like=currents)
+            spikes = if_run(currents, theta, start)[0]
+            pre_spikes += int(spikes.sum())
+        values[node["name"]] = list(theta * spikes)
+    total = pre_steps if method == "srp" else network.latency_depth * pre_steps * iterations
+    return network._replace(starts=starts, pre_steps=total, pre_spikes=pre_spikes, images=x)
