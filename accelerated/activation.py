@@ -29,7 +29,9 @@ def variant(name):
 def _prepare(z, threshold, levels):
     """z and theta in one format, checked: L >= 1, theta positive and of a shape that broadcasts."""
     z = finite(tensor(z), "z")
-    return z, broadcasts(positive(tensor(threshold, like=z)), z.shape), whole(levels, "levels")
+    threshold, levels = broadcasts(positive(tensor(threshold, like=z)), z.shape), whole(levels, "levels")
+    positive(threshold * levels, "theta L")  # then a z L beyond the format lies beyond theta L, and is clipped to it
+    return z, threshold, levels
 
 
 def unchecked_level(z, threshold, levels, shift=0.5):

@@ -80,3 +80,12 @@ def test_softplus_is_positive_and_its_inverse_undoes_it(impl, rounds):
         assert abs(back - x) <= 16 * np.finfo(float).eps * max(1, abs(x)), x
 
     check()
+
+
+def test_numbers_beyond_the_format_are_beyond_the_bounds(impl):
+    """z L / theta overflows in float16: clipped to L or 0, and the derivatives are those of a saturated unit."""
+    z, theta = np.array([[6e4, -6e4, 1e-3]], dtype=np.float16), np.array(1e-3, dtype=np.float16)
+    assert impl.qcfs_level(z, theta, 16).tolist() == [[16, 0, 16]]
+    by_z, by_theta = impl.qcfs_grad(z, theta, 16)
+    assert by_z.tolist() == [[0, 0, 0]]
+    assert by_theta.tolist() == [[1, 0, 1]]

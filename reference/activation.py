@@ -30,13 +30,19 @@ def variant(name):
 def _prepare(z, threshold, levels):
     """z, theta and L in one arithmetic, checked: L >= 1, theta positive and of a shape that broadcasts."""
     z, levels = array(finite(z, "z")), whole(levels, "levels")
-    return z, broadcasts(positive(array(threshold, like=z)), z.shape), number(levels, z)
+    threshold, levels = broadcasts(positive(array(threshold, like=z)), z.shape), number(levels, z)
+    with np.errstate(over="ignore"):
+        positive(
+            threshold * levels, "theta L"
+        )  # then a z L beyond the format lies beyond theta L, and is clipped to it
+    return z, threshold, levels
 
 
 def qcfs_level(z, threshold, levels, shift=0.5):
     """level(z) = clip(floor(z L / theta + phi), 0, L): an integer 0..L, in the arithmetic of z (Eq. 2-23)."""
     z, threshold, levels = _prepare(z, threshold, levels)
-    return array(np.clip(np.floor(z * levels / threshold + number(shift, z)), 0, levels), like=z)
+    with np.errstate(over="ignore"):
+        return array(np.clip(np.floor(z * levels / threshold + number(shift, z)), 0, levels), like=z)
 
 
 def level_value(level, threshold, levels):
@@ -61,9 +67,10 @@ def qcfs_grad(z, threshold, levels, shift=0.5):
     """
     value = qcfs(z, threshold, levels, shift)
     z, threshold, levels = _prepare(z, threshold, levels)
-    u = z * levels / threshold + number(shift, z)
+    with np.errstate(over="ignore"):
+        u, within = z * levels / threshold + number(shift, z), (value - z) / threshold
     inside, above = (u >= 0) & (u < levels), u >= levels
-    by_threshold = np.where(inside, (value - z) / threshold, np.where(above, number(1, z), number(0, z)))
+    by_threshold = np.where(inside, within, np.where(above, number(1, z), number(0, z)))
     return array(np.where(inside, number(1, z), number(0, z)), like=z), array(by_threshold, like=z)
 
 
