@@ -9,6 +9,7 @@ from .checkpoint import load_weights, save_weights
 from .checks import InputError
 from .conversion import SpikingNetwork, convert, fold_batch_norm, fold_batch_norms, summary
 from .conversion_error import conversion_error
+from .energy import Energy, energy
 from .layers import avg_pool2d, conv2d, layer_norm, linear, softmax
 from .network import answer, build
 from .neuron import SpikingNeuron, if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run
@@ -23,6 +24,6 @@ __all__ = [
     "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
     "build", "answer", "quantise", "expand",
     "fold_batch_norm", "fold_batch_norms", "convert", "SpikingNetwork", "summary",
-    "simulate", "Simulation", "calibrate", "conversion_error",
+    "simulate", "Simulation", "calibrate", "energy", "Energy", "conversion_error",
     "save_weights", "load_weights", "InputError",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from .checks import InputError, one_of, tensor, whole
 from .conversion import SpikingNetwork
 from .increments import Increments
-from .network import images, module_of
+from .network import images, layer_name, module_of
 from .neuron import SpikingNeuron, if_run, if_step, prepare, resting
 
 METHODS = ("srp", "cos")
@@ -83,7 +83,7 @@ def calibrate(network, x, method, pre_steps, iterations=1):
         raise InputError("only a streaming network is calibrated: convert it with schedule 'streaming'")
     pre_steps, iterations = whole(pre_steps, "pre_steps"), whole(iterations, "iterations")
     network, x = copy.deepcopy(network).eval(), images(network, x)
-    operator, pre_spikes, values = Increments(network, pre_steps), 0, [{} for _ in range(pre_steps)]
+    operator, pre_spikes, values = Increments(network, pre_steps), {}, [{} for _ in range(pre_steps)]
     waiting = {node: len(node.users) for node in network.graph.graph.nodes}
     for node in network.graph.graph.nodes:
         module = module_of(network.graph, node)
@@ -97,13 +97,14 @@ def calibrate(network, x, method, pre_steps, iterations=1):
             currents = torch.stack([value[node.all_input_nodes[0]] for value in values])
             theta = module.threshold.to(currents.dtype)
             spikes = if_run(currents, theta)[0]
-            pre_spikes += int(spikes.sum())
+            sent = spikes.sum(dim=0).long()
             if method == "srp":
                 module.start, module.fires = None, srp_fires(currents, theta)
             else:
                 module.start, module.fires = cos_start(currents, theta, iterations), None
                 spikes = if_run(currents, theta, module.start)[0]
-                pre_spikes += int(spikes.sum())
+                sent += spikes.sum(dim=0).long()
+            pre_spikes[layer_name(node)] = sent
             for value, spike in zip(values, theta * spikes, strict=True):
                 value[node] = spike
         for source in node.all_input_nodes:  # free what nobody reads any more

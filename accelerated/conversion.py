@@ -26,7 +26,7 @@ class SpikingNetwork(nn.Module):
         self.graph, self.schedule = graph, schedule
         calls = [node for node in graph.graph.nodes if isinstance(module_of(graph, node), SpikingNeuron)]
         self.layers = {layer_name(node): graph.get_submodule(node.target) for node in calls}
-        self.pre_steps, self.pre_spikes = 0, 0  # what a calibration took, and the images that it is for
+        self.pre_steps, self.pre_spikes = 0, {}  # what a calibration took, and the images that it is for
         self.images: torch.Tensor | None = None
 
     @property

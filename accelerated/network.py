@@ -171,7 +171,7 @@ def build(nodes):
         first = after[node["inputs"][0]]
         after[name] = op if op in ("conv2d", "linear", "flatten") else first
         if op == "add":
-            values[name] = graph.call_function(operator.add, inputs)
+            values[name] = graph.create_node("call_function", operator.add, inputs, name=name)
             continue
         try:
             root.add_module(name, MODULES[op](node, first))

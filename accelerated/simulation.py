@@ -22,6 +22,7 @@ class Simulation:
 
     logits: torch.Tensor  # [steps, batch, classes]; the last row is the answer
     counts: dict  # layer -> spikes sent, int64 [batch, ...]; signed: +1 minus -1
+    emitted: dict  # layer -> the same with -1 counted as a spike, and with the spikes of pre-steps
     latency: int  # steps, end to end
     spikes_per_neuron: float  # per image; a negative spike counts as one
     settled_at: torch.Tensor | None  # signed: the last step in which a unit of the sample fired [batch]
@@ -153,16 +154,16 @@ def simulate(network, x, steps, arithmetic=None):
     signed = schedule == "signed"
     for name, neuron in network.layers.items():
         exact_levels(neuron.levels if signed else steps, x.dtype, name, "levels" if signed else "steps")
-    spikes = 0
+    emitted = dict(network.pre_spikes)
     settled_at = torch.zeros(len(x), dtype=torch.long, device=x.device)
 
     def fired(name, spike, now):
-        nonlocal spikes
         if len(spike) != len(x):
             raise InputError(f"{name}: its first axis holds {len(spike)}, not the batch of {len(x)}")
-        some = spike != 0
-        spikes += int(some.sum())
-        settled_at[some.reshape(len(x), -1).any(dim=1)] = now + 1
+        if signed:  # otherwise what was emitted is what was sent
+            some = spike != 0
+            emitted[name] = emitted.get(name, 0) + some.int()
+            settled_at[some.reshape(len(x), -1).any(dim=1)] = now + 1
 
     network.reset(steps, arithmetic)
     rows = list((_totals if arithmetic == "totals" else _increments)(network, x, steps, fired))
@@ -170,6 +171,8 @@ def simulate(network, x, steps, arithmetic=None):
         if neuron.sent.isnan().any():
             raise InputError(f"{name}: its input overflowed in {x.dtype} on the way; simulate in a wider format")
     counts = {name: neuron.sent.long() for name, neuron in network.layers.items()}
+    if not signed:
+        emitted = {name: count + emitted.get(name, 0) for name, count in counts.items()}
     network.reset()
     differ = None
     if schedule == "signed" or all(neuron.levels == steps for neuron in network.layers.values()):
@@ -178,8 +181,9 @@ def simulate(network, x, steps, arithmetic=None):
     return Simulation(
         logits=torch.stack(rows[-steps:]),
         counts=counts,
+        emitted=emitted,
         latency=int(settled_at.max()) if signed else network.pre_steps + len(rows),
-        spikes_per_neuron=(spikes + network.pre_spikes) / neurons,
+        spikes_per_neuron=sum(int(spikes.sum()) for spikes in emitted.values()) / neurons,
         settled_at=settled_at if schedule == "signed" else None,
         settled=bool((settled_at < steps).all()) if schedule == "signed" else None,
         units_that_differ=None if differ is None else sum(int(d.sum()) for d in differ) / neurons,

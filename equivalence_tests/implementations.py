@@ -19,7 +19,8 @@ CONTRACT = (
     "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad",
     "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "srp_run", "cos_run",
     "fold_batch_norm", "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
-    "build", "answer", "quantise", "expand", "fold_batch_norms", "convert", "simulate", "calibrate", "conversion_error",
+    "build", "answer", "quantise", "expand", "fold_batch_norms", "convert", "simulate", "calibrate", "energy",
+    "conversion_error",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from .calibration import calibrate, cos_run, srp_run
 from .checks import InputError
 from .conversion import convert, fold_batch_norm, fold_batch_norms
 from .conversion_error import conversion_error
+from .energy import Energy, energy
 from .layers import avg_pool2d, conv2d, layer_norm, linear, softmax
 from .network import answer, build
 from .neuron import if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run
@@ -21,6 +22,7 @@ __all__ = [
     "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "srp_run", "cos_run",
     "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
     "build", "answer", "quantise", "expand",
-    "fold_batch_norm", "fold_batch_norms", "convert", "simulate", "Simulation", "calibrate", "conversion_error",
+    "fold_batch_norm", "fold_batch_norms", "convert",
+    "simulate", "Simulation", "calibrate", "energy", "Energy", "conversion_error",
     "InputError",
 ]  # fmt: skip

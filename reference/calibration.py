@@ -85,7 +85,7 @@ def calibrate(network, x, method, pre_steps, iterations=1):
     if not isinstance(network, SpikingNetwork) or network.schedule != "streaming":
         raise InputError("only a streaming network is calibrated: convert it with schedule 'streaming'")
     pre_steps, iterations = whole(pre_steps, "pre_steps"), whole(iterations, "iterations")
-    x, operator, starts, pre_spikes = images(network.nodes, x), Increments(network, pre_steps), {}, 0
+    x, operator, starts, pre_spikes = images(network.nodes, x), Increments(network, pre_steps), {}, {}
     values = {"image": [x] * pre_steps}
     for node in network.nodes:
         steps = list(zip(*(values[name] for name in node["inputs"]), strict=True))
@@ -95,14 +95,14 @@ def calibrate(network, x, method, pre_steps, iterations=1):
         currents = np.stack([current for (current,) in steps])
         theta = array(node["threshold"], like=currents)
         spikes = if_run(currents, theta)[0]
-        pre_spikes += int(spikes.sum())
+        pre_spikes[node["name"]] = spikes.sum(axis=0).astype(int)
         if method == "srp":
             starts[node["name"]] = None, srp_fires(currents, theta)
         else:
             start = cos_start(currents, theta, iterations)
             starts[node["name"]] = start, array(np.array(1), like=currents)
             spikes = if_run(currents, theta, start)[0]
-            pre_spikes += int(spikes.sum())
+            pre_spikes[node["name"]] += spikes.sum(axis=0).astype(int)
         values[node["name"]] = list(theta * spikes)
     total = pre_steps if method == "srp" else network.latency_depth * pre_steps * iterations
     return network._replace(starts=starts, pre_steps=total, pre_spikes=pre_spikes, images=x)

@@ -19,8 +19,8 @@ class SpikingNetwork(NamedTuple):
     """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels`.
 
     `depth[name]` counts the spiking layers on the longest path from the image up to and including that node. The rest
-    is what a calibration left (calibration.py): {layer: (first membrane, which neurons may fire)}, the steps and spikes
-    that it took, and the images that it is for.
+    is what a calibration left (calibration.py): {layer: (first membrane, which neurons may fire)}, the steps that it
+    took, the spikes that it took {layer: [batch, ...]}, and the images that it is for.
     """
 
     nodes: list
@@ -28,7 +28,7 @@ class SpikingNetwork(NamedTuple):
     depth: dict
     starts: dict = {}  # noqa: RUF012 (never written to)
     pre_steps: int = 0
-    pre_spikes: int = 0
+    pre_spikes: dict = {}  # noqa: RUF012
     images: np.ndarray | None = None
 
     @property

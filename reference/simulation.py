@@ -28,6 +28,7 @@ class Simulation:
 
     logits: np.ndarray  # [steps, batch, classes]; the last row is the answer
     counts: dict  # layer -> spikes sent, whole numbers [batch, ...]; signed: +1 minus -1
+    emitted: dict  # layer -> the same with -1 counted as a spike, and with the spikes of pre-steps
     latency: int  # steps, end to end
     spikes_per_neuron: float  # per image; a negative spike counts as one
     settled_at: np.ndarray | None  # signed: the last step in which a unit of the sample fired [batch]
@@ -140,12 +141,12 @@ def simulate(network, x, steps, arithmetic=None):
         raise InputError("a calibrated network simulates the images that it was calibrated on: calibrate it for these")
     for node in network.layers:
         exact_levels(node["levels"] if signed else steps, x.dtype, node["name"], "levels" if signed else "steps")
-    spikes, settled_at = {}, np.zeros(len(x), dtype=int)
+    emitted, settled_at = {}, np.zeros(len(x), dtype=int)
 
     def fired(name, spike, now):
         if len(spike) != len(x):
             raise InputError(f"{name}: its first axis holds {len(spike)}, not the batch of {len(x)}")
-        spikes[name] = spikes.get(name, 0) + int(np.count_nonzero(spike))
+        emitted[name] = emitted.get(name, network.pre_spikes.get(name, 0)) + (spike != 0).astype(int)
         settled_at[np.asarray(spike != 0, dtype=bool).reshape(len(x), -1).any(axis=1)] = now + 1
 
     sent = {}
@@ -162,8 +163,9 @@ def simulate(network, x, steps, arithmetic=None):
     return Simulation(
         logits=np.stack(logits[-steps:]),
         counts=counts,
+        emitted=emitted,
         latency=int(settled_at.max()) if signed else network.pre_steps + len(logits),
-        spikes_per_neuron=(sum(spikes.values()) + network.pre_spikes) / neurons,
+        spikes_per_neuron=sum(int(spikes.sum()) for spikes in emitted.values()) / neurons,
         settled_at=settled_at if signed else None,
         settled=bool((settled_at < steps).all()) if signed else None,
         units_that_differ=None if differ is None else sum(int(d.sum()) for d in differ.values()) / neurons,

@@ -1,0 +1,102 @@
+"""What an answer costs: the synaptic operations and joules of `reference.energy`, on a graph of torch modules."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from .network import evaluate, layer_name, module_of
+from .neuron import SpikingNeuron
+from .operators import SHAPES, SUMS, is_linear
+
+MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
+MEANS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d)
+
+
+class Energy(NamedTuple):
+    """Operations of one image (means over the batch) and joules."""
+
+    acs: dict  # node -> accumulates
+    macs: dict  # node -> multiply-accumulates
+    ann_macs: dict  # node -> multiply-accumulates of the quantised network
+    totals_macs: dict  # node -> multiply-accumulates of a simulation on totals
+
+    @property
+    def joules(self):
+        """Of a machine that adds increments, as spiking hardware does."""
+        return sum(self.acs.values()) * AC + sum(self.macs.values()) * MAC
+
+    @property
+    def ann_joules(self):
+        """Of the quantised network."""
+        return sum(self.ann_macs.values()) * MAC
+
+    @property
+    def totals_joules(self):
+        """Of a simulation that carries totals."""
+        return sum(self.totals_macs.values()) * MAC
+
+
+def _weighted(module):
+    return isinstance(module, (nn.Linear, nn.Conv2d))
+
+
+def dense(module, out):
+    """MACs of one image: outputs times the inputs of each; 1 for each output of an operator that is not linear."""
+    return out[0].numel() * (module.weight[0].numel() if _weighted(module) else 1)
+
+
+def structure(graph, node, values):
+    """How many spikes reach each output: the operator with every weight 1, sums for means."""
+    module, first = module_of(graph, node), values[node.all_input_nodes[0]]
+    if isinstance(module, nn.Linear):
+        return F.linear(first, torch.ones_like(module.weight, dtype=first.dtype))
+    if isinstance(module, nn.Conv2d):
+        return module._conv_forward(first, torch.ones_like(module.weight, dtype=first.dtype), None)
+    out = evaluate(graph, node, values)
+    if isinstance(module, nn.AvgPool2d):
+        return out * math.prod(nn.modules.utils._pair(module.kernel_size))
+    mean = isinstance(module, MEANS) or node.target in (torch.mean, "mean", F.avg_pool2d, F.adaptive_avg_pool2d)
+    return out * (first.numel() / out.numel()) if mean else out
+
+
+@torch.no_grad()
+def energy(network, x, simulation):
+    """The `Energy` of a simulation of a spiking network on images x [batch, ...]."""
+    batch, graph = len(x), network.graph
+    steps = simulation.latency if network.schedule == "signed" else len(simulation.logits)
+    kind: dict[fx.Node, str | None] = {}  # by what a node is fed: image, spikes or values
+    values, acs, macs, ann_macs = {}, {}, {}, {}  # values: the spikes that reach a node, or something of its shape
+    for node in graph.graph.nodes:
+        module, sources = module_of(graph, node), [s for s in node.all_input_nodes if kind.get(s) is not None]
+        kinds = {kind[source] for source in sources}
+        spikes = [values[source] for source in sources if kind[source] == "spikes"]
+        name = node.target if node.op == "call_module" else node.name
+        if node.op == "placeholder":
+            kind[node], values[node] = "image", torch.ones(tuple(x.shape), dtype=torch.float64, device=x.device)
+        elif isinstance(module, SpikingNeuron):
+            kind[node], values[node] = "spikes", simulation.emitted[layer_name(node)].double()
+            acs[name] = sum(float(traffic.sum()) for traffic in spikes) / batch
+        elif node.op == "output":
+            break
+        elif not sources or node.target in SHAPES:  # weights and sizes
+            kind[node], values[node] = None, evaluate(graph, node, values)
+        elif _weighted(module):
+            values[node] = structure(graph, node, values)
+            kind[node] = "image" if kinds == {"image"} else "values"
+            ann_macs[name] = dense(module, values[node])
+            acs[name] = float(values[node].sum()) / batch if spikes else 0.0
+            macs[name] = 0 if spikes else ann_macs[name] * (steps if kinds == {"values"} else 1)
+        elif node.target in SUMS:
+            kind[node] = "values" if kinds not in ({"spikes"}, {"image"}) else next(iter(kinds))
+            values[node] = evaluate(graph, node, values)
+            acs[name] = sum(float(t.sum()) for t in spikes) / batch if kind[node] == "values" else 0.0
+        elif is_linear(graph, node):
+            kind[node], values[node] = next(iter(kinds)), structure(graph, node, values)
+        else:
+            kind[node], values[node] = "values", evaluate(graph, node, values)
+            ann_macs[name] = dense(module, values[node])
+            macs[name] = ann_macs[name] * steps
+    return Energy(acs, macs, ann_macs, {name: count * steps for name, count in ann_macs.items()})

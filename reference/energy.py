@@ -1,0 +1,87 @@
+"""What an answer costs: synaptic operations, and joules at 45 nm beside those of the quantised network.
+
+    an operator fed by spikes          one accumulate (AC) for each spike and synapse that it reaches
+    an operator fed by the image       its multiply-accumulates (MAC), once: the image does not change
+    an operator fed by anything else   its MACs in every step
+    totals (T5)                        computes every operator anew in each of its steps: MACs, too
+
+A spike that reaches a neuron through a skip is one AC. Pooling after spikes is part of the next weights. Negative
+spikes and those of pre-steps count like any other; biases and the membranes' own updates do not count. Energies are
+Horowitz's for 32-bit floats (ISSCC 2014); memory is left out.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .conversion import LINEAR
+from .network import FORWARD
+
+MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
+
+
+class Energy(NamedTuple):
+    """Operations of one image (means over the batch) and joules."""
+
+    acs: dict  # node -> accumulates
+    macs: dict  # node -> multiply-accumulates
+    ann_macs: dict  # node -> multiply-accumulates of the quantised network
+    totals_macs: dict  # node -> multiply-accumulates of a simulation on totals
+
+    @property
+    def joules(self):
+        """Of a machine that adds increments, as spiking hardware does."""
+        return sum(self.acs.values()) * AC + sum(self.macs.values()) * MAC
+
+    @property
+    def ann_joules(self):
+        """Of the quantised network."""
+        return sum(self.ann_macs.values()) * MAC
+
+    @property
+    def totals_joules(self):
+        """Of a simulation that carries totals."""
+        return sum(self.totals_macs.values()) * MAC
+
+
+def dense(node, out):
+    """MACs of one image: outputs times the inputs of each; 1 for each output of an operator that is not linear."""
+    fan_in = node["weight"][0].size if "weight" in node else 1
+    return out[0].size * fan_in
+
+
+def structure(node, traffic):
+    """How many spikes reach each output: the operator with every weight 1, sums for means."""
+    if "weight" in node:
+        return FORWARD[node["op"]](node | {"weight": np.ones(node["weight"].shape), "bias": None}, traffic)
+    return FORWARD[node["op"]](node, traffic) * (node["size"] ** 2 if node["op"] == "avg_pool2d" else 1)
+
+
+def energy(network, x, simulation):
+    """The `Energy` of a simulation of a spiking network on images x [batch, ...]."""
+    batch, fed = len(x), {"image": ("image", np.ones(np.shape(x)))}  # node -> (by what it is fed, spikes or shape)
+    steps = simulation.latency if network.schedule == "signed" else len(simulation.logits)
+    acs, macs, ann_macs = {}, {}, {}
+    for node in network.nodes:
+        name, inputs = node["name"], [fed[source] for source in node["inputs"]]
+        kinds, spikes = {kind for kind, _ in inputs}, [traffic for kind, traffic in inputs if kind == "spikes"]
+        if node["op"] == "spiking":
+            fed[name] = "spikes", simulation.emitted[name].astype(float)
+            acs[name] = sum(float(traffic.sum()) for traffic in spikes) / batch
+        elif node["op"] in ("linear", "conv2d"):
+            out = structure(node, inputs[0][1])
+            fed[name] = "image" if kinds == {"image"} else "values", out
+            ann_macs[name] = dense(node, out)
+            acs[name] = float(out.sum()) / batch if spikes else 0.0
+            macs[name] = 0 if spikes else dense(node, out) * (steps if kinds == {"values"} else 1)
+        elif node["op"] == "add":
+            mixed = "values" if kinds != {"spikes"} and kinds != {"image"} else kinds.pop()
+            fed[name] = mixed, inputs[0][1] + inputs[1][1]
+            acs[name] = sum(float(t.sum()) for t in spikes) / batch if mixed == "values" else 0.0
+        elif node["op"] in LINEAR:
+            fed[name] = inputs[0][0], structure(node, inputs[0][1])
+        else:
+            fed[name] = "values", FORWARD[node["op"]](node, *(traffic for _, traffic in inputs))
+            ann_macs[name] = dense({}, fed[name][1])
+            macs[name] = ann_macs[name] * steps
+    return Energy(acs, macs, ann_macs, {name: count * steps for name, count in ann_macs.items()})
