@@ -15,6 +15,8 @@ VARIANTS = {  # name: (granularity, positivity)
     "qcfs": ("layer", "raw"),  # Bu et al. 2022; Eq. 2-23
     "s-qcfs": ("layer", "softplus"),  # Eq. 3-5
     "c-qcfs": ("channel", "raw"),  # Eq. 3-6
+    "e-qcfs": ("layer", "exp"),  # 3.2.1, for comparison
+    "ce-qcfs": ("channel", "exp"),
     "cs-qcfs": ("channel", "softplus"),  # Eq. 3-7
     "h-qcfs": ("head", "softplus"),  # Eq. 4-1 (there raw)
     "n-qcfs": ("neuron", "softplus"),  # Eq. 4-6 (there raw)

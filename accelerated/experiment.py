@@ -112,13 +112,30 @@ def smallest(network):
     return {name: float(m.threshold.detach().min()) for name, m in network.named_modules() if isinstance(m, QCFS)}
 
 
+@torch.no_grad()
+def channel_means(quantised, x):
+    """{layer: mean of each channel before its activation}, over images and places (Figure 3-2); to four digits."""
+    means, hooks = {}, []
+    for name, module in quantised.named_modules():
+        if isinstance(module, QCFS):
+            hooks.append(module.register_forward_hook(lambda _, z, __, name=name: means.__setitem__(name, z[0])))
+    quantised.eval()(x)
+    for hook in hooks:
+        hook.remove()
+    over = {name: z.mean(dim=(0, *range(2, z.ndim))) for name, z in means.items()}
+    return {name: [float(f"{v:.4g}") for v in values.tolist()] for name, values in over.items()}
+
+
 def spread(threshold):
     """(largest - smallest) / smallest threshold of a layer: how far its blocks have moved apart (3.3.5)."""
     return float((threshold.max() - threshold.min()) / threshold.min())
 
 
-def run(config, console=None):
-    """Carry out a run and write its folder; returns (folder, results as in results.json, quantised network, image)."""
+def run(config, console=None, announce=True):
+    """Carry out a run and write its folder; returns (folder, results as in results.json, quantised network, image).
+
+    `announce` says when there was nothing to resume.
+    """
     config = checked(config)
     config = Config(**{**vars(config), "device": distributed.join(config.device)})
     console = console or Console(stderr=True)
@@ -130,6 +147,8 @@ def run(config, console=None):
     try:
         with distributed.on_first_only(lambda: lock(folder)):
             state = read_state(folder, settings_of(config), config.device) if goes_on else None
+            if announce and config.resume and not state:
+                console.print(f"nothing to resume in {folder}: starting at the beginning", highlight=False)
             return _run(config, folder, state, data, console)
     except Exception:
         if distributed.rank() == 0 and not (folder / "resume.pt").exists() and not goes_on:
@@ -144,8 +163,6 @@ def _run(config, folder, state, data, console):
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     started, where = time.perf_counter(), environment(config.device)  # before the code can change under a long run
     before = state["seconds"] if state else 0.0
-    if config.resume and not state:
-        console.print(f"nothing to resume in {folder}: starting at the beginning", highlight=False)
 
     def clock():
         return before + time.perf_counter() - started
@@ -187,5 +204,8 @@ def _run(config, folder, state, data, console):
     }
     if distributed.rank() == 0:
         save_weights(network, folder / "weights.safetensors")
+        write_json(
+            folder / "activations.json", channel_means(quantised, next(shown(config, data, "test", TEST_BATCH))[0])
+        )
         write_json(folder / "results.json", results)
     return folder, results, quantised, next(shown(config, data, "test", 1 + distributed.rank()))[0][:1]

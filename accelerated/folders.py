@@ -61,6 +61,22 @@ def open_folder(config):
     return folder, False
 
 
+def finished(config):
+    """The results of a run that is finished, or None; InputError if the folder holds a run with other settings."""
+    folder = Path(config.out) / config.name
+    if not (folder / "results.json").exists():
+        return None
+    try:
+        results = json.loads((folder / "results.json").read_text())
+        before = results["config"]
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{folder / 'results.json'} is damaged ({type(error).__name__}): delete {folder}") from error
+    for key, value in settings_of(config).items():
+        if before.get(key) != value:
+            raise InputError(f"{folder} was made with {key}={before.get(key)!r}, not {value!r}: choose another --out")
+    return results
+
+
 def read_state(folder, settings, device):
     """The state to go on from, None before the first epoch; InputError for a finished, foreign or damaged run."""
     if (folder / "results.json").exists():

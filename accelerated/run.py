@@ -1,24 +1,29 @@
-"""`python -m accelerated.run`: train, convert, simulate, report."""
+"""`python -m accelerated.run`: train, convert, simulate, report; whole tables; reports of what is on disk."""
 
 import contextlib
 import io
 import re
 import sys
+from pathlib import Path
 
 import torch
 import tyro
 from rich.console import Console
 
-from . import experiment, report
-from .checks import InputError
+from . import distributed, experiment, rebuilding, report, tables
+from .checks import InputError, one_of
+from .config import Config
+from .presets import PRESETS
+
+PROGRAM = "python -m accelerated.run"
 
 
-def parse(arguments):
-    """The Config that the command line asks for; InputError with the parser's complaint as one line."""
+def parse(kind, arguments, program=PROGRAM, description=None):
+    """The dataclass that the command line asks for; InputError with the parser's complaint as one line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(experiment.Config, prog="python -m accelerated.run", args=arguments)
+            return tyro.cli(kind, prog=program, args=arguments, description=description)
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
@@ -26,12 +31,73 @@ def parse(arguments):
         raise InputError(" ".join(words.split()).replace("Unrecognized options Unr", "Unr")) from None
 
 
+def one_run(arguments, errors, out):
+    """Train, convert, compare and report once."""
+    folder, results, quantised, image = experiment.run(parse(Config, arguments, description=HELP), errors)
+    if distributed.rank():
+        return
+    report.write(folder, results, quantised, image)
+    show(results, out)
+    out.print(
+        f"\nwritten to {folder}/ in {results['seconds']} s: report.md, results.json, weights, plots", highlight=False
+    )
+
+
+def show(results, out):
+    """The table of a run and what follows from it."""
+    out.print(report.table(results))
+    for finding in report.findings(results):
+        out.print(f"- {finding}", highlight=False)
+
+
+def whole_table(name, arguments, errors, out):
+    """Run or continue all rows of a preset, and print them with the published ones."""
+    preset, made, path = tables.run(name, parse(tables.Options, arguments, f"{PROGRAM} {name}"), errors)
+    if distributed.rank() == 0:
+        out.print(tables.drawn(name, preset, made))
+        out.print(f"\nwritten to {path}", highlight=False)
+
+
+def listed(out):
+    """Every preset, with the number of its rows."""
+    for name, preset in PRESETS.items():
+        out.print(f"{name:18} {len(preset.rows):3} rows  {preset.title}", highlight=False, soft_wrap=True)
+    out.print(f"\nrun one with: {PROGRAM} NAME --scale smoke|small|full; its options: {PROGRAM} NAME --help")
+
+
+def reports(folders, out):
+    """Rebuild the tables and plots of runs from what is on disk."""
+    if not folders:
+        raise InputError("report needs the folder of a run, for instance runs/digits-cnn-cs-qcfs-L8-seed0")
+    for folder in folders:
+        show(rebuilding.report_again(Path(folder)), out)
+
+
+HELP = (
+    "Train a network, convert it to a spiking one, and compare the two. Writes runs/NAME/.\n\n"
+    "Other commands: list (the tables and figures that can be rerun), table-3-2 and its like (run one of them), "
+    "report RUN ... (rebuild tables and plots from disk)."
+)
+
+
+def dispatch(arguments, errors, out):
+    """Do what the first word asks for; without one, a single run."""
+    command, *rest = arguments or [""]
+    if not command or command.startswith("-"):
+        one_run(arguments, errors, out)
+    elif one_of(command, ("list", "report", *PRESETS), "command") == "list":
+        listed(out)
+    elif command == "report":
+        reports(rest, out)
+    else:
+        whole_table(command, rest, errors, out)
+
+
 def main(arguments=None):
     """Run the command line; returns the exit status: 0, 2 for bad input, 130 when interrupted."""
     errors, out = Console(stderr=True), Console()
     try:
-        folder, results, quantised, image = experiment.run(parse(arguments), errors)
-        report.write(folder, results, quantised, image)
+        dispatch(sys.argv[1:] if arguments is None else arguments, errors, out)
     except (InputError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -41,14 +107,13 @@ def main(arguments=None):
         print(f"error: {str(error).splitlines()[0]}: choose a smaller --width or --batch", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command with --resume goes on where it was", file=sys.stderr)
+        print(
+            "interrupted: the same command with --resume goes on where it was (tables go on by themselves)",
+            file=sys.stderr,
+        )
         return 130
-    out.print(report.table(results))
-    for finding in report.findings(results):
-        out.print(f"- {finding}", highlight=False)
-    out.print(
-        f"\nwritten to {folder}/ in {results['seconds']} s: report.md, results.json, weights, plots", highlight=False
-    )
+    finally:
+        distributed.leave()
     return 0
 
 

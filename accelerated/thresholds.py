@@ -41,14 +41,25 @@ def softplus_slope(x):
     return torch.exp(-_softplus(-tensor(x)))
 
 
+def exponential(x):
+    """e^x > 0: the other way to positive thresholds that 3.2.1 discusses; it is its own slope."""
+    return torch.exp(tensor(x))
+
+
+def logarithm(y):
+    """The x with e^x = y, for y > 0; InputError where y is not positive."""
+    return torch.log(tensor(positive(y, "the argument of logarithm")))
+
+
 POSITIVITY = {  # name: (lambda -> theta, theta -> lambda, d theta / d lambda)
     "raw": (tensor, tensor, lambda x: torch.ones_like(tensor(x))),
     "softplus": (softplus, softplus_inverse, softplus_slope),
+    "exp": (exponential, logarithm, exponential),
 }
 
 
 def threshold_of(parameter, positivity):
-    """theta from the trained parameter: lambda itself ("raw") or Softplus(lambda)."""
+    """theta from the trained parameter: lambda itself ("raw"), Softplus(lambda) or e^lambda ("exp")."""
     return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][0](parameter)
 
 
@@ -58,7 +69,7 @@ def parameter_for(threshold, positivity):
 
 
 def threshold_slope(parameter, positivity):
-    """d theta / d lambda: 1 ("raw") or Sigmoid(lambda)."""
+    """d theta / d lambda: 1 ("raw"), Sigmoid(lambda) or e^lambda."""
     return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][2](parameter)
 
 

@@ -39,7 +39,7 @@ BAD = [  # (name, arguments, what the message must say)
     ("qcfs", (ONE, np.array(np.nan), 4), "got nan"),
     ("qcfs", (ONE.astype(np.float16), 60000.0, 4), "theta L must be positive and finite, got inf"),
     ("qcfs_grad", (ONE, np.ones(3), 4), "does not broadcast"),
-    ("qcfs_parameter_grad", (ONE, np.array(1.0), 4, "exponential", ONE), "choose from raw, softplus"),
+    ("qcfs_parameter_grad", (ONE, np.array(1.0), 4, "exponential", ONE), "choose from raw, softplus, exp"),
     ("softplus_inverse", (np.array([1.0, 0.0]),), "must be positive and finite, got 0"),
     ("threshold_shape", ("chanel", (3, 4, 4)), "did you mean 'channel'?"),
     ("threshold_shape", ("head", (3, 4, 4), 2), "(2, N, F)"),

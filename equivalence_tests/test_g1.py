@@ -62,7 +62,7 @@ def test_G1_on_the_bounds(impl, rounds):
     check()
 
 
-@pytest.mark.parametrize("positivity", ["raw", "softplus"])
+@pytest.mark.parametrize("positivity", ["raw", "softplus", "exp"])
 def test_G1_parameter(impl, rounds, positivity):
     """d loss / d lambda, summed over batch and block, against a finite difference of the surrogate in lambda."""
 
@@ -72,7 +72,7 @@ def test_G1_parameter(impl, rounds, positivity):
         random = np.random.default_rng(seed)
         z, upstream = random.uniform(-1, 3, (3, 2, 2, 2)), random.normal(size=(3, 2, 2, 2))
         lam = random.uniform(0.5, 2, (2, 1, 1))
-        theta_of = (lambda x: np.log1p(np.exp(x))) if positivity == "softplus" else (lambda x: x)
+        theta_of = {"softplus": lambda x: np.log1p(np.exp(x)), "raw": lambda x: x, "exp": np.exp}[positivity]
         theta = np.broadcast_to(theta_of(lam), z.shape)
         u = z * levels / theta + 0.5
         assume(min(np.abs(u).min(), np.abs(u - levels).min()) > 1e-3)

@@ -35,6 +35,7 @@ def test_a_run_leaves_everything_behind(finished):
     folder, results = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {"config.json", "metrics.jsonl", "resume.pt", "weights.safetensors", "results.json", "report.md",
+                     "activations.json",
                      "accuracy.png", "pareto.png", "thresholds.png", "neuron.png"}  # fmt: skip
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["epoch"]) for line in lines] == [

@@ -1,0 +1,50 @@
+"""A run on disk -> its quantised network -> report and plots again."""
+
+import json
+from dataclasses import fields
+
+import torch
+
+from . import data as datasets
+from . import report, training
+from .checkpoint import load_weights
+from .checks import InputError
+from .config import Config
+from .conversion import fold_batch_norms
+from .evaluation import shown
+from .models import make
+
+
+def config_of(folder):
+    """The Config of a run on disk; InputError if the folder holds none."""
+    try:
+        settings: dict = json.loads((folder / "config.json").read_text())
+        known = {field.name for field in fields(Config)}
+        values: dict = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in known}
+        return Config(**values)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{folder} holds no run: there is no readable config.json ({type(error).__name__})") from error
+
+
+def network_of(folder, config, data):
+    """The trained network of a run, unfolded, with the weights that lie in its folder."""
+    with torch.random.fork_rng(devices=[]):
+        network = make(config.model, data.shape, data.classes, config.width)
+    sample = next(iter(datasets.batches(data, "train", [torch.arange(2)], "cpu")))[0]
+    for stage in training.STAGES:
+        network = training.enter(stage, network, config.activation, config.stage1, config.levels, 1.0, sample)
+    return load_weights(network, folder / "weights.safetensors")
+
+
+def report_again(folder):
+    """Rebuild report.md and the plots of a finished run; returns its results."""
+    config = config_of(folder)
+    try:
+        results = json.loads((folder / "results.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds no finished run: there is no readable results.json") from error
+    data = datasets.load(config.data, config.data_root, config.size)
+    quantised = fold_batch_norms(network_of(folder, config, data))
+    image = next(shown(config, data, "test", 1))[0]
+    report.write(folder, results, quantised, image)
+    return results
