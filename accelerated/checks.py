@@ -9,6 +9,8 @@ import torch
 class InputError(ValueError):
     """The caller's input is wrong; the message is one line that names the value and what would be valid."""
 
+    told = False  # whether another process prints it
+
 
 def tensor(x, like=None):
     """`x` as a floating tensor; on the device and in the format of `like` where that is given."""

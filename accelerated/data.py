@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 from torchvision import datasets as vision
 from torchvision.datasets import utils
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from .augment import pipeline
@@ -220,8 +220,9 @@ class _Batches(torch.utils.data.Dataset):
             return self.images[row]
         path = self.images[row]
         try:
-            image = decode_image(path, ImageReadMode.RGB)
-        except (RuntimeError, OSError) as error:
+            with Image.open(path) as file:
+                image = v2.functional.pil_to_tensor(file.convert("RGB"))
+        except (OSError, ValueError) as error:
             raise InputError(f"{path} is not a readable image: {str(error).splitlines()[0]}") from error
         if tuple(image.shape[1:]) == (self.size, self.size):
             return image

@@ -68,7 +68,9 @@ def on_first(action):
             outcome[1] = str(error)
     dist.broadcast_object_list(outcome)
     if outcome[1] is not None:
-        raise InputError(outcome[1])
+        refusal = InputError(outcome[1])
+        refusal.told = rank() > 0  # process 0 prints it
+        raise refusal
     return outcome[0]
 
 

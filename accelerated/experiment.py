@@ -77,10 +77,8 @@ def train(config, folder, state, data, progress, clock):
             seed = (config.seed * 1_009 + index * 100_003 + epoch * 10_007 + distributed.rank()) % 2**40
             torch.manual_seed(seed)  # for dropout; whoever resumes here draws the same
             rows, rate = training.order(len(data.train_y), config.batch, generator), training.cosine(lr, epoch, epochs)
-            loss = training.train_epoch(
-                trained, sgd, learnt_from(config, data, rows, seed), rate, len(rows), config.precision,
-                config.accumulate, scaler,
-            )  # fmt: skip
+            shares, sizes = learnt_from(config, data, rows, seed), [len(step) for step in rows]
+            loss = training.train_epoch(trained, sgd, shares, rate, sizes, config.precision, config.accumulate, scaler)
             right = training.accuracy(network, shown(config, data, "test"))
             accuracies[stage] = right
             line = {"stage": stage, "epoch": epoch + 1, "lr": rate(0), "loss": loss, "accuracy": right}

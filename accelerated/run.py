@@ -99,7 +99,8 @@ def main(arguments=None):
     try:
         dispatch(sys.argv[1:] if arguments is None else arguments, errors, out)
     except (InputError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not getattr(error, "told", False):
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
         if "allocate memory" not in str(error):

