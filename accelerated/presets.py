@@ -176,11 +176,17 @@ def scaled(config, scale):
     common = {"size": 32, "augment": "none", "epochs": epochs[scale]}
     if scale == "small":
         width = 0.25 if config.model == "resnet20" else 0.125
-        return replace(config, data="mnist5k", width=width, batch=64, lr=min(config.lr, 0.05), **common)
+        lr = 0.05 if config.model in ("resnet20", "vgg16") else min(config.lr, 0.05)
+        return replace(config, data="mnist5k", width=width, batch=64, lr=lr, **common)
     times = tuple(steps for steps in config.times if steps <= 32) or (1,)
-    tame = {"initial_threshold": "calibrated", "lr": 0.005}  # alive and stable after a single epoch, at any depth
-    small = {"width": 0.0625, "batch": 64, "test_images": 64, "times": times, "margins": ()}
-    return replace(config, data="digits", **small, **tame, **common)
+    small = {
+        "width": 0.125 if config.model == "resnet20" else 0.0625,
+        "batch": 64,
+        "test_images": 64,
+        "times": times,
+        "margins": (),
+    }
+    return replace(config, data="digits", lr=0.005, **small, **common)  # lr: stable at any depth
 
 
 def run_name(config, scale):

@@ -21,7 +21,7 @@ def config_of(folder):
         settings: dict = json.loads((folder / "config.json").read_text())
         known = {field.name for field in fields(Config)}
         values: dict = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in known}
-        return Config(**values)
+        return Config(**values | {"device": "cpu"})
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{folder} holds no run: there is no readable config.json ({type(error).__name__})") from error
 

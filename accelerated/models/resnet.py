@@ -42,7 +42,11 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1 x 1 down to `out` channels, 3 x 3 with the stride, 1 x 1 up to 4 `out`, and a skip."""
+    """1 x 1 down to `out` channels, 3 x 3 with the stride, 1 x 1 up to 4 `out`, and a skip.
+
+    The last batch norm starts at 0 (zero-init residual): with a hundred quantised layers in a row, the straight-through
+    gradient of a random network otherwise reaches the first thresholds 10^4 times too large (docs/experiments.md).
+    """
 
     expansion = 4
 
@@ -52,6 +56,7 @@ class Bottleneck(nn.Module):
         self.conv2, self.relu2 = conv_bn(out, out, stride=stride), nn.ReLU()
         self.conv3, self.skip = conv_bn(out, 4 * out, 1), skip(into, 4 * out, stride)
         self.relu3 = nn.ReLU()
+        nn.init.zeros_(self.conv3[1].weight)
 
     def forward(self, x):
         return self.relu3(self.conv3(self.relu2(self.conv2(self.relu1(self.conv1(x))))) + self.skip(x))

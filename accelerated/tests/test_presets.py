@@ -1,0 +1,165 @@
+"""Presets: every published row is there and can be asked for at every scale; a table runs, continues and reports."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from accelerated import presets, run, tables
+from accelerated.checks import InputError
+from accelerated.folders import settings_of
+
+
+def call(*arguments):
+    return run.main([*map(str, arguments)])
+
+
+@pytest.mark.parametrize(("name", "table"), [(f"table-3-{i}", f"table_3_{i}") for i in range(2, 7)])
+def test_every_published_row_is_a_row_of_the_preset(name, table):
+    printed, rows = presets.published(table), presets.PRESETS[name].rows
+    assert len(printed) == len(rows) == {2: 20, 3: 16, 4: 6, 5: 12, 6: 8}[int(name[-1])]
+    for line, row in zip(printed, rows, strict=True):
+        assert {line["dataset"], line["architecture"]} <= set(row.label)
+        assert row.published == presets.figures(line)
+        assert len(row.published) >= 2
+    first = presets.PRESETS["table-3-2"].rows[0]
+    assert (first.published["ann"], first.published[2], first.published.get(1)) == (95.64, 91.75, None)
+
+
+@pytest.mark.parametrize("scale", presets.SCALES)
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_every_row_can_be_asked_for_and_shares_its_run_only_with_its_like(name, scale):
+    preset, made = presets.jobs(name, scale, seeds=(0, 1))
+    named = {}
+    for row, configs in made:
+        assert len(configs) == 2
+        for config in configs:
+            assert named.setdefault(config.name, settings_of(config)) == settings_of(config), config.name
+        columns = [c for c in tables.columns_of(preset) if isinstance(c, int)]
+        assert scale == "smoke" or set(columns) >= set(configs[0].times) or not columns, row.label
+    if name == "table-3-2":
+        assert len(named) == 2 * 2 * 5, "two seeds; QCFS, SRP and COS read the same network"
+
+
+def test_settings_of_the_published_rows():
+    """3.3.2 and Table 3-1."""
+    rows = {row.label: row.config for name in ("table-3-2", "table-3-3") for row in presets.PRESETS[name].rows}
+    wide = rows["CIFAR-100", "ResNet-20", "ours"]
+    assert (wide.levels, wide.initial_threshold, wide.lr, wide.epochs) == (8, "8", 0.05, (0, 300, 100))
+    assert rows["CIFAR-10", "ResNet-50", "ours"].lr == 0.01
+    assert rows["CIFAR-10", "ResNet-18", "QCFS"].epochs == (0, 300, 0), "one stage"
+    assert rows["CIFAR-10", "VGG-16", "ours"].activation == "cs-qcfs"
+    assert all(config.weight_decay == 5e-4 and not config.decay_thresholds for config in rows.values())
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One row of Table 3-4, run at smoke scale."""
+    out = tmp_path_factory.mktemp("smoke")
+    assert call("table-3-4", "--scale", "smoke", "--only", "ResNet-20", "w/o channel", "--out", out) == 0
+    return out
+
+
+def test_a_row_runs_and_stands_beside_the_published_one(smoke):
+    page = (smoke / "table-3-4-smoke.md").read_text()
+    (ours,) = [line for line in page.splitlines() if "| ours |" in line]
+    (theirs,) = [line for line in page.splitlines() if "| published |" in line]
+    assert theirs.split("|")[3:-1] == [" 91.48 ", " 90.04 ", " 91.06 ", " 91.29 ", " 91.68 ", " 92.10 ", " 92.13 "]
+    assert all(0 <= float(cell) <= 100 for cell in ours.split("|")[3:-1])
+    assert "in 2 of 2 runs" in page, "both exact schedules"
+    assert "claims no accuracy" in page
+    (name,) = [path.name for path in smoke.iterdir() if path.is_dir()]
+    rows = json.loads((smoke / name / "results.json").read_text())["rows"]
+    assert {row["calibration"] for row in rows if row["schedule"] == "streaming"} == {"none", "srp", "cos"}
+    assert {row["latency"] - row["T"] for row in rows if row["calibration"] == "cos"} == {19 * 4}
+    assert {row["latency"] - row["T"] for row in rows if row["calibration"] == "srp"} == {4}
+    exact = [row for row in rows if row["settled"] or (row["schedule"] == "integrate-then-fire" and row["T"] == 4)]
+    assert min(min(row["nonzero_share"].values()) for row in exact) > 0.01, "no layer is dead"
+
+
+def test_what_is_finished_is_not_run_again(smoke, monkeypatch, capsys):
+    def run_again(*_, **__):
+        raise AssertionError("the run was finished")
+
+    monkeypatch.setattr(tables.experiment, "run", run_again)
+    assert call("table-3-4", "--scale", "smoke", "--only", "ResNet-20", "w/o channel", "--out", smoke) == 0
+    (folder,) = [path for path in smoke.iterdir() if path.is_dir()]
+    changed = json.loads((folder / "results.json").read_text())
+    changed["config"]["levels"] = 5
+    other = smoke.parent / "other"
+    (other / folder.name).mkdir(parents=True)
+    (other / folder.name / "results.json").write_text(json.dumps(changed))
+    assert call("table-3-4", "--scale", "smoke", "--only", "ResNet-20", "w/o channel", "--out", other) == 0
+    assert "was made with levels=5, not 4: choose another --out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_that_is_refused_leaves_its_reason_and_empty_cells(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise InputError("the threshold of 'relu' must be positive and finite, got -0.25")
+
+    monkeypatch.setattr(tables.experiment, "run", refuse)
+    assert call("table-3-4", "--scale", "smoke", "--only", "VGG-16", "w/o Softplus", "--out", tmp_path) == 0
+    page = (tmp_path / "table-3-4-smoke.md").read_text()
+    assert "got -0.25" in page
+    assert "| ours (0 of 1 seeds) |  |  |" in page
+
+
+def test_reports_are_rebuilt_from_disk(smoke, capsys):
+    (folder,) = [path for path in smoke.iterdir() if path.is_dir()]
+    before, pictures = (folder / "report.md").read_text(), sorted(folder.glob("*.png"))
+    (folder / "report.md").unlink()
+    for picture in pictures:
+        picture.unlink()
+    assert call("report", folder) == 0
+    assert (folder / "report.md").read_text() == before
+    assert sorted(folder.glob("*.png")) == pictures
+    assert "integrate-then-fire" in capsys.readouterr().out
+    assert call("report", smoke / "nowhere") == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert call("report") == 2
+
+
+def test_cells_over_seeds():
+    assert tables.cell([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
+    assert tables.cell([1.0, None]) == "1.00"
+    assert tables.cell([None]) == ""
+
+
+def test_thresholds_below_zero_are_counted_even_where_the_run_was_refused(tmp_path):
+    (preset, made) = presets.jobs("figure-3-5", "small", out=str(tmp_path))
+    config = made[0][1][0]
+    (tmp_path / config.name).mkdir()
+    lines = [{"thresholds": {"a": theta, "b": 1.0}} for theta in (0.5, -0.25, -0.5)]
+    (tmp_path / config.name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert tables.value(config, "refused", preset.kind, "least", "none") == -0.5
+    assert tables.value(config, "refused", preset.kind, "epochs", "none") == 2
+    assert tables.value(replace(config, name="x"), "refused", preset.kind, "epochs", "none") is None
+
+
+def test_the_plot_that_needs_no_run(tmp_path):
+    assert call("figure-3-1", "--out", tmp_path) == 0
+    assert (tmp_path / "figure-3-1.png").stat().st_size > 10_000
+
+
+BAD = [
+    (["table-3-22"], "unknown command 'table-3-22': choose from list, report, table-3-2"),
+    (["table-3-2", "--scale", "tiny"], "unknown scale 'tiny': choose from full, small, smoke"),
+    (["table-3-2", "--only", "ResNet-19"], "no row of table-3-2 is called ResNet-19"),
+    (["table-3-2", "--seeds", "-1"], "seeds must be"),
+    (["table-3-2", "--scael", "small"], "--scale"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_input_is_one_line(arguments, message, tmp_path, capsys):
+    assert call(*arguments, *(["--out", tmp_path] if len(arguments) > 1 else [])) == 2
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert message in err
+
+
+def test_the_list_names_every_preset(capsys):
+    assert call("list") == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in presets.PRESETS)
