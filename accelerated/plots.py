@@ -73,13 +73,13 @@ def front(points):
 def pareto(results, path):
     """Accuracy against latency and against energy, all rows; the line joins those that none beats in both."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
-    names = {"latency": "latency in steps, end to end", "joules": "energy of an image in nJ"}
+    names = {"latency": "latency in steps, end to end", "joules": "energy of an image in µJ"}
     for axis, (key, title) in zip(axes, names.items(), strict=True):
         every = []
         for i, name in enumerate(dict.fromkeys(label(row) for row in results["rows"])):
             rows = [row for row in results["rows"] if label(row) == name and row[key] is not None]
             rows = [row for row in rows if row["latency"] is not None]
-            points = [(row[key] * (1e9 if key == "joules" else 1), 100 * row["accuracy"]) for row in rows]
+            points = [(row[key] * (1e6 if key == "joules" else 1), 100 * row["accuracy"]) for row in rows]
             marker = "osD^v<>pP*X"[i % 11]
             axis.plot(*zip(*points, strict=True), marker, alpha=0.7, label=name) if points else None
             every += points
@@ -89,7 +89,7 @@ def pareto(results, path):
         axis.set_xscale("log")
         axis.set_xlabel(title)
         axis.grid(alpha=0.3)
-    costs = [1e9 * row["ann_joules"] for row in results["rows"] if row["joules"] is not None]
+    costs = [1e6 * row["ann_joules"] for row in results["rows"] if row["joules"] is not None]
     axes[1].axvline(costs[0], color="grey", ls="--", lw=1, label="the quantised network's energy")
     axes[0].set_ylabel("accuracy in %")
     axes[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

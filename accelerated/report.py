@@ -7,8 +7,8 @@ from .checkpoint import whole_file
 from .plots import label
 
 HEADER = (
-    "schedule", "T", "accuracy", "units that differ", "latency in steps", "spikes per neuron", "synaptic operations",
-    "energy in nJ", "least active layer", "logits equal",
+    "schedule", "T", "accuracy", "units that differ", "latency in steps", "spikes per neuron",
+    "thousand synaptic operations", "energy in µJ", "least active layer", "logits equal",
 )  # fmt: skip
 TERMINAL_HEADER = (
     "schedule",
@@ -17,7 +17,7 @@ TERMINAL_HEADER = (
     "units\ndiffer,\n%",
     "latency\n(steps)",
     "spikes /\nneuron",
-    "energy\nnJ",
+    "energy\nµJ",
     "least\nactive\n%",
     "logits\nequal",
 )
@@ -38,7 +38,7 @@ def cells(row):
     least = min(row["nonzero_share"].values())
     equal = {None: "", True: "all bits" if least >= ALIVE else "vacuous", False: "no"}[row["logits_equal"]]
     return (label(row), str(row["T"]), _share(row["accuracy"]), _share(row["units_that_differ"]), latency,
-            f"{row['spikes_per_neuron']:.3f}", f"{row['acs'] + row['macs']:.3g}", f"{1e9 * row['joules']:.3g}",
+            f"{row['spikes_per_neuron']:.3f}", f"{(row['acs'] + row['macs']) / 1e3:.4g}", f"{1e6 * row['joules']:.3g}",
             _share(least), equal)  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def markdown(results):
         "(empty where T is not L). Least active layer: the smallest share of a layer's neurons that spike; where it is "
         "next to nothing, an equality is free and called vacuous. Energy is that of hardware that adds increments, at "
         f"45 nm (4.6 pJ a multiply-accumulate, 0.9 pJ an accumulate; memory left out); the quantised network takes "
-        f"{1e9 * results['rows'][0]['ann_joules']:.3g} nJ. " + arithmetic_note(results)
+        f"{1e6 * results['rows'][0]['ann_joules']:.3g} µJ. " + arithmetic_note(results)
     ]
     lines += ["", *(f"![{name}]({name}.png)" for name in ("accuracy", "pareto", "thresholds", "neuron"))]
     return "\n".join(lines) + "\n"
