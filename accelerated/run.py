@@ -10,7 +10,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from . import distributed, experiment, rebuilding, report, tables
+from . import distributed, experiment, pages, rebuilding, report, tables
 from .checks import InputError, one_of
 from .config import Config
 from .presets import PRESETS
@@ -54,7 +54,7 @@ def whole_table(name, arguments, errors, out):
     """Run or continue all rows of a preset, and print them with the published ones."""
     preset, made, path = tables.run(name, parse(tables.Options, arguments, f"{PROGRAM} {name}"), errors)
     if distributed.rank() == 0:
-        out.print(tables.drawn(name, preset, made))
+        out.print(pages.drawn(name, preset, made))
         out.print(f"\nwritten to {path}", highlight=False)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from accelerated import presets, run, tables
+from accelerated import pages, presets, run, tables
 from accelerated.checks import InputError
 from accelerated.folders import settings_of
 
@@ -35,7 +35,7 @@ def test_every_row_can_be_asked_for_and_shares_its_run_only_with_its_like(name, 
         assert len(configs) == 2
         for config in configs:
             assert named.setdefault(config.name, settings_of(config)) == settings_of(config), config.name
-        columns = [c for c in tables.columns_of(preset) if isinstance(c, int)]
+        columns = [c for c in pages.columns_of(preset) if isinstance(c, int)]
         assert scale == "smoke" or set(columns) >= set(configs[0].times) or not columns, row.label
     if name == "table-3-2":
         assert len(named) == 2 * 2 * 5, "two seeds; QCFS, SRP and COS read the same network"
@@ -68,6 +68,12 @@ def test_a_row_runs_and_stands_beside_the_published_one(smoke):
     assert all(0 <= float(cell) <= 100 for cell in ours.split("|")[3:-1])
     assert "in 2 of 2 runs" in page, "both exact schedules"
     assert "claims no accuracy" in page
+    second = page.split("## Every schedule")[1]
+    for kind in ("streaming", "streaming, SRP", "streaming, COS", "integrate-then-fire", "signed"):
+        (line,) = [line for line in second.splitlines() if f"· {kind} |" in line]
+        assert len([part for part in line.split("|") if part.strip()]) >= 9, kind
+    exact = [line.split("|")[-4].strip() for line in second.splitlines() if "· integrate" in line or "· signed" in line]
+    assert exact == ["0.00", "0.00"]
     (name,) = [path.name for path in smoke.iterdir() if path.is_dir()]
     rows = json.loads((smoke / name / "results.json").read_text())["rows"]
     assert {row["calibration"] for row in rows if row["schedule"] == "streaming"} == {"none", "srp", "cos"}
@@ -120,9 +126,9 @@ def test_reports_are_rebuilt_from_disk(smoke, capsys):
 
 
 def test_cells_over_seeds():
-    assert tables.cell([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
-    assert tables.cell([1.0, None]) == "1.00"
-    assert tables.cell([None]) == ""
+    assert pages.cell([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
+    assert pages.cell([1.0, None]) == "1.00"
+    assert pages.cell([None]) == ""
 
 
 def test_thresholds_below_zero_are_counted_even_where_the_run_was_refused(tmp_path):
@@ -131,9 +137,9 @@ def test_thresholds_below_zero_are_counted_even_where_the_run_was_refused(tmp_pa
     (tmp_path / config.name).mkdir()
     lines = [{"thresholds": {"a": theta, "b": 1.0}} for theta in (0.5, -0.25, -0.5)]
     (tmp_path / config.name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert tables.value(config, "refused", preset.kind, "least", "none") == -0.5
-    assert tables.value(config, "refused", preset.kind, "epochs", "none") == 2
-    assert tables.value(replace(config, name="x"), "refused", preset.kind, "epochs", "none") is None
+    assert pages.value(config, "refused", preset.kind, "least", "none") == -0.5
+    assert pages.value(config, "refused", preset.kind, "epochs", "none") == 2
+    assert pages.value(replace(config, name="x"), "refused", preset.kind, "epochs", "none") is None
 
 
 def test_the_plot_that_needs_no_run(tmp_path):

@@ -1,0 +1,205 @@
+"""The page of a table or figure: ours with the published figures under it, every schedule, and its plot."""
+
+import json
+import statistics
+from pathlib import Path
+
+from rich.table import Table
+
+from . import plots
+from .plots import label as label_of
+from .presets import TIMES
+
+TITLES = {
+    "ann": "ANN",
+    "max": "MaxDiff",
+    "avg": "AvgDiff",
+    "least": "smallest threshold",
+    "epochs": "epochs with one <= 0",
+}
+
+
+def lowest_thresholds(config):
+    """The smallest threshold of a run after each epoch of stages 1 and 2, finished or refused."""
+    path = Path(config.out) / config.name / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [min(line["thresholds"].values()) for line in lines if "thresholds" in line]
+
+
+def value(config, results, kind, column, calibration):
+    """One number of a row, in per cent (thresholds as they are); None where it was not run or is not defined."""
+    if kind == "positive":
+        lowest = lowest_thresholds(config)
+        if not lowest:
+            return None
+        return min(lowest) if column == "least" else float(sum(theta <= 0 for theta in lowest))
+    if not isinstance(results, dict):
+        return None
+    if kind == "spread":
+        return 100 * results["threshold_spread" if column == "max" else "threshold_spread_mean"]
+    if column == "ann":
+        pretrained = results["config"]["epochs"][1] == 0 and results["config"]["epochs"][0] > 0
+        return 100 * results["accuracy"]["relu" if pretrained else "folded"]
+    for row in results["rows"]:
+        plain = row["schedule"] == "streaming" and row["margin"] is None
+        if plain and row["calibration"] == calibration and row["T"] == column:
+            return 100 * row["accuracy"]
+    return None
+
+
+def cell(values):
+    """The mean of what there is, with its standard deviation where there are several seeds."""
+    found = [v for v in values if v is not None]
+    if not found:
+        return ""
+    return f"{statistics.mean(found):.2f}" + (f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else "")
+
+
+def columns_of(preset):
+    """The columns of a preset's table."""
+    special = {"spread": ["max", "avg"], "positive": ["least", "epochs"], "ann": ["ann"], "response": []}
+    if preset.kind in special:
+        return special[preset.kind]
+    times = sorted({t for row in preset.rows for t in row.config.times})
+    return ["ann", *times]
+
+
+def lines_of(preset, made):
+    """(label, cells) of every line: ours, and below it what was published, empty where nothing was."""
+    columns = columns_of(preset)
+    for row, configs, outcomes in made:
+        ran = [results for results in outcomes if isinstance(results, dict)]
+        pairs = list(zip(configs, outcomes, strict=True))
+        cells = [cell([value(*pair, preset.kind, c, row.calibration) for pair in pairs]) for c in columns]
+        refused = [line for line in outcomes if isinstance(line, str)]
+        name = "ours" + (f" ({len(ran)} of {len(outcomes)} seeds)" if refused else "")
+        yield " · ".join(row.label), name, cells, refused[0] if refused else ""
+        if row.published:
+            printed = [f"{row.published[c]:.2f}" if c in row.published else "" for c in columns]
+            yield "", "published", printed, ""
+
+
+def exact_lines(made):
+    """What the exact schedules gave on each network: a sentence that follows from executed rows."""
+    seen = {}
+    for _, _, outcomes in made:
+        for results in (r for r in outcomes if isinstance(r, dict)):
+            name = (results["config"]["model"], results["config"]["activation"], results["config"]["seed"])
+            levels = results["config"]["levels"]
+            for row in results["rows"]:
+                last = (row["schedule"] == "integrate-then-fire" and row["T"] == levels) or row["settled"]
+                if last:
+                    seen[(*name, row["schedule"])] = row
+    if seen:
+        equal = sum(row["logits_equal"] is True for row in seen.values())
+        least = min(min(row["nonzero_share"].values()) for row in seen.values())
+        yield (
+            f"Exact schedules (T = L, or settled): all bits of all logits are the quantised network's in {equal} of "
+            f"{len(seen)} runs; least active layer of all: {100 * least:.2f} %."
+        )
+
+
+def by_schedule(made):
+    """Lines of a second table: on each trained network every schedule and calibration, published and exact.
+
+    Accuracy over T, and at T = L (signed: settled): units that differ, latency in steps, energy in microjoules.
+    """
+    networks = {}
+    for _, configs, outcomes in made:
+        for config, results in zip(configs, outcomes, strict=True):
+            if isinstance(results, dict):
+                key = (config.data, config.model, config.activation, config.levels, config.epochs)
+                networks.setdefault(key, {})[config.name] = results
+    for (data, model, activation, levels, _), runs in networks.items():
+        kinds = dict.fromkeys(label_of(row) for results in runs.values() for row in results["rows"])
+        for kind in kinds:
+            rows = [row for results in runs.values() for row in results["rows"] if label_of(row) == kind]
+            times = sorted({row["T"] for row in rows})
+            at = lambda t, rows=rows: [row for row in rows if row["T"] == t]  # noqa: E731
+            accuracy = {t: cell([100 * row["accuracy"] for row in at(t)]) for t in times}
+            exact = at(times[-1] if kind.startswith("signed") else levels)
+            facts = [cell([scale * row[key] for row in exact if row[key] is not None])
+                     for key, scale in (("units_that_differ", 100), ("latency", 1), ("joules", 1e6))]  # fmt: skip
+            yield f"{data} · {model} · {activation}, L = {levels} · {kind}", accuracy, facts
+
+
+def schedules_page(made):
+    """The second table as text; empty without results."""
+    lines = list(by_schedule(made))
+    if not lines:
+        return []
+    times = sorted({t for _, accuracy, _ in lines for t in accuracy if t in TIMES})
+    head = ["network and schedule", *(f"T = {t}" for t in times), "units that differ", "latency", "energy in µJ"]
+    page = ["", "## Every schedule on the same networks", "",
+            "Accuracy in per cent over T (signed: after so many steps); then, at T = L or once settled, units that "
+            "differ in per cent, latency in steps end to end, energy of an image.", ""]  # fmt: skip
+    page += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, accuracy, facts in lines:
+        page.append("| " + " | ".join([name, *(accuracy.get(t, "") for t in times), *facts]) + " |")
+    return page
+
+
+def markdown(name, preset, scale, seeds, made):
+    """The table as a page."""
+    header = [TITLES.get(c, f"T = {c}") for c in columns_of(preset)]
+    lines = [
+        f"# {name}: {preset.title}",
+        "",
+        f"Scale: {scale}; seeds {', '.join(map(str, seeds))}; all in per cent.",
+        "",
+    ]
+    lines += ["| row | whose | " + " | ".join(header) + " |", "|" + "---|" * (len(header) + 2)]
+    notes = []
+    for label, whose, cells, refused in lines_of(preset, made):
+        lines.append(f"| {label} | {whose} | " + " | ".join(cells) + " |")
+        notes += [f"- {label}: {refused}"] if refused else []
+    results = [r for _, _, outcomes in made for r in outcomes if isinstance(r, dict)]
+    lines += ["", *notes, *(f"- {line}" for line in exact_lines(made))]
+    if results:
+        env = results[0]["environment"]
+        commits = sorted({r["environment"]["commit"] or "unknown" for r in results})
+        where = f"Commit {', '.join(commits)}, {env['device']}, torch {env['torch']}."
+        what = "T leaves out the pre-steps of SRP and COS, as published; the latency in each run's report counts them."
+        lines += ["", f"{where} {what}"]
+    if scale == "smoke":
+        lines += [
+            "",
+            "Smoke scale learns digits for an epoch: it shows that every row runs and claims no accuracy.",
+        ]
+    lines += schedules_page(made) if preset.kind == "accuracy" else []
+    return "\n".join(lines) + "\n"
+
+
+def pictures_of(preset, made, path):
+    """The plot of a preset, if its kind has one: [path]."""
+    done = [(" · ".join(row.label), config, results, row) for row, configs, outcomes in made
+            for config, results in zip(configs, outcomes, strict=True)]  # fmt: skip
+    ran = [part for part in done if isinstance(part[2], dict)]
+    if preset.kind == "response":
+        plots.responses(path)
+    elif preset.kind == "positive":
+        plots.falling_thresholds({(name, c.seed): lowest_thresholds(c) for name, c, _, _ in done}, preset.title, path)
+    elif preset.kind == "activations" and ran:
+        folder = Path(ran[0][1].out) / ran[0][1].name
+        plots.activations(json.loads((folder / "activations.json").read_text()), path)
+    elif preset.kind == "accuracy" and ran:
+        curves = {}
+        for name, config, results, row in ran:
+            curves[name, config.seed] = [
+                (r["T"], 100 * r["accuracy"]) for r in results["rows"]
+                if r["schedule"] == "streaming" and r["calibration"] == row.calibration and r["margin"] is None
+            ]  # fmt: skip
+        plots.over_times(curves, preset.title, path)
+    else:
+        return []
+    return [path]
+
+
+def drawn(name, preset, made):
+    """The table for the terminal."""
+    table = Table(title=f"{name}: {preset.title}", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in ("row", "", *(TITLES.get(c, f"T={c}") for c in columns_of(preset))):
+        table.add_column(title, justify="left" if title in ("row", "") else "right")
+    for label, whose, cells, _ in lines_of(preset, made):
+        table.add_row(label, whose, *cells)
+    return table
