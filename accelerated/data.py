@@ -237,6 +237,10 @@ class _Batches(torch.utils.data.Dataset):
             return torch.stack([self.transform(self.image(int(row))) for row in rows]), self.labels[rows]
 
 
+def _as_it_is(batch):  # named, so that workers can be started in any way
+    return batch
+
+
 def batches(data, part, rows, device, augmentation="none", seed=0, workers=0):
     """Batches (x [n, C, H, W] float, y [n]) on `device`; part is "train" or "test", `rows` a list of index tensors."""
     images, labels = (data.train_x, data.train_y) if part == "train" else (data.test_x, data.test_y)
@@ -251,7 +255,7 @@ def batches(data, part, rows, device, augmentation="none", seed=0, workers=0):
     loader = DataLoader(
         made,
         batch_sampler=numbered,
-        collate_fn=lambda batch: batch,
+        collate_fn=_as_it_is,
         num_workers=min(workers, len(rows)),
         pin_memory=str(device).startswith("cuda"),
         generator=torch.Generator().manual_seed(0),  # its workers' seeds; images have seeds of their own

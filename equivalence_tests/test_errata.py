@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 import reference as ref
+from accelerated.presets import figures, published
 from reference.thresholds import threshold_of
+
+from . import random_networks as nets
 
 
 def softplus(x):
@@ -192,3 +195,27 @@ def test_summary_other_t_are_possible():
     z = np.linspace(0, 1, 1001)
     spikes = ref.if_run(np.stack([z[None]] * 16), np.array(1.0))[0].mean(axis=0)[0]
     assert np.abs(spikes - ref.qcfs(z, 1.0, 4)).max() <= 1 / 8 + 1 / 32
+
+
+def test_tables_at_T_leave_out_the_steps_of_cos():
+    """Three spiking layers, rho = 4: what the tables call T = 1 takes 13 steps."""
+    nodes, x = nets.integer_cnn(np.random.default_rng(0), 3, 4), np.full((1, 1, 4, 4), 0.5)
+    calibrated = ref.calibrate(ref.convert(nodes, "streaming"), x, "cos", 4)
+    assert ref.simulate(calibrated, x, 1).latency == 3 * 4 + 1
+
+
+def test_prose_of_chapter_3_against_its_tables():
+    """The thesis's own figures, as printed."""
+
+    def row(table, *label):
+        found = [line for line in published(f"table_3_{table}") if list(line.values())[:3] == list(label)]
+        return figures(found[0])
+
+    ours, qcfs, cos = (row(3, "CIFAR-100", "ResNet-50", method) for method in ("ours", "QCFS", "COS"))
+    assert ours[1] == 78.25 < qcfs[32] == 79.88
+    ours, cos = (row(3, "CIFAR-100", "ResNet-101", method) for method in ("ours", "COS"))
+    assert [t for t in (1, 2, 4, 8, 16, 32) if cos[t] > ours[t]] == [2, 16, 32]
+    assert cos[4] == ours[4]
+    one, two = (row(5, "CIFAR-100", "VGG-16", method) for method in ("origin", "layer-wise"))
+    assert (one["ann"], two["ann"]) == (76.57, 76.46)
+    assert row(4, "CIFAR-10", "VGG-16", "w/o Softplus") != row(5, "CIFAR-10", "VGG-16", "channel-wise")
