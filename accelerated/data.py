@@ -18,7 +18,7 @@ from torchvision import datasets as vision
 from torchvision.datasets import utils
 from torchvision.transforms import v2
 
-from .augment import pipeline
+from .augment import LARGE, pipeline
 from .checks import InputError, one_of
 
 SPLIT_SEED = 20260
@@ -208,17 +208,14 @@ class _Batches(torch.utils.data.Dataset):
         self.images, self.labels, self.seed = images, labels, seed
         self.transform = pipeline(augmentation, data.size, data.mean, data.std, data.policy)
         crop = v2.RandomResizedCrop(data.size, antialias=True), v2.CenterCrop(data.size)
-        self.cut = crop[0] if augmentation != "none" and data.size > 64 else crop[1]
+        self.cut = crop[0] if augmentation != "none" and data.size > LARGE else crop[1]
         self.size = data.size
 
     def __len__(self):
         return len(self.labels)
 
-    def image(self, row):
+    def image(self, path):
         """One uint8 image of the right size."""
-        if isinstance(self.images, torch.Tensor):
-            return self.images[row]
-        path = self.images[row]
         try:
             with Image.open(path) as file:
                 image = v2.functional.pil_to_tensor(file.convert("RGB"))
@@ -227,14 +224,20 @@ class _Batches(torch.utils.data.Dataset):
         if tuple(image.shape[1:]) == (self.size, self.size):
             return image
         if isinstance(self.cut, v2.CenterCrop):
-            image = v2.functional.resize(image, [self.size * 8 // 7 if self.size > 64 else self.size], antialias=True)
+            image = v2.functional.resize(
+                image, [self.size * 8 // 7 if self.size > LARGE else self.size], antialias=True
+            )
         return self.cut(image)
 
     def __getitems__(self, numbered):
         number, rows = numbered
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1_000_003 + number)
-            return torch.stack([self.transform(self.image(int(row))) for row in rows]), self.labels[rows]
+            if isinstance(self.images, torch.Tensor):
+                images = self.images[rows]
+            else:
+                images = torch.stack([self.image(self.images[int(row)]) for row in rows])
+            return self.transform(images), self.labels[rows]
 
 
 def _as_it_is(batch):  # named, so that workers can be started in any way

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import datasets as vision
 
 from accelerated import InputError, data
-from accelerated.augment import Cutout
+from accelerated.augment import cutout, flipped, shifted
 
 
 @pytest.mark.parametrize(
@@ -176,6 +176,18 @@ def test_augmented_batches_do_not_depend_on_workers_or_on_what_was_drawn_before(
 
 def test_cutout_zeroes_a_square_that_may_reach_over_the_border():
     torch.manual_seed(0)
-    areas = [int((Cutout(4)(torch.ones(1, 8, 8)) == 0).sum()) for _ in range(200)]
-    assert max(areas) == 16
-    assert min(areas) == 4, "a centre in a corner"
+    areas = (cutout(torch.ones(400, 2, 8, 8), 4) == 0)[:, 0].sum(dim=(1, 2))
+    assert areas.max() == 16
+    assert areas.min() == 4, "a centre in a corner"
+
+
+def test_every_image_is_shifted_and_flipped_on_its_own():
+    torch.manual_seed(0)
+    image = torch.zeros(1, 5, 8, 8, dtype=torch.uint8)
+    image[0, :, 3, 3] = 9
+    moved = shifted(image.expand(300, -1, -1, -1), 2)
+    places = {tuple(int(i) for i in (m[0] == 9).nonzero()[0]) for m in moved}
+    assert places == {(row, column) for row in range(1, 6) for column in range(1, 6)}
+    assert moved.dtype == torch.uint8
+    mirrored = (flipped(image.expand(300, -1, -1, -1))[:, 0, 3, 4] == 9).float().mean()
+    assert 0.4 < mirrored < 0.6
