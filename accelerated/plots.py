@@ -80,8 +80,8 @@ def pareto(results, path):
             rows = [row for row in results["rows"] if label(row) == name and row[key] is not None]
             rows = [row for row in rows if row["latency"] is not None]
             points = [(row[key] * (1e6 if key == "joules" else 1), 100 * row["accuracy"]) for row in rows]
-            marker = "osD^v<>pP*X"[i % 11]
-            axis.plot(*zip(*points, strict=True), marker, alpha=0.7, label=name) if points else None
+            style = {"marker": "osD^v<>pP*X"[i % 11], "ls": "", "color": COLOURS[name.split(",")[0]]}
+            axis.plot(*zip(*points, strict=True), alpha=0.7, label=name, **style) if points else None
             every += points
         if every:
             axis.plot(*zip(*front(every), strict=True), color="black", lw=1, zorder=0, label="best of all")
