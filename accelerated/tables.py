@@ -30,6 +30,10 @@ class Options:
     """Where to compute: auto, cpu, cuda, cuda:1, ..."""
     precision: str = "float32"
     """Of the forward pass in training: float32, bfloat16, or float16 (GPU only)."""
+    channels_last: bool = False
+    """Keep images with their channels last in memory: faster convolutions on GPUs."""
+    accumulate: int = 1
+    """Parts in which a batch is worked on, one after another; saves memory."""
     workers: int = 2
     """Processes that read and augment images."""
     out: str = "runs"
@@ -60,7 +64,7 @@ def run(name, options, console=None):
     one_of(options.scale, SCALES, "scale")
     for seed in options.seeds:
         whole(seed, "seeds", least=0)
-    asked = {key: getattr(options, key) for key in ("data_root", "download", "device", "precision", "workers", "out")}
+    asked = {key: value for key, value in vars(options).items() if key not in ("scale", "seeds", "only")}
     preset, planned = jobs(name, options.scale, options.seeds, **asked)
     planned = [(row, configs) for row, configs in planned if all(part in row.label for part in options.only)]
     if not planned and preset.rows:
