@@ -20,16 +20,20 @@ def srp_fires(currents, threshold):
 
 
 def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
-    """Where to start, [batch, ...], so that the count over currents [rho, batch, ...] comes closer to the level.
+    """(where to start, spikes emitted on the way), both [batch, ...]: see `cos_run`.
+
+    Where to start, [batch, ...], so that the count over currents [rho, batch, ...] comes closer to the level.
 
     With V(t) the membrane before its reset and r = theta / 2 + sum z - theta N, once per iteration:
 
         r < 0 and N > 0           start lower by  max(theta, min V(t) at spikes - theta + eps theta): one spike goes
         r >= theta and N < rho    start higher by max(theta, theta - max V(t) at silences + eps theta): one spike comes
     """
+    if not 0 < epsilon < 1:
+        raise InputError(f"epsilon, a share of the threshold, must lie between 0 and 1, got {epsilon}")
     currents, threshold = prepare(currents, threshold)
     epsilon, rest = threshold * epsilon, resting(threshold, currents.shape[1:])
-    start = rest
+    start, emitted = rest, torch.zeros_like(currents[0], dtype=torch.long)
     for _ in range(whole(iterations, "iterations")):
         membrane, seen = start, []
         for current in currents:
@@ -40,12 +44,13 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
         lowest = torch.where(spikes > 0, before, before.amax(dim=0)).amin(dim=0)  # of the spikes, where there are some
         highest = torch.where(spikes > 0, before.amin(dim=0), before).amax(dim=0)  # of the silences
         count = spikes.sum(dim=0)
+        emitted = emitted + count.long()
         residual = rest + currents.sum(dim=0) - threshold * count
         lower = ((residual < 0) & (count > 0)).to(start.dtype)
         higher = ((residual >= threshold) & (count < len(currents))).to(start.dtype)
         start = start - lower * torch.maximum(threshold, lowest - threshold + epsilon)
         start = start + higher * torch.maximum(threshold, threshold - highest + epsilon)
-    return start
+    return start, emitted
 
 
 def _split(currents, pre_steps):
@@ -69,7 +74,7 @@ def srp_run(currents, threshold, pre_steps):
 def cos_run(currents, threshold, pre_steps, iterations=1, epsilon=1e-3):
     """The IF neuron under COS, rho = pre_steps: currents [rho + T, batch, ...] -> (spikes [T, ...], membrane)."""
     before, after = _split(currents, pre_steps)
-    return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon))
+    return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon)[0])
 
 
 @torch.no_grad()
@@ -101,9 +106,9 @@ def calibrate(network, x, method, pre_steps, iterations=1):
             if method == "srp":
                 module.start, module.fires = None, srp_fires(currents, theta)
             else:
-                module.start, module.fires = cos_start(currents, theta, iterations), None
+                (module.start, sent), module.fires = cos_start(currents, theta, iterations), None
                 spikes = if_run(currents, theta, module.start)[0]
-                sent += spikes.sum(dim=0).long()
+                sent = sent + spikes.sum(dim=0).long()
             pre_spikes[layer_name(node)] = sent
             for value, spike in zip(values, theta * spikes, strict=True):
                 value[node] = spike

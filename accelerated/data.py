@@ -110,7 +110,8 @@ def _cifar(kind, mean, std):
         folder = Path(root) / kind.base_folder
         if download:
             _downloaded(lambda: kind(root, download=True), root)
-        for name, md5 in [*kind.train_list, *kind.test_list]:
+        meta = (kind.meta["filename"], kind.meta["md5"])
+        for name, md5 in [*kind.train_list, *kind.test_list, meta]:
             if not (folder / name).exists():
                 what = f"{kind.__name__} was looked for in {folder}, which lacks {name}"
                 raise InputError(f"{what}: fetch it with --download, or name its folder with --data-root")
@@ -221,9 +222,9 @@ class _Batches(torch.utils.data.Dataset):
                 image = v2.functional.pil_to_tensor(file.convert("RGB"))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is not a readable image: {str(error).splitlines()[0]}") from error
-        if tuple(image.shape[1:]) == (self.size, self.size):
-            return image
         if isinstance(self.cut, v2.CenterCrop):
+            if tuple(image.shape[1:]) == (self.size, self.size):
+                return image
             image = v2.functional.resize(
                 image, [self.size * 8 // 7 if self.size > LARGE else self.size], antialias=True
             )
@@ -263,8 +264,11 @@ def batches(data, part, rows, device, augmentation="none", seed=0, workers=0):
         pin_memory=str(device).startswith("cuda"),
         generator=torch.Generator().manual_seed(0),  # its workers' seeds; images have seeds of their own
     )
-    for x, y in loader:
-        yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+    try:
+        for x, y in loader:
+            yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+    except InputError as error:  # a worker's comes with its traceback; its last line is the message
+        raise InputError(str(error).strip().splitlines()[-1].partition("InputError: ")[2] or str(error)) from None
 
 
 def first(data, part, count, device):

@@ -1,6 +1,7 @@
 """What an answer costs: the synaptic operations and joules of `reference.energy`, on a graph of torch modules."""
 
 import math
+import operator
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import fx, nn
 
 from .network import evaluate, layer_name, module_of
 from .neuron import SpikingNeuron
-from .operators import SHAPES, SUMS, is_linear
+from .operators import is_linear, is_scaling, is_shape, is_sum
 
 MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
 MEANS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d)
@@ -43,9 +44,16 @@ def _weighted(module):
     return isinstance(module, (nn.Linear, nn.Conv2d))
 
 
-def dense(module, out):
-    """MACs of one image: outputs times the inputs of each; 1 for each output of an operator that is not linear."""
-    return out[0].numel() * (module.weight[0].numel() if _weighted(module) else 1)
+def dense(graph, node, values):
+    """MACs of one image: outputs times the inputs of each; 1 for each output of an operator without weights."""
+    module, fan_in = module_of(graph, node), 1
+    if _weighted(module):
+        fan_in = module.weight[0].numel()
+    elif node.target in (F.linear, F.conv2d):
+        fan_in = values[node.all_input_nodes[1]][0].numel()
+    elif node.target in (operator.matmul, torch.matmul, torch.bmm, "matmul"):
+        fan_in = values[node.all_input_nodes[0]].shape[-1]
+    return values[node][0].numel() * fan_in
 
 
 def structure(graph, node, values):
@@ -55,6 +63,8 @@ def structure(graph, node, values):
         return F.linear(first, torch.ones_like(module.weight, dtype=first.dtype))
     if isinstance(module, nn.Conv2d):
         return module._conv_forward(first, torch.ones_like(module.weight, dtype=first.dtype), None)
+    if is_scaling(node):
+        return first
     out = evaluate(graph, node, values)
     if isinstance(module, nn.AvgPool2d):
         return out * math.prod(nn.modules.utils._pair(module.kernel_size))
@@ -66,7 +76,8 @@ def structure(graph, node, values):
 def energy(network, x, simulation):
     """The `Energy` of a simulation of a spiking network on images x [batch, ...]."""
     batch, graph = len(x), network.graph
-    steps = simulation.latency if network.schedule == "signed" else len(simulation.logits)
+    steps = simulation.latency if network.schedule == "signed" else len(simulation.logits) + network.pre_steps
+    format = next((p.dtype for p in network.parameters()), torch.get_default_dtype())
     kind: dict[fx.Node, str | None] = {}  # by what a node is fed: image, spikes or values
     values, acs, macs, ann_macs = {}, {}, {}, {}  # values: the spikes that reach a node, or something of its shape
     for node in graph.graph.nodes:
@@ -81,22 +92,25 @@ def energy(network, x, simulation):
             acs[name] = sum(float(traffic.sum()) for traffic in spikes) / batch
         elif node.op == "output":
             break
-        elif not sources or node.target in SHAPES:  # weights and sizes
+        elif not sources or is_shape(node):  # weights and sizes
             kind[node], values[node] = None, evaluate(graph, node, values)
         elif _weighted(module):
             values[node] = structure(graph, node, values)
             kind[node] = "image" if kinds == {"image"} else "values"
-            ann_macs[name] = dense(module, values[node])
+            ann_macs[name] = dense(graph, node, values)
             acs[name] = float(values[node].sum()) / batch if spikes else 0.0
             macs[name] = 0 if spikes else ann_macs[name] * (steps if kinds == {"values"} else 1)
-        elif node.target in SUMS:
+        elif is_sum(node):
             kind[node] = "values" if kinds not in ({"spikes"}, {"image"}) else next(iter(kinds))
-            values[node] = evaluate(graph, node, values)
+            terms = [values[arg] for arg in node.args if isinstance(arg, fx.Node) and kind.get(arg)]
+            values[node] = torch.stack(torch.broadcast_tensors(*terms)).sum(0)  # a constant adds no spikes
             acs[name] = sum(float(t.sum()) for t in spikes) / batch if kind[node] == "values" else 0.0
         elif is_linear(graph, node):
-            kind[node], values[node] = next(iter(kinds)), structure(graph, node, values)
+            kind[node] = next(iter(kinds)) if len(kinds) == 1 else "values"
+            values[node] = structure(graph, node, values)
         else:
-            kind[node], values[node] = "values", evaluate(graph, node, values)
-            ann_macs[name] = dense(module, values[node])
+            real = {n: v.to(format) if kind.get(n) else v for n, v in values.items()}
+            kind[node], values[node] = "values", evaluate(graph, node, real).double()
+            ann_macs[name] = dense(graph, node, values)
             macs[name] = ann_macs[name] * steps
     return Energy(acs, macs, ann_macs, {name: count * steps for name, count in ann_macs.items()})

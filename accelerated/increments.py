@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .network import evaluate, module_of
-from .operators import SHAPES, is_linear
+from .operators import is_linear, is_shape
 
 
 class Increments:
@@ -26,7 +26,7 @@ class Increments:
     def __call__(self, node, values, now):
         """What is new in a node's output, from what is new in its inputs in step `now`."""
         moving = [source for source in node.all_input_nodes if source not in self.constant]
-        if not moving or node.target in SHAPES:  # weights, sizes and what is made of them
+        if not moving or is_shape(node):  # weights, sizes and what is made of them
             self.constant.add(node)
             return evaluate(self.graph, node, values)
         module, on = module_of(self.graph, node), self._due(now, max(self.depth[source.name] for source in moving))

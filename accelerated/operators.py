@@ -39,12 +39,15 @@ CONVERTIBLE_METHODS = (
 )  # fmt: skip
 LINEAR_MODULES = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout)
 SUMS = (operator.add, torch.add, "add")
+JOINS = (torch.cat, torch.stack)
+DIFFERENCES = (operator.sub, torch.sub, "sub")
+SCALINGS = (operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div")  # by a number
 LINEAR_FUNCTIONS = (
-    *SUMS, operator.getitem, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.chunk, torch.split,
+    operator.getitem, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.chunk, torch.split,
     torch.mean, torch.sum, F.avg_pool2d, F.adaptive_avg_pool2d,
 )  # fmt: skip
 LINEAR_METHODS = (
-    *SUMS, "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk", "split", "unsqueeze", "squeeze",
+    "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk", "split", "unsqueeze", "squeeze",
     "expand", "mean", "sum",
 )  # fmt: skip
 
@@ -59,6 +62,32 @@ def kind_of(graph, node):
 def is_relu(graph, node):
     """Whether a node is a ReLU (or ReLU6): as a module, a function or a method."""
     return kind_of(graph, node) in ACTIVATIONS
+
+
+def is_shape(node):
+    """Whether a node asks for a shape."""
+    return node.op != "call_module" and node.target in SHAPES
+
+
+def is_sum(node):
+    """Whether a node adds two values, or a value and a constant."""
+    return node.op != "call_module" and node.target in SUMS
+
+
+def is_scaling(node):
+    """Whether a node multiplies a value by a number, or divides it by one."""
+    if node.op == "call_module" or node.target not in SCALINGS or node.kwargs or len(node.args) != 2:
+        return False
+    numbers = [isinstance(arg, (int, float)) for arg in node.args]
+    quotient = node.target in (operator.truediv, torch.div, "div")
+    return numbers == [False, True] or (numbers == [True, False] and not quotient)
+
+
+def is_constant(node):
+    """Whether a node's value is made of weights, numbers and shapes alone."""
+    if node.op == "get_attr" or is_shape(node):
+        return True
+    return bool(node.all_input_nodes) and all(map(is_constant, node.all_input_nodes))
 
 
 def is_max_pool(graph, node):
@@ -121,9 +150,13 @@ def is_linear(graph, node):
     """Whether a node commutes with sums over time, its bias apart."""
     if node.op == "call_module":
         return isinstance(module_of(graph, node), LINEAR_MODULES)
-    if node.target in SUMS:  # adding a constant is not linear
-        sources = node.all_input_nodes
-        return not node.kwargs and len(sources) == 2 and not any(source.op == "get_attr" for source in sources)
+    sources = node.all_input_nodes
+    if node.target in (*SUMS, *DIFFERENCES):  # adding a constant is not linear
+        return not node.kwargs and len(sources) == 2 and not any(map(is_constant, sources))
+    if node.target in JOINS:
+        return not any(map(is_constant, sources))
+    if node.target in SCALINGS:
+        return is_scaling(node)
     return node.target in (LINEAR_FUNCTIONS if node.op == "call_function" else LINEAR_METHODS)
 
 
@@ -160,6 +193,6 @@ def is_real_valued(graph, node):
     if node.op not in ("call_module", "call_function", "call_method") or is_linear(graph, node):
         return False
     module = module_of(graph, node)
-    if is_relu(graph, node) or node.target in SHAPES or isinstance(module, BATCH_NORMS):
+    if is_relu(graph, node) or is_shape(node) or isinstance(module, BATCH_NORMS):
         return False
     return module is None or module.__module__.startswith("torch.nn")

@@ -82,9 +82,11 @@ def lines_of(preset, made):
 def exact_lines(made):
     """What the exact schedules gave on each network: a sentence that follows from executed rows."""
     seen = {}
-    for _, _, outcomes in made:
-        for results in (r for r in outcomes if isinstance(r, dict)):
-            name = (results["config"]["model"], results["config"]["activation"], results["config"]["seed"])
+    for _, configs, outcomes in made:
+        for config, results in zip(configs, outcomes, strict=True):
+            if not isinstance(results, dict):
+                continue
+            name = (config.name,)
             levels = results["config"]["levels"]
             for row in results["rows"]:
                 last = (row["schedule"] == "integrate-then-fire" and row["T"] == levels) or row["settled"]

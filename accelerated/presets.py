@@ -3,8 +3,10 @@
 A preset is a list of rows; a row is a training configuration, the calibration that it is read with, and what was
 published. Rows that need the same network share one run. `published/` holds the thesis's tables as printed.
 
-Assumed, since the sources do not say: batches of 128; rho = 4 for COS (read off Figure 5-11) and tau = 4 for SRP; the
-thesis's own rows use COS; Table 3-5's "channel-wise" and Table 3-4's "w/o Softplus" are C-QCFS after layer-wise QCFS.
+Assumed, since the sources do not say or contradict themselves: batches of 128; rho = 4 for COS (read off Figure 5-11)
+and tau = 4 for SRP; the thesis's own rows use COS, and begin with layer-wise S-QCFS (Algorithm 1 says QCFS, which does
+not keep the thresholds positive that the switch needs); Table 3-5's "channel-wise" and Table 3-4's "w/o Softplus" are
+C-QCFS after layer-wise QCFS.
 """
 
 import csv

@@ -126,7 +126,26 @@ def test_latency_counts_the_pre_steps(impl):
     assert simulated("cos", 5, 2).latency == 3 * 5 * 2 + 4
     plain = impl.decode(impl.native("simulate")(streaming, impl.encode(x), 4))
     assert plain.latency == 4
-    assert simulated("srp", 5).spikes_per_neuron > 0, "the spikes of the pre-steps count"
+
+
+def test_the_spikes_of_the_pre_steps_count(impl):
+    """SRP's pre-steps are a plain streaming run; COS adds one run for each iteration, and one that is passed on."""
+    nodes, x = nets.integer_cnn(np.random.default_rng(0), 3, 4), np.full((1, 1, 4, 4), 0.5)
+    streaming = impl.native("convert")(impl.native("build")(impl.encode(nodes)), "streaming")
+
+    def simulated(steps, *how):
+        network = impl.native("calibrate")(streaming, impl.encode(x), *how) if how else streaming
+        return impl.decode(impl.native("simulate")(network, impl.encode(x), steps))
+
+    before, srp = simulated(5), simulated(4, "srp", 5)
+    for name, count in srp.counts.items():
+        assert (srp.emitted[name] == count + before.counts[name]).all()
+    assert sum(count.sum() for count in before.counts.values()) > 10
+    emitted = [sum(c.sum() for c in simulated(4, "cos", 5, n).emitted.values()) for n in (1, 2, 4)]
+    assert emitted[0] < emitted[1] < emitted[2]
+    first = next(iter(before.counts))
+    once, plain = simulated(5, "cos", 5), before.counts[first]
+    assert (once.emitted[first] == 2 * once.counts[first] + plain).all(), "measured, passed on, and the run itself"
 
 
 def test_cos_with_rho_iterations_equals_the_quantised_network(impl, rounds, seen):
@@ -180,6 +199,7 @@ BAD = [
     (lambda i, net, x: i.srp_run(np.ones((3, 1, 2)), ONE, 3), "[pre_steps + T, batch, ...] with T >= 1, got (3, 1, 2)"),
     (lambda i, net, x: i.cos_run(np.ones((3, 1, 2)), ONE, 4), "[pre_steps + T, batch, ...]"),
     (lambda i, net, x: i.cos_run(np.ones((3, 1, 2)), -ONE, 1), "threshold must be positive"),
+    (lambda i, net, x: i.cos_run(np.ones((3, 1, 2)), ONE, 1, 1, 0.0), "must lie between 0 and 1, got 0.0"),
 ]
 
 

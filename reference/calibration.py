@@ -25,16 +25,20 @@ def srp_fires(currents, threshold):
 
 
 def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
-    """Where to start, [batch, ...], so that the count over currents [rho, batch, ...] comes closer to the level.
+    """(where to start, spikes emitted on the way), both [batch, ...]: see `cos_run`.
+
+    Where to start, [batch, ...], so that the count over currents [rho, batch, ...] comes closer to the level.
 
     With V(t) the membrane before its reset and r = theta / 2 + sum z - theta N, once per iteration:
 
         r < 0 and N > 0           start lower by  max(theta, min V(t) at spikes - theta + eps theta): one spike goes
         r >= theta and N < rho    start higher by max(theta, theta - max V(t) at silences + eps theta): one spike comes
     """
+    if not 0 < epsilon < 1:
+        raise InputError(f"epsilon, a share of the threshold, must lie between 0 and 1, got {epsilon}")
     currents, threshold = prepare(currents, threshold)
     epsilon, rest = threshold * number(epsilon, threshold), resting(threshold, currents.shape[1:])
-    start = rest
+    start, emitted = rest, np.zeros(currents.shape[1:], dtype=int)
     for _ in range(whole(iterations, "iterations")):
         membrane, seen = start, []
         for current in currents:
@@ -45,12 +49,13 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
         lowest = np.where(spikes > 0, before, before.max(axis=0)).min(axis=0)  # of the spikes, where there are some
         highest = np.where(spikes > 0, before.min(axis=0), before).max(axis=0)  # of the silences
         count = spikes.sum(axis=0)
+        emitted = emitted + count.astype(int)
         residual = rest + currents.sum(axis=0) - threshold * count
         lower = array((residual < 0) & (count > 0), like=start)
         higher = array((residual >= threshold) & (count < len(currents)), like=start)
         start = start - lower * np.maximum(threshold, lowest - threshold + epsilon)
         start = start + higher * np.maximum(threshold, threshold - highest + epsilon)
-    return start
+    return start, emitted
 
 
 def _split(currents, pre_steps):
@@ -73,7 +78,7 @@ def srp_run(currents, threshold, pre_steps):
 def cos_run(currents, threshold, pre_steps, iterations=1, epsilon=1e-3):
     """The IF neuron under COS, rho = pre_steps: currents [rho + T, batch, ...] -> (spikes [T, ...], membrane)."""
     before, after = _split(currents, pre_steps)
-    return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon))
+    return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon)[0])
 
 
 def calibrate(network, x, method, pre_steps, iterations=1):
@@ -95,14 +100,15 @@ def calibrate(network, x, method, pre_steps, iterations=1):
         currents = np.stack([current for (current,) in steps])
         theta = array(node["threshold"], like=currents)
         spikes = if_run(currents, theta)[0]
-        pre_spikes[node["name"]] = spikes.sum(axis=0).astype(int)
+        emitted = spikes.sum(axis=0).astype(int)
         if method == "srp":
             starts[node["name"]] = None, srp_fires(currents, theta)
         else:
-            start = cos_start(currents, theta, iterations)
+            start, emitted = cos_start(currents, theta, iterations)
             starts[node["name"]] = start, array(np.array(1), like=currents)
             spikes = if_run(currents, theta, start)[0]
-            pre_spikes[node["name"]] += spikes.sum(axis=0).astype(int)
+            emitted = emitted + spikes.sum(axis=0).astype(int)
+        pre_spikes[node["name"]] = emitted
         values[node["name"]] = list(theta * spikes)
     total = pre_steps if method == "srp" else network.latency_depth * pre_steps * iterations
     return network._replace(starts=starts, pre_steps=total, pre_spikes=pre_spikes, images=x)

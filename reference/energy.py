@@ -5,7 +5,8 @@
     an operator fed by anything else   its MACs in every step
     totals (T5)                        computes every operator anew in each of its steps: MACs, too
 
-A spike that reaches a neuron through a skip is one AC. Pooling after spikes is part of the next weights. Negative
+A spike that reaches a neuron through a skip is one AC. Pooling after spikes is part of the next weights (where its
+windows overlap, a synapse counts once for each window that leads to it). Negative
 spikes and those of pre-steps count like any other; biases and the membranes' own updates do not count. Energies are
 Horowitz's for 32-bit floats (ISSCC 2014); memory is left out.
 """
@@ -60,7 +61,7 @@ def structure(node, traffic):
 def energy(network, x, simulation):
     """The `Energy` of a simulation of a spiking network on images x [batch, ...]."""
     batch, fed = len(x), {"image": ("image", np.ones(np.shape(x)))}  # node -> (by what it is fed, spikes or shape)
-    steps = simulation.latency if network.schedule == "signed" else len(simulation.logits)
+    steps = simulation.latency if network.schedule == "signed" else len(simulation.logits) + network.pre_steps
     acs, macs, ann_macs = {}, {}, {}
     for node in network.nodes:
         name, inputs = node["name"], [fed[source] for source in node["inputs"]]

@@ -302,3 +302,38 @@ def test_images_of_integers_and_empty_batches(images):
     assert torch.equal(acc.simulate(spiking, whole, 20).logits, acc.simulate(spiking, whole.float(), 20).logits)
     with pytest.raises(acc.InputError, match="at least one"):
         acc.simulate(spiking, images[:0], 4)
+
+
+class Joined(nn.Module):
+    """Branches joined, halved and subtracted; a constant added; layer norm; a product; linear as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.dim = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(8, 5)
+        self.norm, self.shift, self.out = nn.LayerNorm(5), nn.Parameter(torch.ones(8)), nn.Parameter(torch.rand(3, 5))
+
+    def forward(self, x):
+        a, b = F.relu(self.a(x)), F.relu(self.b(x))
+        both = torch.cat([a, b - 0.5 * a], dim=1) + self.shift
+        hidden = F.relu(self.dim(both))
+        return F.linear(self.norm(hidden) * hidden, self.out)
+
+
+@pytest.mark.parametrize("schedule", ["streaming", "integrate-then-fire", "signed"])
+def test_operations_of_a_network_with_everything(schedule):
+    torch.manual_seed(0)
+    x = torch.rand(8, 6)
+    spiking = acc.convert(acc.quantise(Joined(), "s-qcfs", 4, "calibrated", x), schedule)
+    assert acc.summary(spiking).endswith("real-valued operators: add, norm, mul_1, linear"), acc.summary(spiking)
+    for arithmetic in ("totals", "increments") if schedule != "streaming" else ("increments",):
+        s = acc.simulate(spiking, x, 4 if schedule != "signed" else 20, arithmetic)
+        if schedule != "streaming":
+            assert s.units_that_differ < 0.02, arithmetic  # float32: a tie may fall the other way
+    cost, (a, b, h) = acc.energy(spiking, x, s), (count.double() for count in s.emitted.values())
+    steps = s.latency if schedule == "signed" else 4
+    assert cost.macs["a"] == cost.macs["b"] == 6 * 4, "the image, once"
+    assert cost.acs["add"] == 0, "a constant is no spike"
+    assert cost.macs["dim"] == 0 or cost.acs["dim"] == 0
+    assert cost.ann_macs["linear"] == 3 * 5
+    assert cost.macs["linear"] == 3 * 5 * steps
+    assert min(float(part.sum()) for part in (a, b, h)) > 0
