@@ -1,12 +1,14 @@
 """Weights on disk: safetensors, written whole or not at all, and checked by name and shape when they are read."""
 
+import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from .activation import QCFS
 from .checks import InputError
 
 
@@ -21,13 +23,18 @@ def whole_file(path):
         part.unlink(missing_ok=True)
 
 
+def activations(network):
+    """{layer: "L = 8, softplus"} of a quantised network: what its parameters alone do not tell."""
+    return {name: f"L = {m.levels}, {m.positivity}" for name, m in network.named_modules() if isinstance(m, QCFS)}
+
+
 def save_weights(network, path):
     """Write all parameters and buffers of a network; the file is either the old one or the whole new one."""
     path = Path(path)
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
     try:
         with whole_file(path) as part:
-            save_file(weights, part)
+            save_file(weights, part, {"activations": json.dumps(activations(network))})
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
@@ -36,6 +43,8 @@ def load_weights(network, path):
     """Read weights into a network and return it; InputError names the first difference and changes nothing."""
     try:
         found = load_file(path)
+        with safe_open(path, "pt") as file:
+            before = json.loads((file.metadata() or {}).get("activations", "{}"))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
     wanted = network.state_dict()
@@ -48,5 +57,8 @@ def load_weights(network, path):
     extra = sorted(set(found) - set(wanted))
     if extra:
         raise InputError(f"{path} does not fit the network: it has {extra[0]!r}, which the network has not")
+    for name, kind in activations(network).items():
+        if before.get(name, kind) != kind:
+            raise InputError(f"{path} does not fit the network: {name!r} has {before[name]}, the network {kind}")
     network.load_state_dict(found)
     return network

@@ -10,6 +10,7 @@ class InputError(ValueError):
     """The caller's input is wrong; the message is one line that names the value and what would be valid."""
 
     told = False  # whether another process prints it
+    shared = False  # whether it is raised in every process
 
 
 def tensor(x, like=None):

@@ -56,6 +56,28 @@ def gather(value):
     return values
 
 
+def refuse(message):
+    """Raise an InputError that every process raises at the same place; only process 0 prints it."""
+    refusal = InputError(message)
+    refusal.told, refusal.shared = rank() > 0, True
+    raise refusal
+
+
+def everywhere(action):
+    """What `action()` gives in this process; if any process has an InputError, every one raises the first of them."""
+    if not dist.is_initialized():
+        return action()
+    value, said = None, None
+    try:
+        value = action()
+    except InputError as error:
+        said = str(error)
+    wrong = [line for line in gather(said) if line is not None]
+    if wrong:
+        refuse(wrong[0])
+    return value
+
+
 def on_first(action):
     """What `action()` gives in process 0, in every process; its InputError is raised in all of them."""
     if not dist.is_initialized():
@@ -68,9 +90,7 @@ def on_first(action):
             outcome[1] = str(error)
     dist.broadcast_object_list(outcome)
     if outcome[1] is not None:
-        refusal = InputError(outcome[1])
-        refusal.told = rank() > 0  # process 0 prints it
-        raise refusal
+        refuse(outcome[1])
     return outcome[0]
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -50,9 +51,8 @@ def train(config, folder, state, data, progress, clock):
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
     reached = (training.STAGES.index(state["stage"]), state["epoch"]) if state else (0, 0)
     for index, (stage, epochs) in enumerate(zip(training.STAGES, config.epochs, strict=True)):
-        network = training.enter(
-            stage, network, config.activation, config.stage1, config.levels, config.initial_threshold, sample
-        )
+        settings = config.activation, config.stage1, config.levels, config.initial_threshold, sample
+        network = distributed.everywhere(partial(training.enter, stage, network, *settings))
         if index < reached[0]:
             continue
         lr = config.lr * config.fine_tuning if stage == "stage 2" else config.lr
@@ -169,8 +169,8 @@ def _run(config, folder, state, data, console):
     quiet = contextlib.nullcontext() if distributed.rank() == 0 else contextlib.redirect_stdout(None)
     with Progress(*columns, console=console, disable=distributed.rank() > 0) as progress, quiet:
         network, accuracies = train(config, folder, state, data, progress, clock)
-        quantised = fold_batch_norms(network)
-        depth = convert(quantised, config.schedules[0]).latency_depth
+        quantised = distributed.everywhere(lambda: fold_batch_norms(network))
+        depth = distributed.everywhere(lambda: convert(quantised, config.schedules[0]).latency_depth)
         rows, jobs = [], list(plan(config, depth))
         longest = max(max(times) * convert(quantised, schedule).phases for schedule, _, _, times in jobs)
         if longest > MANY_STEPS:
@@ -190,7 +190,7 @@ def _run(config, folder, state, data, console):
     spreads = [spread(m.threshold.detach()) for m in quantised.modules() if isinstance(m, QCFS)]
     results = {
         "config": settings_of(config),
-        "environment": where | {"processes": distributed.world()},
+        "environment": where | {"processes": distributed.world(), "data_root": str(Path(config.data_root).resolve())},
         "accuracy": accuracies,
         "test_images": min(images, len(data.test_y)),
         "depth": depth,

@@ -43,7 +43,7 @@ def report_again(folder):
         results = json.loads((folder / "results.json").read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} holds no finished run: there is no readable results.json") from error
-    data = datasets.load(config.data, config.data_root, config.size)
+    data = datasets.load(config.data, results["environment"].get("data_root", "data"), config.size)
     quantised = fold_batch_norms(network_of(folder, config, data))
     image = next(shown(config, data, "test", 1))[0]
     report.write(folder, results, quantised, image)

@@ -8,6 +8,7 @@ from rich.console import Console
 from . import distributed, experiment, pages, report
 from .checkpoint import whole_file
 from .checks import InputError, one_of, whole
+from .config import device
 from .folders import finished
 from .presets import SCALES, jobs
 
@@ -53,6 +54,8 @@ def carry_out(configs, console):
                     report.write(folder, results, quantised, image)
             outcomes.append(results)
         except InputError as error:
+            if distributed.launched() and not error.shared:
+                raise  # the other processes know nothing of it and wait
             console.print(f"{config.name}: {error}", highlight=False)
             outcomes.append(str(error))
     return outcomes
@@ -65,6 +68,7 @@ def run(name, options, console=None):
     for seed in options.seeds:
         whole(seed, "seeds", least=0)
     asked = {key: value for key, value in vars(options).items() if key not in ("scale", "seeds", "only")}
+    distributed.join(device(options.device))
     preset, planned = jobs(name, options.scale, options.seeds, **asked)
     planned = [(row, configs) for row, configs in planned if all(part in row.label for part in options.only)]
     if not planned and preset.rows:

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .activation import QCFS, variant
-from .checks import InputError
-from .distributed import gather, same_buffers, world
+from .distributed import gather, refuse, same_buffers, world
 from .quantisation import expand, quantise
 
 STAGES = ("relu", "stage 1", "stage 2")
@@ -41,12 +40,19 @@ def enter(stage, network, activation, stage1, levels, initial_threshold, sample)
 
 @torch.no_grad()
 def accuracy(network, batches):
-    """Share of images whose largest logit is their label, in evaluation mode; over all processes, each image once."""
+    """Share of images whose largest logit is their label, in evaluation mode; over all processes, each image once.
+
+    InputError where answers are not finite: what was saved before is then still good.
+    """
     network.eval()
-    right = torch.tensor([0, 0])
+    counts = torch.tensor([0, 0, 0])
     for x, y in batches:
-        right += torch.tensor([int((network(x).argmax(1) == y).sum()), len(y)])
-    right, total = torch.stack(gather(right)).sum(0).tolist()
+        logits = network(x)
+        lost = int((~torch.isfinite(logits).all(dim=1)).sum())
+        counts += torch.tensor([int((logits.argmax(1) == y).sum()), lost, len(y)])
+    right, lost, total = torch.stack(gather(counts)).sum(0).tolist()
+    if lost:
+        refuse(f"the network's answers to {lost} of {total} images are not finite: try a smaller learning rate")
     return right / total
 
 
@@ -93,7 +99,7 @@ def train_epoch(network, sgd, batches, rate, sizes, precision="float32", accumul
     mean = sum(gather(float(total))) / sum(gather(seen))
     if not math.isfinite(mean):
         step = min(gather(int(last_good))) + 1
-        raise InputError(
+        refuse(
             f"the loss became {mean} at step {step} of {len(sizes)} in this epoch: try a smaller learning rate than "
             f"{rate(0):.3g}; what was saved after the epoch before is kept"
         )

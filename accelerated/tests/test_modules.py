@@ -108,6 +108,11 @@ def test_weights_survive_the_disk_and_misfits_are_named(tmp_path, images):
         (calibrated(ResidualCNN((1, 8, 8), 10, 0.5), images), "has shape"),
         (calibrated(MLP((1, 8, 8), 10, 0.25), images), "it lacks"),
         (calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images, "s-qcfs"), "has shape"),
+        (
+            calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images, levels=4),
+            "has L = 8, softplus, the network L = 4, softplus",
+        ),
+        (calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images, "c-qcfs"), "has L = 8, softplus, the network L = 8, raw"),
     ):
         with pytest.raises(acc.InputError, match=message) as error:
             acc.load_weights(other, tmp_path / "w.safetensors")

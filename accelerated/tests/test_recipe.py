@@ -121,6 +121,14 @@ def test_a_loss_that_explodes_names_the_step_and_keeps_what_was_saved(tmp_path, 
     assert call(*arguments, "--resume") == 0
 
 
+def test_weights_that_ran_away_are_not_saved(tmp_path, capsys):
+    """One step of an epoch is enough to ruin them; its loss was taken before."""
+    arguments = [*TINY, "--epochs", 2, 0, 0, "--batch", 1437, "--lr", "1e30", "--out", tmp_path, "--name", "x"]
+    assert call(*arguments) == 2
+    assert "answers to 360 of 360 images are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists(), "nothing good to keep"
+
+
 def test_channels_last_and_bfloat16_still_convert_bit_for_bit(tmp_path):
     arguments = ["--epochs", 2, 1, 1, "--levels", 4, "--times", 4, "--width", 0.25]
     arguments += ["--channels-last", "--precision", "bfloat16"]
