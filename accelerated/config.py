@@ -12,7 +12,7 @@ from .augment import AUGMENTATIONS
 from .calibration import METHODS
 from .checks import InputError, one_of, positive, whole
 from .conversion import SCHEDULES, exact_levels
-from .models import MODELS
+from .models import MODELS, STEMS
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Config:
     """The network: cnn (residual, 5 spiking layers), mlp (2), vgg16, resnet18, -20, -34, -50 or -101."""
     width: float = 1.0
     """Scale of the channels: 1 is the published network, 0.25 has a quarter of its channels."""
+    stem: str = "auto"
+    """How the published networks begin: cifar, imagenet (strides and pooling), or auto: by the images' size."""
     activation: str = "cs-qcfs"
     """The quantised activation: cs-qcfs (thresholds per channel, always positive), qcfs, s-qcfs, c-qcfs or n-qcfs."""
     stage1: str = "auto"
@@ -126,6 +128,7 @@ def checked(config):
         values |= {name: value for name, value in QUICK.items() if values[name] == getattr(Config, name)}
     one_of(config.data, datasets.DATASETS, "data")
     one_of(config.model, MODELS, "model")
+    one_of(config.stem, STEMS, "stem")
     one_of(config.arithmetic, ("totals", "increments"), "arithmetic")
     one_of(config.precision, training.PRECISIONS, "precision")
     one_of(config.augment, ("auto", *AUGMENTATIONS), "augment")

@@ -42,7 +42,7 @@ def train(config, folder, state, data, progress, clock):
     """
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    network = make(config.model, data.shape, data.classes, config.width).to(config.device)
+    network = make(config.model, data.shape, data.classes, config.width, config.stem).to(config.device)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)
     sample = next(iter(datasets.batches(data, "train", [torch.arange(min(256, len(data.train_y)))], config.device)))[0]

@@ -184,14 +184,26 @@ def pictures_of(preset, made, path):
     elif preset.kind == "activations" and ran:
         folder = Path(ran[0][1].out) / ran[0][1].name
         plots.activations(json.loads((folder / "activations.json").read_text()), path)
-    elif preset.kind == "accuracy" and ran:
+    elif preset.kind == "ann" and ran:
         curves = {}
+        for name, config, results, row in ran:
+            levels = None if row.label[2] == "ReLU" else config.levels
+            accuracy = value(config, results, "ann", "ann", row.calibration)
+            curves.setdefault(f"{name.split(', L =')[0]}, seed {config.seed}", []).append((levels, accuracy))
+        plots.over_levels(curves, preset.title, path)
+    elif preset.kind == "accuracy" and ran:
+        curves, every, networks = {}, {}, {config.name: (config, results) for _, config, results, _ in ran}
         for name, config, results, row in ran:
             curves[name, config.seed] = [
                 (r["T"], 100 * r["accuracy"]) for r in results["rows"]
                 if r["schedule"] == "streaming" and r["calibration"] == row.calibration and r["margin"] is None
             ]  # fmt: skip
+        for config, results in networks.values():
+            for r in results["rows"]:
+                every.setdefault(f"{config.model}, {config.activation}, {label_of(r)}", []).append(r)
         plots.over_times(curves, preset.title, path)
+        plots.pareto_of(every, path.with_name(f"{path.stem}-pareto.png"))
+        return [path, path.with_name(f"{path.stem}-pareto.png")]
     else:
         return []
     return [path]

@@ -71,29 +71,53 @@ def front(points):
 
 
 def pareto(results, path):
-    """Accuracy against latency and against energy, all rows; the line joins those that none beats in both."""
+    """`pareto_of` the rows of one run."""
+    named = {}
+    for row in results["rows"]:
+        named.setdefault(label(row), []).append(row)
+    pareto_of(named, path, 100 * results["accuracy"]["folded"])
+
+
+def pareto_of(named, path, target=None):
+    """Accuracy against latency and energy; named {label: rows}; the line joins those that none beats in both."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
-    names = {"latency": "latency in steps, end to end", "joules": "energy of an image in µJ"}
-    for axis, (key, title) in zip(axes, names.items(), strict=True):
+    titles = {"latency": "latency in steps, end to end", "joules": "energy of an image in µJ"}
+    for axis, (key, title) in zip(axes, titles.items(), strict=True):
         every = []
-        for i, name in enumerate(dict.fromkeys(label(row) for row in results["rows"])):
-            rows = [row for row in results["rows"] if label(row) == name and row[key] is not None]
-            rows = [row for row in rows if row["latency"] is not None]
+        for i, (name, rows) in enumerate(named.items()):
+            rows = [row for row in rows if row[key] is not None and row["latency"] is not None]
             points = [(row[key] * (1e6 if key == "joules" else 1), 100 * row["accuracy"]) for row in rows]
-            style = {"marker": "osD^v<>pP*X"[i % 11], "ls": "", "color": COLOURS[name.split(",")[0]]}
+            colour = COLOURS[rows[0]["schedule"]] if rows else None
+            style = {"marker": "osD^v<>pP*X"[i % 11], "ls": "", "color": colour}
             axis.plot(*zip(*points, strict=True), alpha=0.7, label=name, **style) if points else None
             every += points
         if every:
             axis.plot(*zip(*front(every), strict=True), color="black", lw=1, zorder=0, label="best of all")
-        axis.axhline(100 * results["accuracy"]["folded"], color="grey", ls=":", lw=1, label="quantised network")
+        if target is not None:
+            axis.axhline(target, color="grey", ls=":", lw=1, label="quantised network")
         axis.set_xscale("log")
         axis.set_xlabel(title)
         axis.grid(alpha=0.3)
-    costs = [1e6 * row["ann_joules"] for row in results["rows"] if row["joules"] is not None]
-    axes[1].axvline(costs[0], color="grey", ls="--", lw=1, label="the quantised network's energy")
+    costs = {1e6 * row["ann_joules"] for rows in named.values() for row in rows if row["joules"] is not None}
+    for i, cost in enumerate(sorted(costs) if len(costs) <= 4 else []):
+        axes[1].axvline(cost, color="grey", ls="--", lw=1, label="a quantised network's energy" if i == 0 else None)
     axes[0].set_ylabel("accuracy in %")
-    axes[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axes[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, path)
+
+
+def over_levels(curves, title, path):
+    """Accuracy of ordinary networks over L (Figure 3-3); curves {label: [(L or None, accuracy)]}, None for ReLU."""
+    axis = plt.subplots(figsize=(9, 5))[1]
+    for i, (name, points) in enumerate(curves.items()):
+        if points[0][0] is None:
+            axis.axhline(points[0][1], color=f"C{i % 10}", ls="--", lw=1, label=name)
+        else:
+            axis.plot(*zip(*sorted(points), strict=True), "o-", color=f"C{i % 10}", ms=4, lw=1, label=name)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:.0f}")
+    axis.set(xlabel="L", ylabel="accuracy in %")
+    _finish(axis, title, path)
 
 
 def thresholds(quantised, path):

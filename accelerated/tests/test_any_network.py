@@ -128,6 +128,15 @@ def test_every_model_converts_at_a_small_width(name):
     assert s.latency == (depth.get(name, 100) + 1) * 4
 
 
+def test_the_stem_can_be_asked_for():
+    sizes = {
+        stem: make("resnet18", (3, 64, 64), 10, 0.1, stem).stem[0].kernel_size for stem in ("auto", "cifar", "imagenet")
+    }
+    assert sizes == {"auto": (7, 7), "cifar": (3, 3), "imagenet": (7, 7)}
+    with pytest.raises(acc.InputError, match="unknown stem 'large'"):
+        make("resnet18", (3, 64, 64), 10, 0.1, "large")
+
+
 def test_models_say_what_they_need():
     with pytest.raises(acc.InputError, match=r"unknown model 'resnet-18'.*did you mean 'resnet18'"):
         make("resnet-18", (3, 32, 32), 10)

@@ -67,6 +67,9 @@ def test_a_row_runs_and_stands_beside_the_published_one(smoke):
     assert theirs.split("|")[3:-1] == [" 91.48 ", " 90.04 ", " 91.06 ", " 91.29 ", " 91.68 ", " 92.10 ", " 92.13 "]
     assert all(0 <= float(cell) <= 100 for cell in ours.split("|")[3:-1])
     assert "in 2 of 2 runs" in page, "both exact schedules"
+    for picture in ("table-3-4-smoke.png", "table-3-4-smoke-pareto.png"):
+        assert (smoke / picture).stat().st_size > 10_000
+        assert f"({picture})" in page
     assert "claims no accuracy" in page
     second = page.split("## Every schedule")[1]
     for kind in ("streaming", "streaming, SRP", "streaming, COS", "integrate-then-fire", "signed"):
