@@ -119,7 +119,7 @@ def by_schedule(made):
             times = sorted({row["T"] for row in rows})
             at = lambda t, rows=rows: [row for row in rows if row["T"] == t]  # noqa: E731
             accuracy = {t: cell([100 * row["accuracy"] for row in at(t)]) for t in times}
-            exact = at(times[-1] if kind.startswith("signed") else levels)
+            exact = rows if rows[0]["margin"] else at(times[-1] if kind.startswith("signed") else levels)
             facts = [cell([scale * row[key] for row in exact if row[key] is not None])
                      for key, scale in (("units_that_differ", 100), ("latency", 1), ("joules", 1e6))]  # fmt: skip
             yield f"{data} · {model} · {activation}, L = {levels} · {kind}", accuracy, facts
