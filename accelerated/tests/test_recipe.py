@@ -8,8 +8,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 import accelerated as acc
-from accelerated import experiment, folders, run, training
+from accelerated import data as datasets
+from accelerated import distributed, evaluation, experiment, folders, run, training
 from accelerated.config import Config, checked
+from accelerated.models import make
 from accelerated.simulation import read_out_early
 
 TINY = ["--times", "1", "--levels", "4", "--width", "0.25", "--model", "mlp", "--schedules", "streaming"]
@@ -72,6 +74,23 @@ def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
     assert call(*arguments, "--name", "cut", "--resume") == 0
     cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
     assert all(torch.equal(cut[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("processes", [2, 3, 7])
+def test_shares_of_the_test_images_add_up_to_all_of_them(processes, monkeypatch):
+    """A network with batch norm, the same weights in every process: images and right answers are those of one."""
+    torch.manual_seed(0)
+    config, data = checked(Config(device="cpu")), datasets.load("digits")
+    network = make("cnn", data.shape, data.classes, 0.25)
+    training.accuracy(network.train(), evaluation.shown(config, data, "test"))
+    whole, seen, right = training.accuracy(network, evaluation.shown(config, data, "test")), 0, 0
+    for rank in range(processes):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "world", lambda: processes)
+        images = sum(len(y) for _, y in evaluation.shown(config, data, "test"))
+        seen, right = seen + images, right + images * training.accuracy(network, evaluation.shown(config, data, "test"))
+    assert seen == 360
+    assert right == pytest.approx(whole * 360, abs=1e-6)  # whole numbers
 
 
 def test_reading_out_early():
