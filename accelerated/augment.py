@@ -1,7 +1,7 @@
 """Augmentation of a batch of uint8 images: crop, flip, AutoAugment (torchvision's), normalise, Cutout.
 
 torchvision's v2 transforms draw once for all images that they are given. Crop, flip and Cutout are drawn here for each
-image of a batch; AutoAugment goes through v2 in groups of four images, which share a policy: some three times as fast.
+image of a batch; AutoAugment goes through v2 in groups of four images, which share a policy: fewer calls.
 """
 
 import torch

@@ -208,12 +208,9 @@ class _Batches(torch.utils.data.Dataset):
     def __init__(self, data, images, labels, augmentation, seed):
         self.images, self.labels, self.seed = images, labels, seed
         self.transform = pipeline(augmentation, data.size, data.mean, data.std, data.policy)
-        crop = v2.RandomResizedCrop(data.size, antialias=True), v2.CenterCrop(data.size)
-        self.cut = crop[0] if augmentation != "none" and data.size > LARGE else crop[1]
+        at_random = augmentation != "none" and data.size > LARGE
+        self.cut = v2.RandomResizedCrop(data.size, antialias=True) if at_random else v2.CenterCrop(data.size)
         self.size = data.size
-
-    def __len__(self):
-        return len(self.labels)
 
     def image(self, path):
         """One uint8 image of the right size."""

@@ -10,10 +10,9 @@ from torch import fx, nn
 
 from .network import evaluate, layer_name, module_of
 from .neuron import SpikingNeuron
-from .operators import is_linear, is_scaling, is_shape, is_sum
+from .operators import is_difference, is_linear, is_scaling, is_shape, is_sum
 
 MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
-MEANS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d)
 
 
 class Energy(NamedTuple):
@@ -65,10 +64,17 @@ def structure(graph, node, values):
         return module._conv_forward(first, torch.ones_like(module.weight, dtype=first.dtype), None)
     if is_scaling(node):
         return first
+    if is_difference(node):  # a spike costs as much whichever way it counts
+        return sum(values[source] for source in node.args)
     out = evaluate(graph, node, values)
     if isinstance(module, nn.AvgPool2d):
         return out * math.prod(nn.modules.utils._pair(module.kernel_size))
-    mean = isinstance(module, MEANS) or node.target in (torch.mean, "mean", F.avg_pool2d, F.adaptive_avg_pool2d)
+    mean = isinstance(module, nn.AdaptiveAvgPool2d) or node.target in (
+        torch.mean,
+        "mean",
+        F.avg_pool2d,
+        F.adaptive_avg_pool2d,
+    )
     return out * (first.numel() / out.numel()) if mean else out
 
 

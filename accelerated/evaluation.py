@@ -18,13 +18,18 @@ AVERAGED = (
 )  # fmt: skip
 
 
+def laid_out(config, batches):
+    """The batches in the memory format that the run asks for."""
+    for x, y in batches:
+        yield (x.contiguous(memory_format=torch.channels_last) if config.channels_last else x), y
+
+
 def shown(config, data, part, count=0):
     """Batches of the first `count` (0: all) images of a part as they are, this process's share of them."""
     total = len(data.train_y if part == "train" else data.test_y)
     rows = distributed.share(torch.arange(min(count or total, total)))
     chosen = [chunk for chunk in rows.split(TEST_BATCH) if len(chunk)]
-    for x, y in datasets.batches(data, part, chosen, config.device, workers=config.workers):
-        yield (x.contiguous(memory_format=torch.channels_last) if config.channels_last else x), y
+    return laid_out(config, datasets.batches(data, part, chosen, config.device, workers=config.workers))
 
 
 class Tally:

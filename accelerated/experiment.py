@@ -1,9 +1,9 @@
 """A run: Config -> train -> convert -> simulate -> results on disk. Nothing here prints but through a console."""
 
-import contextlib
 import json
 import shutil
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .checkpoint import save_weights, whole_file
 from .checks import InputError
 from .config import Config, checked
 from .conversion import convert, fold_batch_norms
-from .evaluation import TEST_BATCH, plan, rows_of, shown
+from .evaluation import TEST_BATCH, laid_out, plan, rows_of, shown
 from .folders import environment, lock, open_folder, read_state, settings_of, write_json
 from .models import make
 
@@ -31,8 +31,8 @@ __all__ = ["Config", "checked", "run"]
 def learnt_from(config, data, rows, epoch_seed):
     """Batches to train on, augmented, this process's share of each."""
     rows = [distributed.share(step) for step in rows]
-    for x, y in datasets.batches(data, "train", rows, config.device, config.augment, epoch_seed, config.workers):
-        yield (x.contiguous(memory_format=torch.channels_last) if config.channels_last else x), y
+    drawn = datasets.batches(data, "train", rows, config.device, config.augment, epoch_seed, config.workers)
+    return laid_out(config, drawn)
 
 
 def train(config, folder, state, data, progress, clock):
@@ -45,7 +45,7 @@ def train(config, folder, state, data, progress, clock):
     network = make(config.model, data.shape, data.classes, config.width, config.stem).to(config.device)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    sample = next(iter(datasets.batches(data, "train", [torch.arange(min(256, len(data.train_y)))], config.device)))[0]
+    sample = datasets.first(data, "train", 256, config.device)
     accuracies, metrics = (dict(state["accuracies"]), list(state["metrics"])) if state else ({}, [])
     if distributed.rank() == 0:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
@@ -135,12 +135,14 @@ def run(config, console=None, announce=True):
     `announce` says when there was nothing to resume.
     """
     config = checked(config)
-    config = Config(**{**vars(config), "device": distributed.join(config.device)})
-    console = console or Console(stderr=True)
-    distributed.on_first(lambda: datasets.load(config.data, config.data_root, config.size, config.download) and None)
-    data = datasets.load(config.data, config.data_root, config.size)
+    config = replace(config, device=distributed.join(config.device))
+    console = Console(quiet=True) if distributed.rank() else console or Console(stderr=True)
+    place = config.data, config.data_root, config.size
+    if config.download:
+        distributed.on_first(lambda: datasets.load(*place, download=True) and None)
+    data = distributed.everywhere(lambda: datasets.load(*place))
     if config.batch > len(data.train_y):
-        raise InputError(f"batch must be at most {len(data.train_y)}, the training images, got {config.batch}")
+        distributed.refuse(f"batch must be at most {len(data.train_y)}, the training images, got {config.batch}")
     folder, goes_on = distributed.on_first(lambda: open_folder(config))
     try:
         with distributed.on_first_only(lambda: lock(folder)):
@@ -166,8 +168,7 @@ def _run(config, folder, state, data, console):
         return before + time.perf_counter() - started
 
     columns = TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    quiet = contextlib.nullcontext() if distributed.rank() == 0 else contextlib.redirect_stdout(None)
-    with Progress(*columns, console=console, disable=distributed.rank() > 0) as progress, quiet:
+    with Progress(*columns, console=console) as progress:
         network, accuracies = train(config, folder, state, data, progress, clock)
         quantised = distributed.everywhere(lambda: fold_batch_norms(network))
         depth = distributed.everywhere(lambda: convert(quantised, config.schedules[0]).latency_depth)
@@ -194,7 +195,6 @@ def _run(config, folder, state, data, console):
         "accuracy": accuracies,
         "test_images": min(images, len(data.test_y)),
         "depth": depth,
-        "pre_steps": config.pre_steps,
         "threshold_spread": max(spreads),
         "threshold_spread_mean": sum(spreads) / len(spreads),
         "seconds": round(clock(), 1),

@@ -90,6 +90,11 @@ def is_constant(node):
     return bool(node.all_input_nodes) and all(map(is_constant, node.all_input_nodes))
 
 
+def is_difference(node):
+    """Whether a node takes one value from another."""
+    return node.op != "call_module" and node.target in DIFFERENCES
+
+
 def is_max_pool(graph, node):
     """Whether a node takes maxima over windows: as a module or a function."""
     return isinstance(module_of(graph, node), nn.MaxPool2d) or kind_of(graph, node) in MAX_POOLS

@@ -86,12 +86,11 @@ def exact_lines(made):
         for config, results in zip(configs, outcomes, strict=True):
             if not isinstance(results, dict):
                 continue
-            name = (config.name,)
             levels = results["config"]["levels"]
             for row in results["rows"]:
                 last = (row["schedule"] == "integrate-then-fire" and row["T"] == levels) or row["settled"]
                 if last:
-                    seen[(*name, row["schedule"])] = row
+                    seen[config.name, row["schedule"]] = row
     if seen:
         equal = sum(row["logits_equal"] is True for row in seen.values())
         least = min(min(row["nonzero_share"].values()) for row in seen.values())
@@ -144,12 +143,8 @@ def schedules_page(made):
 def markdown(name, preset, scale, seeds, made):
     """The table as a page."""
     header = [TITLES.get(c, f"T = {c}") for c in columns_of(preset)]
-    lines = [
-        f"# {name}: {preset.title}",
-        "",
-        f"Scale: {scale}; seeds {', '.join(map(str, seeds))}; all in per cent.",
-        "",
-    ]
+    unit = "thresholds as they are" if preset.kind == "positive" else "all in per cent"
+    lines = [f"# {name}: {preset.title}", "", f"Scale: {scale}; seeds {', '.join(map(str, seeds))}; {unit}.", ""]
     lines += ["| row | whose | " + " | ".join(header) + " |", "|" + "---|" * (len(header) + 2)]
     notes = []
     for label, whose, cells, refused in lines_of(preset, made):

@@ -30,7 +30,7 @@ def network_of(folder, config, data):
     """The trained network of a run, unfolded, with the weights that lie in its folder."""
     with torch.random.fork_rng(devices=[]):
         network = make(config.model, data.shape, data.classes, config.width, config.stem)
-    sample = next(iter(datasets.batches(data, "train", [torch.arange(2)], "cpu")))[0]
+    sample = datasets.first(data, "train", 2, "cpu")
     for stage in training.STAGES:
         network = training.enter(stage, network, config.activation, config.stage1, config.levels, 1.0, sample)
     return load_weights(network, folder / "weights.safetensors")

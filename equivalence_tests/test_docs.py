@@ -60,6 +60,7 @@ def test_the_contracts_page_has_every_signature():
     for name in CONTRACT:
         signature = f"`{name}{inspect.signature(getattr(reference, name))}`"
         assert signature in page, f"docs/contract.md lacks {signature}"
+    assert f"({len(CONTRACT)} functions)" in README
     nodes = {op for row in re.findall(r"^\| ([\w, ()]+?) \|", page, re.M) for op in re.findall(r"[a-z]\w+", row)}
     assert set(FORWARD) <= nodes
 

@@ -45,7 +45,7 @@ class Bottleneck(nn.Module):
     """1 x 1 down to `out` channels, 3 x 3 with the stride, 1 x 1 up to 4 `out`, and a skip.
 
     The last batch norm starts at 0 (zero-init residual): with a hundred quantised layers in a row, the straight-through
-    gradient of a random network otherwise reaches the first thresholds 10^4 times too large (docs/experiments.md).
+    gradient of a random network otherwise throws the first thresholds far off (docs/experiments.md).
     """
 
     expansion = 4

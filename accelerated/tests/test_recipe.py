@@ -9,7 +9,7 @@ from torch import nn
 
 import accelerated as acc
 from accelerated import data as datasets
-from accelerated import distributed, evaluation, experiment, folders, run, training
+from accelerated import distributed, evaluation, folders, run, training
 from accelerated.config import Config, checked
 from accelerated.models import make
 from accelerated.simulation import read_out_early
@@ -108,7 +108,7 @@ def test_early_read_out_in_a_run(tmp_path):
     )
     plain, sooner, later = json.loads((tmp_path / "x" / "results.json").read_text())["rows"]
     assert 1 <= sooner["latency"] < later["latency"] <= plain["latency"] == 16
-    assert later["accuracy"] == pytest.approx(plain["accuracy"], abs=0.05)
+    assert later["accuracy"] == pytest.approx(plain["accuracy"], abs=0.05)  # 18 of 360: a lead of 0.999 may still turn
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
@@ -157,4 +157,3 @@ def test_channels_last_and_bfloat16_still_convert_bit_for_bit(tmp_path):
     assert [row["logits_equal"] for row in exact] == [True] * len(exact)
     assert len(exact) >= 2
     assert min(min(row["nonzero_share"].values()) for row in exact) > 0.02
-    assert experiment.Config is Config
