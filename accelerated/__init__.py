@@ -4,26 +4,36 @@
 """
 
 from .activation import QCFS, qcfs, qcfs_grad, qcfs_level, qcfs_parameter_grad
+from .attention import (
+    attention,
+    attention_grad,
+    attention_spiking,
+    feed_forward,
+    feed_forward_grad,
+    feed_forward_spiking,
+)
 from .calibration import calibrate, cos_run, srp_run
 from .checkpoint import load_weights, save_weights
 from .checks import InputError
 from .conversion import SpikingNetwork, convert, fold_batch_norm, fold_batch_norms, summary
 from .conversion_error import conversion_error
 from .energy import Energy, energy
-from .layers import avg_pool2d, conv2d, layer_norm, linear, softmax
+from .layers import avg_pool2d, conv2d, linear
 from .network import answer, build
 from .neuron import SpikingNeuron, if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run
 from .quantisation import expand, quantise
 from .simulation import Simulation, simulate
 from .thresholds import softplus, softplus_inverse, softplus_slope, sum_to, threshold_shape
+from .tokens import layer_norm, layer_norm_run, product_run, softmax, softmax_run
 
 __all__ = [
     "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
     "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad", "QCFS",
     "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "srp_run", "cos_run", "SpikingNeuron",
-    "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax",
+    "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax", "product_run", "softmax_run", "layer_norm_run",
     "build", "answer", "quantise", "expand",
     "fold_batch_norm", "fold_batch_norms", "convert", "SpikingNetwork", "summary",
     "simulate", "Simulation", "calibrate", "energy", "Energy", "conversion_error",
+    "attention", "attention_grad", "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking",
     "save_weights", "load_weights", "InputError",
 ]  # fmt: skip

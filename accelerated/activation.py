@@ -20,6 +20,10 @@ VARIANTS = {  # name: (granularity, positivity)
     "cs-qcfs": ("channel", "softplus"),  # Eq. 3-7
     "h-qcfs": ("head", "softplus"),  # Eq. 4-1 (there raw)
     "n-qcfs": ("neuron", "softplus"),  # Eq. 4-6 (there raw)
+    "hn-qcfs": ("head and neuron", "softplus"),  # 4.2.3 (there raw): a placement
+    "raw-h-qcfs": ("head", "raw"),
+    "raw-n-qcfs": ("neuron", "raw"),
+    "raw-hn-qcfs": ("head and neuron", "raw"),
 }
 
 
@@ -101,15 +105,29 @@ def qcfs_parameter_grad(z, parameter, levels, positivity, upstream):
     return threshold_slope(parameter, positivity) * sum_to(upstream * by_threshold, tuple(parameter.shape))
 
 
+class Site(nn.ReLU):
+    """A ReLU that stands where a transformer is quantised: `site` "head", "neuron" or "layer" (4.2.3).
+
+    "head": Q, K, V, the attention and what each head gives, [..., heads, N, d]; "neuron": a feed-forward layer
+    [..., F]; "layer": the projection (Eq. 4-5).
+    """
+
+    def __init__(self, site, heads=None):
+        super().__init__()
+        self.site, self.heads = site, heads
+
+
 class QCFS(nn.Module):
     """The activation as a module: every variant is a shape of its parameter and a positivity.
 
     `threshold` (theta, not lambda; a number or a tensor that broadcasts to `shape`) is where it starts. While it
-    trains, a raw parameter may leave the positive range, as published; conversion refuses it there.
+    trains, a raw parameter may leave the positive range, as published; conversion refuses it there. `site` and
+    `heads` are those of the `Site` in whose place it stands, if it does.
     """
 
-    def __init__(self, shape=(), levels=8, positivity="softplus", threshold=4.0):
+    def __init__(self, shape=(), levels=8, positivity="softplus", threshold=4.0, site=None, heads=None):
         super().__init__()
+        self.site, self.heads = site, heads
         self.levels, self.positivity = whole(levels, "levels"), positivity
         start = tensor(positive(threshold)).expand(tuple(shape)).clone()
         self.parameter = nn.Parameter(parameter_for(start, positivity))

@@ -9,21 +9,25 @@ from .activation import QCFS
 from .checks import InputError, finite, one_of, positive
 from .network import layer_name, module_of, trace
 from .neuron import SpikingNeuron
-from .operators import BATCH_NORMS, is_real_valued, is_relu, refuse_unfoldable, refuse_unknown
+from .operators import BATCH_NORMS, is_real_valued, is_relu, label_of, refuse_unfoldable, refuse_unknown
+from .tokens import OPERATORS
+from .transformers import SpikeMask
 
+MANY = 6  # names in one line; more are counted
 SCHEDULES = ("streaming", "integrate-then-fire", "signed")
 
 
 class SpikingNetwork(nn.Module):
     """A quantised network whose activations are neurons; a module with the same parameters.
 
-    `graph` is the network, one call of it one time step. `depth[node.name]` counts the spiking layers on the longest
+    `graph` is the network, one call of it one time step; `operators` says what operators that are not linear see (see
+    `convert`). `depth[node.name]` counts the spiking layers on the longest
     path from the image up to and including that node. `simulate` runs it; calling it takes a single step.
     """
 
-    def __init__(self, graph, schedule):
+    def __init__(self, graph, schedule, operators="accumulated"):
         super().__init__()
-        self.graph, self.schedule = graph, schedule
+        self.graph, self.schedule, self.operators = graph, schedule, operators
         calls = [node for node in graph.graph.nodes if isinstance(module_of(graph, node), SpikingNeuron)]
         self.layers = {layer_name(node): graph.get_submodule(node.target) for node in calls}
         self.pre_steps, self.pre_spikes = 0, {}  # what a calibration took, and the images that it is for
@@ -127,13 +131,18 @@ def exact_levels(levels, dtype, name, what="levels"):
 
 
 @torch.no_grad()
-def convert(network, schedule):
+def convert(network, schedule, operators="accumulated"):
     """The spiking network of a quantised one, under "streaming", "integrate-then-fire" or "signed" (Algorithm 1).
+
+    Operators that are not linear (layer norm, softmax, products) see what has "accumulated" so far, or, as published
+    and under streaming only, each step's spikes alone ("per-step": Eq. 2-28 to 2-30).
 
     Folds batch norm, then checks: finite weights, positive thresholds V_th = theta (Softplus(lambda), or lambda where
     the network is raw), levels that the format represents exactly, no ReLU left. Memory format and device stay.
     """
-    one_of(schedule, SCHEDULES, "schedule")
+    one_of(schedule, SCHEDULES, "schedule"), one_of(operators, OPERATORS, "operators")
+    if operators == "per-step" and schedule != "streaming":
+        raise InputError(f"operators 'per-step' need schedule 'streaming'; {schedule!r} carries what has accumulated")
     graph = fold_batch_norms(network)
     refuse_unknown(graph)
     for name, value in graph.state_dict().items():
@@ -149,7 +158,9 @@ def convert(network, schedule):
             graph.set_submodule(node.target, SpikingNeuron(module, schedule, depth[node.name]))
     if not any(isinstance(module, SpikingNeuron) for module in graph.modules()):
         raise InputError("the network has no QCFS activation to convert: quantise it first")
-    return SpikingNetwork(graph, schedule)
+    if schedule != "streaming" and any(isinstance(module, SpikeMask) for module in graph.modules()):
+        raise InputError(f"random spike masks change in every step: {schedule!r} cannot be exact, choose 'streaming'")
+    return SpikingNetwork(graph, schedule, operators)
 
 
 def summary(network):
@@ -165,5 +176,9 @@ def summary(network):
         change = f"{was} -> {became.get(was, 'QCFS')}"
         kinds[change] = kinds.get(change, 0) + 1
     parts = [f"{count} {change}" for change, count in kinds.items()] or ["nothing replaced"]
-    real = [node.name for node in graph.graph.nodes if is_real_valued(graph, node)]
-    return ", ".join(parts) + (f"; real-valued operators: {', '.join(real)}" if real else "")
+    real = [node for node in graph.graph.nodes if is_real_valued(graph, node)]
+    named = [node.name for node in real]
+    if len(real) > MANY:
+        labels = [label_of(graph, node) for node in real]
+        named = [f"{labels.count(label)} {label}" for label in dict.fromkeys(labels)]
+    return ", ".join(parts) + (f"; real-valued operators: {', '.join(named)}" if real else "")

@@ -23,6 +23,7 @@ def join(device):
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if str(device).startswith("cuda") else "gloo")
+        dist.barrier()  # nobody leaves again before all have shaken hands
     return device
 
 

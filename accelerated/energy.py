@@ -1,7 +1,6 @@
 """What an answer costs: the synaptic operations and joules of `reference.energy`, on a graph of torch modules."""
 
 import math
-import operator
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import fx, nn
 
 from .network import evaluate, layer_name, module_of
 from .neuron import SpikingNeuron
-from .operators import is_difference, is_linear, is_scaling, is_shape, is_sum
+from .operators import is_difference, is_linear, is_product, is_scaling, is_shape, is_sum
 
 MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
 
@@ -50,7 +49,7 @@ def dense(graph, node, values):
         fan_in = module.weight[0].numel()
     elif node.target in (F.linear, F.conv2d):
         fan_in = values[node.all_input_nodes[1]][0].numel()
-    elif node.target in (operator.matmul, torch.matmul, torch.bmm, "matmul"):
+    elif is_product(node):
         fan_in = values[node.all_input_nodes[0]].shape[-1]
     return values[node][0].numel() * fan_in
 
@@ -111,12 +110,18 @@ def energy(network, x, simulation):
             terms = [values[arg] for arg in node.args if isinstance(arg, fx.Node) and kind.get(arg)]
             values[node] = torch.stack(torch.broadcast_tensors(*terms)).sum(0)  # a constant adds no spikes
             acs[name] = sum(float(t.sum()) for t in spikes) / batch if kind[node] == "values" else 0.0
+        elif is_product(node) and len(spikes) == 2:
+            a, b = spikes
+            kind[node], values[node] = "values", evaluate(graph, node, values)
+            ann_macs[name], macs[name] = dense(graph, node, values), 0
+            acs[name] = (float(a.sum()) * b.shape[-1] + float(b.sum()) * a.shape[-2]) / batch
         elif is_linear(graph, node):
             kind[node] = next(iter(kinds)) if len(kinds) == 1 else "values"
             values[node] = structure(graph, node, values)
         else:
             real = {n: v.to(format) if kind.get(n) else v for n, v in values.items()}
-            kind[node], values[node] = "values", evaluate(graph, node, real).double()
+            kind[node] = "image" if kinds == {"image"} else "values"
+            values[node] = evaluate(graph, node, real).double()
             ann_macs[name] = dense(graph, node, values)
-            macs[name] = ann_macs[name] * steps
+            macs[name] = ann_macs[name] * (steps if kinds != {"image"} else 1)
     return Energy(acs, macs, ann_macs, {name: count * steps for name, count in ann_macs.items()})

@@ -12,6 +12,7 @@ from .energy import energy
 from .simulation import read_out_early, settling_steps, simulate
 
 TEST_BATCH = 256
+ALIVE = 0.01  # the least share of neurons that must spike in every layer before an equality means anything
 AVERAGED = (
     "units_that_differ", "units_that_differ_last", "spikes_per_neuron", "acs", "macs", "joules", "ann_joules",
     "totals_joules",

@@ -79,7 +79,7 @@ def train(config, folder, state, data, progress, clock):
             rows, rate = training.order(len(data.train_y), config.batch, generator), training.cosine(lr, epoch, epochs)
             shares, sizes = learnt_from(config, data, rows, seed), [len(step) for step in rows]
             loss = training.train_epoch(trained, sgd, shares, rate, sizes, config.precision, config.accumulate, scaler)
-            right = training.accuracy(network, shown(config, data, "test"))
+            right = training.accuracy(network, shown(config, data, "test", config.test_images))
             accuracies[stage] = right
             line = {"stage": stage, "epoch": epoch + 1, "lr": rate(0), "loss": loss, "accuracy": right}
             metrics.append(line | {"thresholds": smallest(network)} if index else line)
@@ -101,7 +101,7 @@ def train(config, folder, state, data, progress, clock):
                     torch.save(now, part)
             progress.advance(bar)
         if not epochs:
-            accuracies[stage] = training.accuracy(network, shown(config, data, "test"))
+            accuracies[stage] = training.accuracy(network, shown(config, data, "test", config.test_images))
     return network, accuracies
 
 

@@ -77,10 +77,20 @@ def finished(config):
     return results
 
 
+def _other_settings(folder, settings):
+    """In words, the first setting with which a run was made otherwise; nothing if there is none to be read."""
+    try:
+        before = json.loads((folder / "config.json").read_text())
+        key, value = next((key, value) for key, value in settings.items() if before.get(key) != value)
+    except (OSError, ValueError, AttributeError, StopIteration):
+        return ""
+    return f" (made with {key}={before.get(key)!r}, not {value!r})"
+
+
 def read_state(folder, settings, device):
     """The state to go on from, None before the first epoch; InputError for a finished, foreign or damaged run."""
     if (folder / "results.json").exists():
-        raise InputError(f"{folder} holds a finished run: nothing to resume")
+        raise InputError(f"{folder} holds a finished run{_other_settings(folder, settings)}: nothing to resume")
     state = None
     try:
         before = json.loads((folder / "config.json").read_text())

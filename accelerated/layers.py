@@ -42,16 +42,3 @@ def avg_pool2d(x, size):
     if x.ndim != 4 or min(x.shape[2:]) < size:
         raise InputError(f"avg_pool2d: an input of shape {tuple(x.shape)} holds no window of {size} x {size}")
     return F.avg_pool2d(x, size)
-
-
-def layer_norm(x, gamma, beta, eps=1e-5):
-    """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis: x [..., F], gamma, beta [F] -> [..., F].
-
-    layer_norm(0) = beta, not 0: an operator that is not linear.
-    """
-    return F.layer_norm(x, x.shape[-1:], gamma, beta, eps)
-
-
-def softmax(x):
-    """e^x / sum e^x over the last axis. softmax(0) = 1/n, not 0."""
-    return F.softmax(x, dim=-1)

@@ -4,39 +4,63 @@ The node list is that of `reference.network`; see there for the operators and wh
 """
 
 import copy
+import inspect
 import operator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.node import map_arg
 
-from .activation import QCFS
+from .activation import QCFS, Site
 from .checks import InputError, finite, one_of, tensor, whole
 from .neuron import SpikingNeuron
+from .timm_modules import is_drop_path, plain
+from .transformers import FeatureBatchNorm, SpikeMask
+
+COMPARED = (operator.eq, operator.ne, operator.le, operator.lt, operator.ge, operator.gt, operator.mod, getattr)
 
 
 class _Tracer(fx.Tracer):
-    """Leaves our own modules whole, as it does torch's."""
+    """Leaves our own modules whole, as it does torch's, and timm's stochastic depth, which looks at `training`."""
 
     def is_leaf_module(self, m, module_qualified_name):
-        return isinstance(m, (QCFS, SpikingNeuron)) or super().is_leaf_module(m, module_qualified_name)
+        own = isinstance(m, (QCFS, Site, SpikingNeuron, FeatureBatchNorm, SpikeMask)) or is_drop_path(m)
+        return own or super().is_leaf_module(m, module_qualified_name)
+
+
+def _of_one_input(model):
+    """The model with a forward that takes the images alone: what has a default keeps it."""
+    _, *others = inspect.signature(model.forward).parameters.values()
+    if others and all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others):
+        kind = type(model)
+        model.__class__ = type(kind.__name__, (kind,), {"forward": lambda self, x: kind.forward(self, x)})
+    return model
 
 
 def trace(model):
     """A copy of `model` as a graph of operators (torch.fx), so that nothing in it can be overlooked."""
     if isinstance(model, fx.GraphModule):
         return copy.deepcopy(model)
-    model = copy.deepcopy(model)
+    model = _of_one_input(plain(copy.deepcopy(model)))
     try:
         graph = fx.GraphModule(model, _Tracer().trace(model))
     except (fx.proxy.TraceError, TypeError) as error:
         raise InputError(
             f"{type(model).__name__} cannot be traced by torch.fx: {str(error).splitlines()[0]}"
         ) from error
+    _without_asserting(graph)
     _without_overwriting(graph)
     graph.recompile()
     return graph
+
+
+def _without_asserting(graph):
+    """Take out checks of shapes and what only they read; an image that does not fit is named where it does not."""
+    for node in reversed(graph.graph.nodes):
+        if node.target is torch._assert or (node.op == "call_function" and node.target in COMPARED and not node.users):
+            graph.graph.erase_node(node)
 
 
 def _without_overwriting(graph):
@@ -121,7 +145,7 @@ def _normalisation(node, module):
 
 
 def _qcfs(node):
-    module = QCFS((), whole(node["levels"], "levels"), node["positivity"])
+    module = QCFS((), whole(node["levels"], "levels"), node["positivity"], 4.0, node.get("site"), node.get("heads"))
     module.parameter = _parameter(node, "parameter")
     return module
 
@@ -144,40 +168,75 @@ MODULES = {  # operator -> module, from the node and the kind of layer whose out
     "softmax": lambda n, after: nn.Softmax(dim=-1),
     "avg_pool2d": lambda n, after: nn.AvgPool2d(whole(n["size"], "the pooling size")),
     "flatten": lambda n, after: nn.Flatten(),
-    "relu": lambda n, after: nn.ReLU(),
+    "relu": lambda n, after: Site(n["site"], n.get("heads")) if n.get("site") else nn.ReLU(),
     "qcfs": lambda n, after: _qcfs(n),
 }
+
+
+def _heads(node, x):
+    return x.unflatten(-1, (whole(node["heads"], "heads"), -1)).transpose(-3, -2)
+
+
+FUNCTIONS: dict[str, Callable] = {  # operator -> what it does to the values that a graph is made of
+    "product": lambda n, x, y: torch.matmul(x, y.transpose(-2, -1) if n.get("transpose") else y),
+    "split_heads": _heads,
+    "merge_heads": lambda n, x: x.transpose(-3, -2).flatten(-2),
+    "tokens": lambda n, x: x.flatten(2).transpose(1, 2),
+    "mean_tokens": lambda n, x: x.mean(1),
+    "scale": lambda n, x: x * float(n["factor"]),
+    "shift": lambda n, x, bias=None: x if bias is None else x + bias,
+}
+TWO_INPUTS = ("add", "product")
+
+
+def _put(root, name, module):
+    """Set `root.a.b` for the name "a.b"."""
+    *path, last = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = getattr(root, part)
+    setattr(root, last, module)
 
 
 def build(nodes):
     """A module (fx.GraphModule) from a list of nodes, with the checks of `reference.build`."""
     root, graph = nn.Module(), fx.Graph()
+    tracer = fx.proxy.GraphAppendingTracer(graph)
     values, after = {"image": graph.placeholder("image")}, {"image": "image"}
     if not nodes:
         raise InputError("a network needs at least one node")
     for node in nodes:
         if not {"name", "op", "inputs"} <= set(node):
             raise InputError(f"a node needs 'name', 'op' and 'inputs', got {sorted(node)}")
-        name, op = node["name"], one_of(node["op"], [*MODULES, "add"], "operator")
+        name, op = node["name"], one_of(node["op"], [*MODULES, *FUNCTIONS, "add"], "operator")
         for source in node["inputs"]:
             one_of(source, values, f"input of {name!r}")
-        if len(node["inputs"]) != (2 if op == "add" else 1):
+        if len(node["inputs"]) != (2 if op in TWO_INPUTS else 1):
             raise InputError(
-                f"node {name!r} ({op}) has {len(node['inputs'])} inputs: add takes 2, any other operator 1"
+                f"node {name!r} ({op}) has {len(node['inputs'])} inputs: {' and '.join(TWO_INPUTS)} take 2, "
+                "any other operator 1"
             )
         if name in values:
             raise InputError(f"the name {name!r} is used twice")
-        inputs = tuple(values[source] for source in node["inputs"])
+        inputs = [values[source] for source in node["inputs"]]
         first = after[node["inputs"][0]]
         after[name] = op if op in ("conv2d", "linear", "flatten") else first
-        if op == "add":
-            values[name] = graph.create_node("call_function", operator.add, inputs, name=name)
-            continue
         try:
-            root.add_module(name, MODULES[op](node, first))
+            if op in MODULES:
+                _put(root, name, MODULES[op](node, first))
+                values[name] = graph.call_module(name, tuple(inputs))
+                continue
+            if op == "shift" and node.get("bias") is not None:
+                _put(root, f"{name}_bias", _parameter(node, "bias"))
+                inputs.append(graph.get_attr(f"{name}_bias"))
+            if op == "add":
+                values[name] = graph.create_node("call_function", operator.add, tuple(inputs), name=name)
+                continue
+            traced = (fx.Proxy(value, tracer) for value in inputs)
+            values[name] = FUNCTIONS[op](node, *traced).node
         except KeyError as missing:
             raise InputError(f"node {name!r} ({op}) lacks {missing}") from missing
-        values[name] = graph.call_module(name, inputs)
     graph.output(values[name])
     return fx.GraphModule(root, graph)
 

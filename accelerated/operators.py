@@ -10,45 +10,53 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx import Node
 
-from .activation import QCFS
+from .activation import QCFS, Site
 from .checks import InputError
 from .network import module_of
+from .timm_modules import is_drop_path
+from .transformers import FeatureBatchNorm, SpikeMask
 
 ACTIVATIONS = {  # what a QCFS replaces, by type, function or method -> its own upper bound, if it has one
     nn.ReLU: None, F.relu: None, torch.relu: None, "relu": None, nn.ReLU6: 6.0, F.relu6: 6.0,
+    Site: None,
 }  # fmt: skip
 SHAPES = ("size", "dim", getattr)  # what asks for a shape: the same in every step
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)  # folded before anything spikes
+OTHER_ACTIVATIONS = (F.gelu, F.silu, F.hardswish, F.hardsigmoid, torch.sigmoid, torch.tanh, "sigmoid", "tanh", F.elu)
 MAX_POOLS = (F.max_pool2d, torch.max_pool2d)
 CONVERTIBLE = (
     nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.Softmax, nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, QCFS,
+    nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, QCFS, Site, FeatureBatchNorm,
+    SpikeMask,
 )  # fmt: skip
 
 
 CONVERTIBLE_FUNCTIONS = (
     operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.getitem, operator.floordiv,
-    getattr, torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.bmm, torch.cat, torch.stack, torch.chunk,
-    torch.split, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.mean, torch.sum, torch.softmax,
-    F.linear, F.conv2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.layer_norm, F.softmax, F.pad, F.relu, torch.relu,
-    F.relu6,
+    operator.mod, getattr, torch.roll, torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.bmm, torch.cat,
+    torch.stack, torch.chunk, torch.split, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.mean,
+    torch.sum, torch.softmax, F.linear, F.conv2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.layer_norm, F.softmax, F.pad,
+    F.relu, torch.relu, F.relu6,
 )  # fmt: skip
 CONVERTIBLE_METHODS = (
     "add", "sub", "mul", "div", "matmul", "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk",
-    "split", "unsqueeze", "squeeze", "expand", "mean", "sum", "softmax", "size", "dim", "relu",
+    "split", "unsqueeze", "squeeze", "expand", "mean", "sum", "softmax", "size", "dim", "relu", "unflatten",
 )  # fmt: skip
-LINEAR_MODULES = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout)
+LINEAR_MODULES = (
+    nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, SpikeMask,
+)  # fmt: skip
+PRODUCTS = (operator.matmul, torch.matmul, torch.bmm, "matmul")
 SUMS = (operator.add, torch.add, "add")
 JOINS = (torch.cat, torch.stack)
 DIFFERENCES = (operator.sub, torch.sub, "sub")
 SCALINGS = (operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div")  # by a number
 LINEAR_FUNCTIONS = (
     operator.getitem, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.chunk, torch.split,
-    torch.mean, torch.sum, F.avg_pool2d, F.adaptive_avg_pool2d,
+    torch.mean, torch.sum, torch.roll, F.avg_pool2d, F.adaptive_avg_pool2d,
 )  # fmt: skip
 LINEAR_METHODS = (
     "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk", "split", "unsqueeze", "squeeze",
-    "expand", "mean", "sum",
+    "expand", "mean", "sum", "unflatten",
 )  # fmt: skip
 
 
@@ -95,6 +103,11 @@ def is_difference(node):
     return node.op != "call_module" and node.target in DIFFERENCES
 
 
+def is_product(node):
+    """Whether a node multiplies two matrices, or batches of them."""
+    return node.op != "call_module" and node.target in PRODUCTS
+
+
 def is_max_pool(graph, node):
     """Whether a node takes maxima over windows: as a module or a function."""
     return isinstance(module_of(graph, node), nn.MaxPool2d) or kind_of(graph, node) in MAX_POOLS
@@ -112,6 +125,11 @@ def advice(graph, node):
     """What to do instead of an operation that cannot be converted."""
     if is_max_pool(graph, node):
         return "quantise it with max_pool='average' (and train on), or build the network with average pooling"
+    module = module_of(graph, node)
+    if type(module).__module__ == nn.GELU.__module__ or kind_of(graph, node) in OTHER_ACTIVATIONS:
+        return "use ReLU in its place (and train on)"
+    if node.target is F.scaled_dot_product_attention:
+        return "timm's Attention (ViT, DeiT) and Swin's window attention can be: choose a model with these"
     return "use ReLU and average pooling, and modules for dropout and batch norm"
 
 
@@ -125,7 +143,7 @@ def refuse_unknown(graph):
         )
     for node in graph.graph.nodes:
         module = module_of(graph, node)
-        if module is not None and not isinstance(module, CONVERTIBLE):
+        if module is not None and not isinstance(module, CONVERTIBLE) and not is_drop_path(module):
             raise InputError(f"{node.target} ({type(module).__name__}) cannot be converted; {advice(graph, node)}")
         known = {"call_function": CONVERTIBLE_FUNCTIONS, "call_method": CONVERTIBLE_METHODS}.get(node.op)
         if known is not None and node.target not in known:
@@ -154,7 +172,10 @@ def refuse_unfoldable(graph):
 def is_linear(graph, node):
     """Whether a node commutes with sums over time, its bias apart."""
     if node.op == "call_module":
-        return isinstance(module_of(graph, node), LINEAR_MODULES)
+        module = module_of(graph, node)
+        return isinstance(module, LINEAR_MODULES) or is_drop_path(module)
+    if node.target is F.pad:  # zeros stay zeros
+        return len(node.args) < 4 and not node.kwargs
     sources = node.all_input_nodes
     if node.target in (*SUMS, *DIFFERENCES):  # adding a constant is not linear
         return not node.kwargs and len(sources) == 2 and not any(map(is_constant, sources))
@@ -198,6 +219,8 @@ def is_real_valued(graph, node):
     if node.op not in ("call_module", "call_function", "call_method") or is_linear(graph, node):
         return False
     module = module_of(graph, node)
-    if is_relu(graph, node) or is_shape(node) or isinstance(module, BATCH_NORMS):
+    if is_relu(graph, node) or is_shape(node) or is_constant(node) or isinstance(module, BATCH_NORMS):
         return False
-    return module is None or module.__module__.startswith("torch.nn")
+    if module is None and node.target in (*SUMS, *JOINS):  # of a value and a constant
+        return False
+    return module is None or module.__module__.startswith("torch.nn") or isinstance(module, FeatureBatchNorm)

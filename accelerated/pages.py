@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from . import plots
+from . import plots, table_plots
+from .evaluation import ALIVE
 from .plots import label as label_of
 from .presets import TIMES
 
@@ -72,7 +73,7 @@ def lines_of(preset, made):
         pairs = list(zip(configs, outcomes, strict=True))
         cells = [cell([value(*pair, preset.kind, c, row.calibration) for pair in pairs]) for c in columns]
         refused = [line for line in outcomes if isinstance(line, str)]
-        name = "ours" + (f" ({len(ran)} of {len(outcomes)} seeds)" if refused else "")
+        name = "this run" + (f" ({len(ran)} of {len(outcomes)} seeds: see below)" if refused else "")
         yield " · ".join(row.label), name, cells, refused[0] if refused else ""
         if row.published:
             printed = [f"{row.published[c]:.2f}" if c in row.published else "" for c in columns]
@@ -92,11 +93,13 @@ def exact_lines(made):
                 if last:
                     seen[config.name, row["schedule"]] = row
     if seen:
-        equal = sum(row["logits_equal"] is True for row in seen.values())
-        least = min(min(row["nonzero_share"].values()) for row in seen.values())
+        least = [min(row["nonzero_share"].values()) for row in seen.values()]
+        equal = [share for share, row in zip(least, seen.values(), strict=True) if row["logits_equal"] is True]
+        vacuous = sum(share < ALIVE for share in equal)
+        free = f" ({vacuous} of them for free, since a layer hardly spikes)" * (vacuous > 0)
         yield (
-            f"Exact schedules (T = L, or settled): all bits of all logits are the quantised network's in {equal} of "
-            f"{len(seen)} runs; least active layer of all: {100 * least:.2f} %."
+            f"Exact schedules (T = L, or settled): all bits of all logits are the quantised network's in {len(equal)} "
+            f"of {len(seen)} pairs of network and schedule{free}; least active layer of all: {100 * min(least):.2f} %."
         )
 
 
@@ -140,18 +143,40 @@ def schedules_page(made):
     return page
 
 
+RESPONSE = """What a unit gives for a constant input z. With a threshold of 1, QCFS follows the ReLU in steps, and the
+IF neuron (membrane from threshold / 2, T = L) gives the same value. With a threshold of -1, QCFS is turned round: its
+output is negative for negative inputs. The IF neuron then starts at -1/2 and each spike *adds* 1 to its membrane: from
+z = -1/2 on it is above the threshold in every step, fires T times, and gives -1 whatever comes in (Eq. 3-3)."""
+
+
+def subject(made):
+    """What this run learnt, in place of the published row's data set."""
+    results = [r for _, _, outcomes in made for r in outcomes if isinstance(r, dict)]
+    if not results:
+        return ""
+    config = results[0]["config"]
+    images = ", ".join(sorted({str(r["test_images"]) for r in results}))
+    width = "" if config["width"] == 1 else f", width {config['width']:g}"
+    reads = "ANN is the quantised network without spikes (in rows called ReLU: the ReLU network)"
+    return f"This run: {config['data']}, {images} test images{width}; {reads}."
+
+
 def markdown(name, preset, scale, seeds, made):
     """The table as a page."""
+    if preset.kind == "response":
+        return f"# {name}: {preset.title}\n\n{RESPONSE}\n"
     header = [TITLES.get(c, f"T = {c}") for c in columns_of(preset)]
     unit = "thresholds as they are" if preset.kind == "positive" else "all in per cent"
-    lines = [f"# {name}: {preset.title}", "", f"Scale: {scale}; seeds {', '.join(map(str, seeds))}; {unit}.", ""]
+    seen = f"Scale: {scale}; seeds {', '.join(map(str, seeds))}; {unit}. {subject(made)}"
+    lines = [f"# {name}: {preset.title}", "", seen, ""]
     lines += ["| row | whose | " + " | ".join(header) + " |", "|" + "---|" * (len(header) + 2)]
     notes = []
     for label, whose, cells, refused in lines_of(preset, made):
         lines.append(f"| {label} | {whose} | " + " | ".join(cells) + " |")
         notes += [f"- {label}: {refused}"] if refused else []
     results = [r for _, _, outcomes in made for r in outcomes if isinstance(r, dict)]
-    lines += ["", *notes, *(f"- {line}" for line in exact_lines(made))]
+    exact = exact_lines(made) if preset.kind == "accuracy" else ()
+    lines += ["", *notes, *(f"- {line}" for line in exact)]
     if results:
         env = results[0]["environment"]
         commits = sorted({r["environment"]["commit"] or "unknown" for r in results})
@@ -173,31 +198,33 @@ def pictures_of(preset, made, path):
             for config, results in zip(configs, outcomes, strict=True)]  # fmt: skip
     ran = [part for part in done if isinstance(part[2], dict)]
     if preset.kind == "response":
-        plots.responses(path)
+        table_plots.responses(path)
     elif preset.kind == "positive":
-        plots.falling_thresholds({(name, c.seed): lowest_thresholds(c) for name, c, _, _ in done}, preset.title, path)
+        table_plots.falling_thresholds(
+            {(name, c.seed): lowest_thresholds(c) for name, c, _, _ in done}, preset.title, path
+        )
     elif preset.kind == "activations" and ran:
         folder = Path(ran[0][1].out) / ran[0][1].name
-        plots.activations(json.loads((folder / "activations.json").read_text()), path)
+        table_plots.activations(json.loads((folder / "activations.json").read_text()), path)
     elif preset.kind == "ann" and ran:
         curves = {}
         for name, config, results, row in ran:
             levels = None if row.label[2] == "ReLU" else config.levels
             accuracy = value(config, results, "ann", "ann", row.calibration)
             curves.setdefault(f"{name.split(', L =')[0]}, seed {config.seed}", []).append((levels, accuracy))
-        plots.over_levels(curves, preset.title, path)
+        table_plots.over_levels(curves, preset.title, path)
     elif preset.kind == "accuracy" and ran:
         curves, every, networks = {}, {}, {config.name: (config, results) for _, config, results, _ in ran}
-        for name, config, results, row in ran:
-            curves[name, config.seed] = [
+        for _, config, results, row in ran:
+            curves[" · ".join(row.label[:-1]), row.label[-1], config.seed] = [
                 (r["T"], 100 * r["accuracy"]) for r in results["rows"]
                 if r["schedule"] == "streaming" and r["calibration"] == row.calibration and r["margin"] is None
             ]  # fmt: skip
         for config, results in networks.values():
             for r in results["rows"]:
-                every.setdefault(f"{config.model}, {config.activation}, {label_of(r)}", []).append(r)
-        plots.over_times(curves, preset.title, path)
-        plots.pareto_of(every, path.with_name(f"{path.stem}-pareto.png"))
+                every.setdefault((f"{config.model}, {config.activation}", label_of(r)), []).append(r)
+        table_plots.over_times(curves, preset.title, path)
+        plots.pareto(every, path.with_name(f"{path.stem}-pareto.png"))
         return [path, path.with_name(f"{path.stem}-pareto.png")]
     else:
         return []
@@ -205,7 +232,9 @@ def pictures_of(preset, made, path):
 
 
 def drawn(name, preset, made):
-    """The table for the terminal."""
+    """The table for the terminal; for a figure without rows, what it shows."""
+    if preset.kind == "response":
+        return f"{name}: {preset.title}\n\n{RESPONSE}"
     table = Table(title=f"{name}: {preset.title}", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("row", "", *(TITLES.get(c, f"T={c}") for c in columns_of(preset))):
         table.add_column(title, justify="left" if title in ("row", "") else "right")

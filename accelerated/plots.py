@@ -1,4 +1,4 @@
-"""Every plot: of one run, and of a table or figure of presets.py."""
+"""The plots of one run."""
 
 import matplotlib
 import torch
@@ -22,7 +22,7 @@ def label(row):
     return ", ".join(part for part in parts if part)
 
 
-def _save(figure, path):
+def save(figure, path):
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
@@ -58,7 +58,7 @@ def accuracy(results, path):
     grid[0, 1].set_title("rows that have settled", fontsize=10) if any(
         r["latency"] is None for r in results["rows"]
     ) else None
-    _save(figure, path)
+    save(figure, path)
 
 
 def front(points):
@@ -70,54 +70,44 @@ def front(points):
     return kept
 
 
-def pareto(results, path):
-    """`pareto_of` the rows of one run."""
-    named = {}
-    for row in results["rows"]:
-        named.setdefault(label(row), []).append(row)
-    pareto_of(named, path, 100 * results["accuracy"]["folded"])
+def pareto(named, path, target=None):
+    """Accuracy against latency and energy; named {(network, label): rows}; the line joins those that none beats.
 
-
-def pareto_of(named, path, target=None):
-    """Accuracy against latency and energy; named {label: rows}; the line joins those that none beats in both."""
+    Colours are schedules, markers networks.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
     titles = {"latency": "latency in steps, end to end", "joules": "energy of an image in µJ"}
+    markers = {network: "osD^v<>pP*X"[i % 11] for i, network in enumerate(dict.fromkeys(n for n, _ in named))}
+    colours = {kind: f"C{i % 10}" for i, kind in enumerate(dict.fromkeys(kind for _, kind in named))}
     for axis, (key, title) in zip(axes, titles.items(), strict=True):
         every = []
-        for i, (name, rows) in enumerate(named.items()):
+        for (network, kind), rows in named.items():
             rows = [row for row in rows if row[key] is not None and row["latency"] is not None]
             points = [(row[key] * (1e6 if key == "joules" else 1), 100 * row["accuracy"]) for row in rows]
-            colour = COLOURS[rows[0]["schedule"]] if rows else None
-            style = {"marker": "osD^v<>pP*X"[i % 11], "ls": "", "color": colour}
-            axis.plot(*zip(*points, strict=True), alpha=0.7, label=name, **style) if points else None
+            style = {"marker": markers[network], "ls": "", "color": colours[kind], "alpha": 0.7, "ms": 5}
+            axis.plot(*zip(*points, strict=True), **style) if points else None
             every += points
         if every:
-            axis.plot(*zip(*front(every), strict=True), color="black", lw=1, zorder=0, label="best of all")
+            axis.plot(*zip(*front(every), strict=True), color="black", lw=1, zorder=0)
         if target is not None:
-            axis.axhline(target, color="grey", ls=":", lw=1, label="quantised network")
+            axis.axhline(target, color="grey", ls=":", lw=1)
         axis.set_xscale("log")
         axis.set_xlabel(title)
         axis.grid(alpha=0.3)
     costs = {1e6 * row["ann_joules"] for rows in named.values() for row in rows if row["joules"] is not None}
-    for i, cost in enumerate(sorted(costs) if len(costs) <= 4 else []):
-        axes[1].axvline(cost, color="grey", ls="--", lw=1, label="a quantised network's energy" if i == 0 else None)
+    for cost in sorted(costs) if len(costs) <= 4 else []:
+        axes[1].axvline(cost, color="grey", ls="--", lw=1)
+    keys = [plt.Line2D([], [], color=colour, marker="o", ls="", label=kind) for kind, colour in colours.items()]
+    if len(markers) > 1:
+        keys += [plt.Line2D([], [], color="black", marker=m, ls="", mfc="white", label=n) for n, m in markers.items()]
+    keys.append(plt.Line2D([], [], color="black", lw=1, label="best of all"))
+    if target is not None:
+        keys.append(plt.Line2D([], [], color="grey", ls=":", lw=1, label="quantised network"))
+    if len(costs) <= 4:
+        keys.append(plt.Line2D([], [], color="grey", ls="--", lw=1, label="a quantised network's energy"))
     axes[0].set_ylabel("accuracy in %")
-    axes[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    _save(figure, path)
-
-
-def over_levels(curves, title, path):
-    """Accuracy of ordinary networks over L (Figure 3-3); curves {label: [(L or None, accuracy)]}, None for ReLU."""
-    axis = plt.subplots(figsize=(9, 5))[1]
-    for i, (name, points) in enumerate(curves.items()):
-        if points[0][0] is None:
-            axis.axhline(points[0][1], color=f"C{i % 10}", ls="--", lw=1, label=name)
-        else:
-            axis.plot(*zip(*sorted(points), strict=True), "o-", color=f"C{i % 10}", ms=4, lw=1, label=name)
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_formatter("{x:.0f}")
-    axis.set(xlabel="L", ylabel="accuracy in %")
-    _finish(axis, title, path)
+    axes[1].legend(handles=keys, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    save(figure, path)
 
 
 def thresholds(quantised, path):
@@ -131,12 +121,12 @@ def thresholds(quantised, path):
         top.plot(x, values, "o", ms=4, alpha=0.7)
         bottom.plot(x, 100 * (values / values.mean() - 1), "o", ms=4, alpha=0.7)
     top.set_ylabel("threshold")
-    top.set_ylim(bottom=0)
+    top.set_ylim(0, 1.08 * max(float(values.max()) for values in layers.values()))
     bottom.set_ylabel("from the layer's mean, in %")
     bottom.set_xticks(range(len(layers)), layers, rotation=20)
     for axis in (top, bottom):
         axis.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _watch(spiking, x, steps, layer, unit):
@@ -187,78 +177,19 @@ def neuron(quantised, x, path, schedules):
         f"{count[-1]:.0f} spike{'s' * (count[-1] != 1)}; its level is {level}",
         fontsize=10,
     )
-    for schedule in schedules:
+    for i, schedule in enumerate(schedules):
         spiking = convert(quantised, schedule)
         long = settling_steps(spiking.latency_depth, neuron.levels) if schedule == "signed" else neuron.levels
         count = _watch(spiking, x, long, layer, unit)[1]
-        bottom.step(range(len(count) + 1), [0, *count], where="post", color=COLOURS[schedule], label=schedule)
+        style = {"where": "post", "color": COLOURS[schedule], "lw": 5 - 2 * i, "alpha": 0.8}  # all visible where equal
+        bottom.step(range(len(count) + 1), [0, *count], label=schedule, **style)
     bottom.axhline(level, color="grey", ls="--", lw=1, label="level in the quantised network")
     bottom.set_ylabel("spikes sent so far")
+    top.set_ylabel("membrane")
     for axis in (top, bottom):
         axis.set_xlabel("step")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     bottom.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _save(figure, path)
-
-
-def _finish(axis, title, path):
-    axis.set_title(title)
-    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    axis.grid(alpha=0.3)
-    _save(axis.figure, path)
-
-
-def over_times(curves, title, path):
-    """Accuracy of every row over T (Figure 3-4); curves {(label, seed): [(T, accuracy)]}."""
-    axis = plt.subplots(figsize=(9, 5))[1]
-    for i, ((name, seed), points) in enumerate(curves.items()):
-        axis.plot(*zip(*points, strict=True), "osD^v<>"[i % 7] + "-", ms=4, lw=1, label=f"{name}, seed {seed}")
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_formatter("{x:.0f}")
-    axis.set(xlabel="T", ylabel="accuracy in %")
-    _finish(axis, title, path)
-
-
-def falling_thresholds(curves, title, path):
-    """The smallest threshold of each network over the epochs (Figure 3-5); curves {(label, seed): [theta]}."""
-    axis = plt.subplots(figsize=(9, 5))[1]
-    for (name, seed), lowest in curves.items():
-        axis.plot(range(1, len(lowest) + 1), lowest, "o-", ms=3, lw=1, label=f"{name}, seed {seed}")
-    axis.axhline(0, color="black", lw=1)
-    axis.set(xlabel="epoch of stages 1 and 2", ylabel="smallest threshold of all layers")
-    _finish(axis, title, path)
-
-
-def responses(path, levels=4):
-    """What QCFS, ReLU and an IF neuron make of a constant input, for thresholds 1 and -1 (Figure 3-1)."""
-    z = torch.linspace(-2, 2, 801)
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
-    for axis, theta in zip(axes, (1.0, -1.0), strict=True):
-        membrane, count = torch.full_like(z, theta / 2), torch.zeros_like(z)
-        for _ in range(levels):  # the formulas as they stand: our functions refuse a threshold that is not positive
-            spike = (membrane + z >= theta).float()
-            membrane, count = membrane + z - theta * spike, count + spike
-        activation = theta * torch.clamp(torch.floor(z * levels / theta + 0.5), 0, levels) / levels
-        axis.plot(z, torch.relu(z), color="grey", lw=1, label="ReLU")
-        axis.plot(z, activation, color="tab:blue", label=f"QCFS, L = {levels}")
-        axis.plot(z, theta * count / levels, "--", color="tab:orange", label=f"IF neuron, T = {levels}")
-        axis.set(xlabel="constant input z", title=f"threshold {theta:g}")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("output")
-    axes[0].legend()
-    _save(figure, path)
-
-
-def activations(means, path):
-    """The mean of each channel before its activation, as a share of the largest of its layer (Figure 3-2)."""
-    axis = plt.subplots(figsize=(10, 5))[1]
-    for i, values in enumerate(means.values()):
-        scaled = torch.tensor(values) / max(abs(value) for value in values)
-        axis.plot(i + torch.linspace(-0.35, 0.35, len(values)), scaled, ".", ms=3)
-    axis.set_xticks(range(len(means)), means, rotation=60, fontsize=7)
-    axis.axhline(0, color="black", lw=0.5)
-    axis.set(ylabel="mean of a channel / largest of its layer", title="Pre-activations differ between channels")
-    axis.grid(alpha=0.3)
-    _save(axis.figure, path)
+    save(figure, path)

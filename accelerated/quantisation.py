@@ -9,11 +9,19 @@ from numbers import Real
 import torch
 from torch import nn
 
-from .activation import QCFS, variant
+from .activation import QCFS, Site, variant
 from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
 from .network import forward, layer_name, module_of, trace
 from .operators import ACTIVATIONS, average_pools, is_relu, kind_of, label_of, refuse_unfoldable, refuse_unknown
 from .thresholds import parameter_for, threshold_shape
+from .timm_modules import is_timm_transformer, with_sites
+
+SITES = {  # site -> {granularity of the variant: granularity there}; one threshold a layer for any other
+    "head": {"head": "head", "head and neuron": "head", "channel": "head"},
+    "neuron": {"neuron": "neuron", "head and neuron": "neuron", "channel": "neuron"},
+    "layer": {},
+}
+ELSEWHERE = {"head and neuron": "neuron"}
 
 
 def feature_shape(graph, node):
@@ -32,9 +40,21 @@ def feature_shape(graph, node):
 
 
 def activation_shape(graph, node, granularity, value=None):
-    """The threshold's shape at an activation; from the value there, or else from the network."""
+    """The threshold's shape at an activation; from the value there, or else from the network.
+
+    In a transformer the `site` decides (4.2.3): one threshold a head in attention, one a neuron in the feed-forward
+    layers, one a layer on the projection (Eq. 4-5), each only if `granularity` asks for it. Elsewhere "head and neuron"
+    means neuron.
+    """
+    module = module_of(graph, node)
+    site = getattr(module, "site", None)
+    granularity = SITES[site].get(granularity, "layer") if site else ELSEWHERE.get(granularity, granularity)
     if granularity == "layer":
         return ()
+    if site == "head":
+        return (module.heads, 1, 1)
+    if site == "neuron":
+        return feature_shape(graph, node.all_input_nodes[0])
     source = node.all_input_nodes[0]
     features = tuple(value.shape[1:]) if value is not None else feature_shape(graph, source)
     if len(features) == 3 and granularity == "neuron":
@@ -94,6 +114,8 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
     for name, value in network.state_dict().items():
         finite(value, name)
     one_of(max_pool, ("refuse", "average"), "max_pool")
+    if is_timm_transformer(network):
+        network = with_sites(network)
     graph = trace(network)
     replaced = dict(graph.meta.get("replaced", {}))
     if max_pool == "average":
@@ -113,7 +135,9 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
         shape = activation_shape(graph, node, granularity, z)
         start = block_maximum(z, shape) if calibrated else torch.full(shape, float(initial_threshold))
         start = start.clamp(max=bound) if calibrated and bound else start
-        module = QCFS(shape, levels, positivity, tensor(start, like=some))
+        site = module_of(graph, node)
+        of_site = (site.site, site.heads) if isinstance(site, Site) else (None, None)
+        module = QCFS(shape, levels, positivity, tensor(start, like=some), *of_site)
         name = node.target if node.op == "call_module" else node.name
         while name in used:
             name += "_again"

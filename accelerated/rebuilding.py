@@ -23,7 +23,7 @@ def config_of(folder):
         values: dict = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in known}
         return Config(**values | {"device": "cpu"})
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{folder} holds no run: there is no readable config.json ({type(error).__name__})") from error
+        raise InputError(f"{folder} holds no run: there is no readable config.json") from error
 
 
 def network_of(folder, config, data):

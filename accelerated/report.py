@@ -4,6 +4,7 @@ from rich.table import Table
 
 from . import plots
 from .checkpoint import whole_file
+from .evaluation import ALIVE
 from .plots import label
 
 HEADER = (
@@ -21,9 +22,6 @@ TERMINAL_HEADER = (
     "least\nactive\n%",
     "logits\nequal",
 )
-
-
-ALIVE = 0.01  # the least share of neurons that must spike in every layer before an equality means anything
 
 
 def _share(value):
@@ -45,8 +43,10 @@ def cells(row):
 def findings(results):
     """Sentences that follow from the rows, and only from executed ones."""
     config, accuracy, images = results["config"], results["accuracy"], results["test_images"]
+    untrained = " (not trained)" * (not config["epochs"][0])
     yield (
-        f"ReLU network {_share(accuracy['relu'])}, quantised (L = {config['levels']}) {_share(accuracy['folded'])} "
+        f"ReLU network {_share(accuracy['relu'])}{untrained}, "
+        f"quantised (L = {config['levels']}) {_share(accuracy['folded'])} "
         f"of {images} test images; {results['depth']} spiking layers deep; thresholds within a layer differ by at most "
         f"{100 * results['threshold_spread']:.3g} %."
     )
@@ -108,10 +108,18 @@ def markdown(results):
     return "\n".join(lines) + "\n"
 
 
+def config_name(results):
+    """The network of a run, in a word or two."""
+    return f"{results['config']['model']}, {results['config']['activation']}"
+
+
 def write(folder, results, quantised, image):
     """report.md and the plots of a run; `image` [1, ...] is the one that the neuron plot shows."""
     plots.accuracy(results, folder / "accuracy.png")
-    plots.pareto(results, folder / "pareto.png")
+    named: dict = {}
+    for row in results["rows"]:
+        named.setdefault((config_name(results), label(row)), []).append(row)
+    plots.pareto(named, folder / "pareto.png", 100 * results["accuracy"]["folded"])
     plots.thresholds(quantised, folder / "thresholds.png")
     plots.neuron(quantised, image, folder / "neuron.png", results["config"]["schedules"])
     with whole_file(folder / "report.md") as part:

@@ -52,10 +52,12 @@ def show(results, out):
 
 def whole_table(name, arguments, errors, out):
     """Run or continue all rows of a preset, and print them with the published ones."""
-    preset, made, path = tables.run(name, parse(tables.Options, arguments, f"{PROGRAM} {name}"), errors)
+    preset, made, path, failed = tables.run(name, parse(tables.Options, arguments, f"{PROGRAM} {name}"), errors)
     if distributed.rank() == 0:
         out.print(pages.drawn(name, preset, made))
         out.print(f"\nwritten to {path}", highlight=False)
+    if failed:
+        raise InputError(f"{failed} of the runs could not be carried out: the page names them")
 
 
 def listed(out):
@@ -69,8 +71,14 @@ def reports(folders, out):
     """Rebuild the tables and plots of runs from what is on disk."""
     if not folders:
         raise InputError("report needs the folder of a run, for instance runs/digits-cnn-cs-qcfs-L8-seed0")
-    for folder in folders:
-        show(rebuilding.report_again(Path(folder)), out)
+    if "--help" in folders or "-h" in folders:
+        return out.print(f"{PROGRAM} report RUN ...: rebuild tables and plots of runs from what is in their folders")
+    for folder in map(Path, folders):
+        runs = sorted(path.parent.name for path in folder.glob("*/results.json"))
+        if runs and not (folder / "results.json").exists():
+            raise InputError(f"{folder} holds runs and is none: choose among {', '.join(runs)}")
+        show(rebuilding.report_again(folder), out)
+        out.print(f"\nwritten to {folder}/", highlight=False)
 
 
 HELP = (

@@ -22,7 +22,7 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     """Seeds of the runs; with several, means and standard deviations are shown."""
     only: tuple[str, ...] = ()
-    """Only rows whose label contains all of these, for instance ResNet-20 CIFAR-10."""
+    """Run only rows whose label contains all of these, for instance ResNet-20 COS; rows that are there stay."""
     data_root: str = "data"
     """Folder that holds the data sets."""
     download: bool = False
@@ -41,13 +41,21 @@ class Options:
     """Folder that holds the runs; each network is trained once for all tables that need it."""
 
 
-def carry_out(configs, console):
-    """[results or the line that says why there are none] of the runs, one for each config; finished ones are read."""
+def matches(row, parts):
+    """Whether each part is found somewhere in the row's label, in any case."""
+    return all(any(part.lower() in own.lower() for own in row.label) for part in parts)
+
+
+def carry_out(configs, console, runs=True):
+    """[results or the line that says why there are none] of the runs, one for each config; finished ones are read.
+
+    Without `runs` nothing is run: None stands for what is not there.
+    """
     outcomes = []
     for config in configs:
         try:
             results = distributed.on_first(lambda config=config: finished(config))
-            if results is None:
+            if results is None and runs:
                 console.print(f"{config.name}", highlight=False)
                 folder, results, quantised, image = experiment.run(config, console, announce=False)
                 if distributed.rank() == 0:
@@ -56,13 +64,19 @@ def carry_out(configs, console):
         except InputError as error:
             if distributed.launched() and not error.shared:
                 raise  # the other processes know nothing of it and wait
+            if not runs:
+                outcomes.append(None)
+                continue
             console.print(f"{config.name}: {error}", highlight=False)
             outcomes.append(str(error))
     return outcomes
 
 
 def run(name, options, console=None):
-    """Carry out a preset; returns the path of its page. Continues where it was when it is called again."""
+    """Carry out a preset: (preset, [(row, configs, outcomes)], path of its page, how many runs were refused).
+
+    Continues where it was when it is called again. `options.only` limits what is run; rows that are finished stay.
+    """
     console = console or Console(stderr=True)
     one_of(options.scale, SCALES, "scale")
     for seed in options.seeds:
@@ -70,18 +84,22 @@ def run(name, options, console=None):
     asked = {key: value for key, value in vars(options).items() if key not in ("scale", "seeds", "only")}
     distributed.join(device(options.device))
     preset, planned = jobs(name, options.scale, options.seeds, **asked)
-    planned = [(row, configs) for row, configs in planned if all(part in row.label for part in options.only)]
-    if not planned and preset.rows:
-        raise InputError(
-            f"no row of {name} is called {' '.join(options.only)}: rows are for instance {preset.rows[0].label}"
-        )
-    made = [(row, configs, carry_out(configs, console)) for row, configs in planned]
+    chosen = [row for row in preset.rows if matches(row, options.only)]
+    if not chosen and preset.rows:
+        parts = ", ".join(dict.fromkeys(part for row in preset.rows for part in row.label))
+        raise InputError(f"no row of {name} is called {' '.join(options.only)}: its rows are made of {parts}")
+    made = [(row, configs, carry_out(configs, console, row in chosen)) for row, configs in planned]
+    failed = sum(isinstance(outcome, str) for _, _, outcomes in made for outcome in outcomes)
+    made = [(row, configs, outcomes) for row, configs, outcomes in made if row in chosen or all(outcomes)]
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     stem = name if options.scale == "full" else f"{name}-{options.scale}"
+    ran = any(isinstance(outcome, dict) for _, _, outcomes in made for outcome in outcomes)
+    if preset.rows and not ran and (out / f"{stem}.md").exists():
+        raise InputError(f"nothing ran, and the page stays as it is: {made[0][2][0]}")
     if distributed.rank() == 0:
         pictures = pages.pictures_of(preset, made, out / f"{stem}.png")
         with whole_file(out / f"{stem}.md") as part:
             page = pages.markdown(name, preset, options.scale, options.seeds, made)
             part.write_text(page + "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures))
-    return preset, made, out / f"{stem}.md"
+    return preset, made, out / f"{stem}.md", failed

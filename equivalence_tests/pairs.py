@@ -160,6 +160,72 @@ def run_conversion_error(impl, nodes, x, levels, schedule):
     return [part for name in sorted(errors) for part in errors[name]]
 
 
+@st.composite
+def train_arguments(draw, op):
+    """Trains of dyadic steps, and which form of the operator."""
+    random, operators = draw(FIELD), draw(st.sampled_from(["accumulated", "per-step"]))
+    steps = draw(st.integers(1, 6))
+    train = lambda *shape: random.integers(-4, 5, (steps, 2, *shape)) / 4  # noqa: E731
+    if op == "product":
+        return train(3, 4), train(4, 2), operators
+    if op == "softmax":
+        return train(3, 4), operators
+    return train(3, 4), random.normal(size=4), random.normal(size=4), 1e-3, operators
+
+
+@st.composite
+def attention_arguments(draw, gradient=False):
+    """(tokens, weights, thresholds, levels, heads, [upstream,] bias) with thresholds of the size of what they see."""
+    random, heads = draw(FIELD), draw(st.sampled_from([1, 2, 4]))
+    width, tokens = 4 * heads, 5
+    theta = lambda size, shape: random.uniform(0.5, 1, shape) * size  # noqa: E731
+    each, layer = (heads, 1, 1), draw(st.booleans())
+    thresholds = {p: theta(2.0, () if layer else each) for p in ("q", "k", "v")}
+    thresholds |= {"attention": theta(0.6, each), "head": theta(1.0, each), "projection": theta(1.0, ())}
+    x, bias = random.normal(size=(2, tokens, width)), draw(st.booleans())
+    bias = random.normal(size=(heads, tokens, tokens)) if bias else None
+    upstream = (random.normal(size=x.shape),) * gradient
+    weights = nets.attention_weights(random, width)
+    return x, weights, thresholds, draw(LEVELS), heads, *upstream, bias
+
+
+@st.composite
+def feed_forward_arguments(draw, gradient=False):
+    random = draw(FIELD)
+    weights = nets.feed_forward_weights(random, 6, 12)
+    thresholds = {"fc1": random.uniform(0.5, 2, 12), "fc2": random.uniform(0.5, 2, 6)}
+    x = random.normal(size=(2, 5, 6))
+    return x, weights, thresholds, draw(LEVELS), *((random.normal(size=x.shape),) * gradient)
+
+
+@st.composite
+def attention_over_time_arguments(draw):
+    x, weights, thresholds, levels, heads, bias = draw(attention_arguments())
+    schedule, operators = draw(st.sampled_from([
+        ("streaming", "per-step"), ("streaming", "accumulated"), ("integrate-then-fire", "accumulated"),
+        ("signed", "accumulated"),
+    ]))  # fmt: skip
+    return x, weights, thresholds, levels, heads, draw(st.integers(1, 8)), schedule, operators, bias
+
+
+def flat(value):
+    """The arrays of nested tuples and dicts, in order."""
+    if isinstance(value, dict):
+        return [array for part in value.values() for array in flat(part)]
+    return [array for part in value for array in flat(part)] if isinstance(value, tuple) else [np.asarray(value)]
+
+
+def run_attention_over_time(impl, *arguments):
+    """What the heads' projection has sent, by step, and how many spikes that took."""
+    s = impl.attention_spiking(*arguments)
+    return [s.logits, np.asarray(float(s.latency)), np.asarray(s.spikes_per_neuron)]
+
+
+def run_feed_forward_over_time(impl, *arguments):
+    """What the second layer has sent under each schedule."""
+    return [impl.feed_forward_spiking(*arguments, 6, s).logits for s in ("streaming", "integrate-then-fire", "signed")]
+
+
 NORMAL = "BLAS and torch add up in another order: up to n eps of the sum of magnitudes, n = 54 terms here"
 EXP = "exp, log and sqrt differ by a few ulp between libraries"
 
@@ -189,6 +255,19 @@ PAIRS = [
     Pair("avg_pool2d", layer_arguments("avg_pool2d"), 100 * EPS, NORMAL),
     Pair("layer_norm", layer_arguments("layer_norm"), 1e3 * EPS, NORMAL + ", divided by a small deviation"),
     Pair("softmax", layer_arguments("softmax"), 1e3 * EPS, EXP + "; an argument of 800 magnifies its own ulp by 800"),
+    Pair("product_run", train_arguments("product"), 0, DYADIC),
+    Pair("softmax_run", train_arguments("softmax"), 1e3 * EPS, EXP),
+    Pair("layer_norm_run", train_arguments("layer_norm"), 1e5 * EPS,
+         NORMAL + ", divided by a deviation as small as sqrt(eps) = 0.03, and differences of such values"),
+    Pair("attention", attention_arguments(), 1e3 * EPS, NORMAL + "; at a tie a level would differ, and none is met"),
+    Pair("attention_grad", attention_arguments(gradient=True), 1e4 * EPS, NORMAL + ", back through four layers", 40,
+         lambda impl, *a: flat(impl.attention_grad(*a))),
+    Pair("attention_spiking", attention_over_time_arguments(), 1e3 * EPS, NORMAL + "; no spike differs", 40,
+         run_attention_over_time),
+    Pair("feed_forward", feed_forward_arguments(), 1e3 * EPS, NORMAL),
+    Pair("feed_forward_grad", feed_forward_arguments(gradient=True), 1e4 * EPS, NORMAL, 40,
+         lambda impl, *a: flat(impl.feed_forward_grad(*a))),
+    Pair("feed_forward_spiking", feed_forward_arguments(), 1e3 * EPS, NORMAL, 40, run_feed_forward_over_time),
     Pair("answer", network_arguments(), 1e4 * EPS, NORMAL + ", layer after layer", 40, run_folded),
     Pair("simulate", integer_network_arguments(), 0, DYADIC, 30, run_simulation),
     Pair("conversion_error", integer_network_arguments(), 0, DYADIC, 30, run_conversion_error),

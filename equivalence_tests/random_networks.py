@@ -3,6 +3,7 @@
 import numpy as np
 
 import reference
+from reference.attention import block_nodes
 
 
 def _affine(random, shape, scale):
@@ -62,8 +63,45 @@ def cnn(random, depth, channels=4, image=6, classes=5, stride=1):
     return [*nodes, {"name": "logits", "op": "linear", "inputs": ["flat"], **parts}]
 
 
+def attention_weights(random, width, biases=True):
+    """{part: (weight, bias)} for `attention`: small queries and keys, so that softmax is neither flat nor a maximum."""
+    square, each = (width, width), ("q", "k", "v", "projection")
+    return {p: (random.normal(size=square) / np.sqrt(width), random.normal(size=width) * 0.2 * biases) for p in each}
+
+
+def feed_forward_weights(random, width, hidden):
+    """{part: (weight, bias)} for `feed_forward`."""
+    first = random.normal(size=(hidden, width)) * np.sqrt(2 / width), random.normal(size=hidden) * 0.2
+    return {
+        "fc1": first,
+        "fc2": (random.normal(size=(width, hidden)) / np.sqrt(hidden), random.normal(size=width) * 0.2),
+    }
+
+
+def transformer(random, depth, width=8, heads=2, image=6, patch=2, classes=5):
+    """Patches, a position embedding, `depth` blocks of relu, layer norm, the mean over tokens, a linear read-out."""
+    side, norm = image // patch, lambda: (random.uniform(0.5, 1.5, width), random.normal(size=width) * 0.2)
+    nodes = [
+        {"name": "patches", "op": "conv2d", "inputs": ["image"], "stride": patch,
+         "weight": random.normal(size=(width, 1, patch, patch)), "bias": random.normal(size=width) * 0.1},
+        {"name": "tokens", "op": "tokens", "inputs": ["patches"]},
+        {"name": "block0", "op": "shift", "inputs": ["tokens"], "bias": random.normal(size=(side * side, width))},
+    ]  # fmt: skip
+    for i in range(depth):
+        weights = attention_weights(random, width) | feed_forward_weights(random, width, 2 * width)
+        weights |= {"norm1": norm(), "norm2": norm()}
+        nodes += block_nodes(weights, None, None, heads, f"block{i}", f"block{i + 1}")
+    gamma, beta = norm()
+    nodes += [
+        {"name": "norm", "op": "layer_norm", "inputs": [f"block{depth}"], "gamma": gamma, "beta": beta},
+        {"name": "mean", "op": "mean_tokens", "inputs": ["norm"]},
+        {"name": "logits", "op": "linear", "inputs": ["mean"], **_affine(random, (classes, width), 1.0)},
+    ]
+    return nodes
+
+
 def images(random, kind, batch, inputs=8, image=6):
-    """A batch that fits `mlp` or `cnn`."""
+    """A batch that fits `mlp`, `cnn` or `transformer`."""
     return random.uniform(0, 1, (batch, inputs) if kind == "mlp" else (batch, 1, image, image))
 
 
@@ -165,3 +203,6 @@ def settling_bound(nodes):
         steps = node["levels"] - 1 if node["op"] == "qcfs" else 0
         longest[node["name"]] = max(longest[i] for i in node["inputs"]) + steps
     return 1 + max(longest.values())
+
+
+MADE = {"mlp": lambda random, depth: mlp(random, depth, residual=True), "cnn": cnn, "transformer": transformer}

@@ -38,10 +38,10 @@ def needs_networks(impl):
 
 
 @pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed"])
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "transformer"])
 @pytest.mark.parametrize("format", ["float16", "bfloat16", "float32", "float64"])
 def test_T5_logits_bit_for_bit(impl, rounds, seen, kind, format, schedule):
-    """Random MLPs and CNNs with residuals, average pooling, folded batch norm, up to depth 20."""
+    """Random MLPs and CNNs with residuals, average pooling, folded batch norm, up to depth 20; transformers of 24."""
     needs_networks(impl)
     if format not in impl.formats:
         pytest.skip("NumPy has no bfloat16")
@@ -54,7 +54,9 @@ def test_T5_logits_bit_for_bit(impl, rounds, seen, kind, format, schedule):
     @example(seed=1, depth=20, levels=8, activation="cs-qcfs")
     def check(seed, depth, levels, activation):
         random = np.random.default_rng(seed)
-        nodes = nets.mlp(random, depth, residual=True) if kind == "mlp" else nets.cnn(random, depth)
+        if kind == "transformer":
+            depth, activation = min(-(-depth // 5), 4), {"s-qcfs": "qcfs", "cs-qcfs": "hn-qcfs"}[activation]
+        nodes = nets.MADE[kind](random, depth)
         x = nets.images(random, kind, 4)
         nodes = nets.quantised(nodes, x, activation, levels)
         bound = 1 + longest_path(nodes) * (levels - 1)
@@ -76,7 +78,7 @@ def test_T5_logits_bit_for_bit(impl, rounds, seen, kind, format, schedule):
     check()
     assert np.mean(shares) > 0.05, "the layers are dead, equality is free"
     assert np.mean(least) > 0.02, "some layer is dead in most networks, and with it the equality of what follows"
-    assert max(depths) == 20
+    assert max(depths) == (20 if kind != "transformer" else 4), "blocks of six spiking layers"
     end = f", settled at {100 * np.mean(settled):.0f} % of the bound on average" if settled else ""
     spiking = f"neurons that spike: {100 * np.mean(shares):.0f} % (least active layer {100 * np.mean(least):.0f} %)"
     seen(f"T5 {impl.name}: {kind}, {format}, {schedule}: {len(shares)} networks up to depth {max(depths)}, "

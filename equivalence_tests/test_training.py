@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 import accelerated
 import reference
 from accelerated.training import optimiser
-from reference import layers, network, training
+from reference import network, tokens, training
 
 from . import random_networks as nets
 from .implementations import load
@@ -83,7 +83,7 @@ def test_derivatives_of_layer_norm_and_softmax_equal_autograds(op):
     tensors = [torch.from_numpy(a).requires_grad_() for a in ((x, gamma, beta) if op == "layer_norm" else (x,))]
     y = F.layer_norm(tensors[0], (5,), *tensors[1:], 1e-3) if op == "layer_norm" else F.softmax(tensors[0], -1)
     y.backward(torch.from_numpy(g))
-    ours = layers.layer_norm_grad(x, gamma, g, 1e-3) if op == "layer_norm" else (layers.softmax_grad(x, g),)
+    ours = tokens.layer_norm_grad(x, gamma, g, 1e-3) if op == "layer_norm" else (tokens.softmax_grad(x, g),)
     for got, tensor in zip(ours, tensors, strict=True):
         assert np.allclose(got, tensor.grad.numpy(), rtol=0, atol=1e-12)  # a few dozen roundings of numbers of size 1
 

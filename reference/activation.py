@@ -21,6 +21,10 @@ VARIANTS = {  # name: (granularity, positivity)
     "cs-qcfs": ("channel", "softplus"),  # Eq. 3-7
     "h-qcfs": ("head", "softplus"),  # Eq. 4-1 (there raw)
     "n-qcfs": ("neuron", "softplus"),  # Eq. 4-6 (there raw)
+    "hn-qcfs": ("head and neuron", "softplus"),  # 4.2.3 (there raw): a placement
+    "raw-h-qcfs": ("head", "raw"),
+    "raw-n-qcfs": ("neuron", "raw"),
+    "raw-hn-qcfs": ("head and neuron", "raw"),
 }
 
 

@@ -10,22 +10,28 @@ import numpy as np
 from .checks import InputError, finite, one_of, positive
 from .network import build
 from .thresholds import threshold_of
+from .tokens import OPERATORS
 
 SCHEDULES = ("streaming", "integrate-then-fire", "signed")
-LINEAR = ("linear", "conv2d", "avg_pool2d", "add", "flatten")  # operators that commute with sums over time
+LINEAR = (  # operators that commute with sums over time, a bias apart
+    "linear", "conv2d", "avg_pool2d", "add", "flatten", "tokens", "mean_tokens", "split_heads", "merge_heads", "shift",
+    "scale",
+)  # fmt: skip
 
 
 class SpikingNetwork(NamedTuple):
     """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels`.
 
-    `depth[name]` counts the spiking layers on the longest path from the image up to and including that node. The rest
-    is what a calibration left (calibration.py): {layer: (first membrane, which neurons may fire)}, the steps that it
-    took, the spikes that it took {layer: [batch, ...]}, and the images that it is for.
+    `operators` says what operators that are not linear see (see `convert`). `depth[name]` counts the spiking layers
+    on the longest path from the image up to and including that node. The rest is what a calibration left
+    (calibration.py): {layer: (first membrane, which neurons may fire)}, the steps that it took, the spikes that it
+    took {layer: [batch, ...]}, and the images that it is for.
     """
 
     nodes: list
     schedule: str
     depth: dict
+    operators: str = "accumulated"
     starts: dict = {}  # noqa: RUF012 (never written to)
     pre_steps: int = 0
     pre_spikes: dict = {}  # noqa: RUF012
@@ -97,13 +103,18 @@ def exact_levels(levels, format, name, what="levels"):
         raise InputError(f"{name}: {what} must be at most {limit} in {format}, got {levels}")
 
 
-def convert(network, schedule):
+def convert(network, schedule, operators="accumulated"):
     """The spiking network of a quantised one, under "streaming", "integrate-then-fire" or "signed" (Algorithm 1).
+
+    Operators that are not linear (layer norm, softmax, products) see what has "accumulated" so far, or, as published
+    and under streaming only, each step's spikes alone ("per-step": Eq. 2-28 to 2-30).
 
     Folds batch norm, then checks: finite weights, positive thresholds V_th = theta (Softplus(lambda), or lambda where
     the network is raw), levels that the format represents exactly, no relu left. Membranes start at theta / 2.
     """
-    one_of(schedule, SCHEDULES, "schedule")
+    one_of(schedule, SCHEDULES, "schedule"), one_of(operators, OPERATORS, "operators")
+    if operators == "per-step" and schedule != "streaming":
+        raise InputError(f"operators 'per-step' need schedule 'streaming'; {schedule!r} carries what has accumulated")
     nodes = []
     for node in fold_batch_norms(network):
         if node["op"] == "relu":
@@ -119,4 +130,4 @@ def convert(network, schedule):
         nodes.append(node)
     if not any(node["op"] == "spiking" for node in nodes):
         raise InputError("the network has no qcfs activation to convert: quantise it first")
-    return SpikingNetwork(nodes, schedule, depths(nodes, "spiking"))
+    return SpikingNetwork(nodes, schedule, depths(nodes, "spiking"), operators)

@@ -1,6 +1,7 @@
 """What an answer costs: synaptic operations, and joules at 45 nm beside those of the quantised network.
 
     an operator fed by spikes          one accumulate (AC) for each spike and synapse that it reaches
+    a product of two spike trains      one AC for each spike and row (or column) of the other that it meets
     an operator fed by the image       its multiply-accumulates (MAC), once: the image does not change
     an operator fed by anything else   its MACs in every step
     totals (T5)                        computes every operator anew in each of its steps: MACs, too
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .conversion import LINEAR
-from .network import FORWARD
+from .operators import FORWARD
 
 MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
 
@@ -55,6 +56,10 @@ def structure(node, traffic):
     """How many spikes reach each output: the operator with every weight 1, sums for means."""
     if "weight" in node:
         return FORWARD[node["op"]](node | {"weight": np.ones(node["weight"].shape), "bias": None}, traffic)
+    if node["op"] in ("shift", "scale"):
+        return traffic
+    if node["op"] == "mean_tokens":
+        return traffic.sum(axis=1)
     return FORWARD[node["op"]](node, traffic) * (node["size"] ** 2 if node["op"] == "avg_pool2d" else 1)
 
 
@@ -81,8 +86,15 @@ def energy(network, x, simulation):
             acs[name] = sum(float(t.sum()) for t in spikes) / batch if mixed == "values" else 0.0
         elif node["op"] in LINEAR:
             fed[name] = inputs[0][0], structure(node, inputs[0][1])
+        elif node["op"] == "product":
+            (_, a), (_, b) = inputs
+            b = np.swapaxes(b, -1, -2) if node["transpose"] else b
+            fed[name], both = ("values", a @ b), len(spikes) == 2
+            ann_macs[name] = a[0].size * b.shape[-1]
+            acs[name] = (float(a.sum()) * b.shape[-1] + float(b.sum()) * a.shape[-2]) / batch if both else 0.0
+            macs[name] = 0 if both else ann_macs[name] * steps
         else:
-            fed[name] = "values", FORWARD[node["op"]](node, *(traffic for _, traffic in inputs))
+            fed[name] = "image" if kinds == {"image"} else "values", FORWARD[node["op"]](node, *(t for _, t in inputs))
             ann_macs[name] = dense({}, fed[name][1])
-            macs[name] = ann_macs[name] * steps
+            macs[name] = ann_macs[name] * (steps if kinds != {"image"} else 1)
     return Energy(acs, macs, ann_macs, {name: count * steps for name, count in ann_macs.items()})

@@ -111,34 +111,3 @@ def batch_norm_grad(x, gamma, upstream, eps=1e-5):
     count = x.size // x.shape[1]
     centred = upstream - _by_channel(by_beta / count, x) - unit * _by_channel(by_gamma / count, x)
     return _by_channel(gamma / np.sqrt(var + eps), x) * centred, by_gamma, by_beta
-
-
-def layer_norm(x, gamma, beta, eps=1e-5):
-    """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis: x [..., F], gamma, beta [F] -> [..., F].
-
-    layer_norm(0) = beta, not 0: an operator that is not linear.
-    """
-    x = array(x)
-    return gamma * (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) + beta
-
-
-def layer_norm_grad(x, gamma, upstream, eps=1e-5):
-    """(dx, dgamma, dbeta) with n = (x - mean) / sigma, h = g gamma: dx = (h - mean h - n mean(h n)) / sigma."""
-    sigma = np.sqrt(x.var(-1, keepdims=True) + eps)
-    unit, g = (x - x.mean(-1, keepdims=True)) / sigma, upstream * gamma
-    by_x = (g - g.mean(-1, keepdims=True) - unit * (g * unit).mean(-1, keepdims=True)) / sigma
-    over = tuple(range(x.ndim - 1))
-    return by_x, (upstream * unit).sum(axis=over), upstream.sum(axis=over)
-
-
-def softmax(x):
-    """e^x / sum e^x over the last axis, with the maximum taken out. softmax(0) = 1/n, not 0."""
-    x = array(x)
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def softmax_grad(x, upstream):
-    """dx = y (g - sum g y) with y = softmax(x)."""
-    y = softmax(x)
-    return y * (upstream - (upstream * y).sum(-1, keepdims=True))

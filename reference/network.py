@@ -1,64 +1,16 @@
 """A network as data: a list of nodes in evaluation order, run forward and backward.
 
-A node is a dict: `name`, `op`, `inputs` (names of earlier nodes, or "image") and what the operator needs. The last
-node is the answer. Example: dict(name="fc", op="linear", inputs=["pool"], weight=W, bias=b).
-
-    op            trained               settings                    op         trained        settings
-    linear        weight, bias                                      add
-    conv2d        weight, bias          stride, padding             flatten
-    batch_norm    gamma, beta           mean, var, eps              relu
-    layer_norm    gamma, beta           eps                         softmax
-    avg_pool2d                          size                        qcfs       parameter      levels, positivity
+A node is a dict: `name`, `op`, `inputs` (names of earlier nodes, or "image") and what the operator needs (the table in
+operators.py). The last node is the answer. Example: dict(name="fc", op="linear", inputs=["pool"], weight=W, bias=b).
 """
 
-from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 
 from . import layers
-from .activation import qcfs, qcfs_grad, qcfs_parameter_grad
-from .checks import InputError, array, finite, is_exact, number, one_of
-from .thresholds import sum_to, threshold_of
-
-TRAINED = ("weight", "bias", "gamma", "beta", "parameter")
-ARRAYS = (*TRAINED, "mean", "var")
-OPTIONAL = {"bias": None, "stride": 1, "padding": 0, "eps": 1e-5}
-
-FORWARD: dict[str, Callable[..., np.ndarray]] = {
-    "linear": lambda n, x: layers.linear(x, n["weight"], n["bias"]),
-    "conv2d": lambda n, x: layers.conv2d(x, n["weight"], n["bias"], n["stride"], n["padding"]),
-    "batch_norm": lambda n, x: layers.batch_norm(x, n["gamma"], n["beta"], n["mean"], n["var"], n["eps"]),
-    "layer_norm": lambda n, x: layers.layer_norm(x, n["gamma"], n["beta"], n["eps"]),
-    "softmax": lambda n, x: layers.softmax(x),
-    "avg_pool2d": lambda n, x: layers.avg_pool2d(x, n["size"]),
-    "add": lambda n, x, y: x + y,
-    "flatten": lambda n, x: x.reshape(len(x), -1),
-    "relu": lambda n, x: np.maximum(x, number(0, x)),
-    "qcfs": lambda n, x: qcfs(x, threshold_of(n["parameter"], n["positivity"]), n["levels"]),
-}
-BACKWARD: dict[
-    str, Callable[..., tuple]
-] = {  # (node, inputs, upstream) -> gradients by inputs, then by the trained arrays in the order of NEEDS
-    "linear": lambda n, x, g: layers.linear_grad(x[0], n["weight"], g),
-    "conv2d": lambda n, x, g: layers.conv2d_grad(x[0], n["weight"], g, n["stride"], n["padding"]),
-    "batch_norm": lambda n, x, g: layers.batch_norm_grad(x[0], n["gamma"], g, n["eps"]),
-    "layer_norm": lambda n, x, g: layers.layer_norm_grad(x[0], n["gamma"], g, n["eps"]),
-    "softmax": lambda n, x, g: (layers.softmax_grad(x[0], g),),
-    "avg_pool2d": lambda n, x, g: (layers.avg_pool2d_grad(x[0], n["size"], g),),
-    "add": lambda n, x, g: tuple(sum_to(g, term.shape) for term in x),
-    "flatten": lambda n, x, g: (g.reshape(x[0].shape),),
-    "relu": lambda n, x, g: (g * (x[0] > 0),),
-    "qcfs": lambda n, x, g: (
-        g * qcfs_grad(x[0], threshold_of(n["parameter"], n["positivity"]), n["levels"])[0],
-        qcfs_parameter_grad(x[0], n["parameter"], n["levels"], n["positivity"], g),
-    ),
-}
-NEEDS = {
-    "linear": ("weight", "bias"), "conv2d": ("weight", "bias", "stride", "padding"),
-    "batch_norm": ("gamma", "beta", "mean", "var", "eps"), "layer_norm": ("gamma", "beta", "eps"),
-    "avg_pool2d": ("size",), "qcfs": ("parameter", "levels", "positivity"),
-}  # fmt: skip
+from .checks import InputError, array, finite, is_exact, one_of
+from .operators import ARRAYS, BACKWARD, FORWARD, NEEDS, OPTIONAL, TRAINED, TWO_INPUTS
 
 
 def build(nodes):
@@ -78,9 +30,10 @@ def build(nodes):
         name, op = node["name"], one_of(node["op"], FORWARD, "operator")
         for source in node["inputs"]:
             one_of(source, known, f"input of {name!r}")
-        if len(node["inputs"]) != (2 if op == "add" else 1):
+        if len(node["inputs"]) != (2 if op in TWO_INPUTS else 1):
             raise InputError(
-                f"node {name!r} ({op}) has {len(node['inputs'])} inputs: add takes 2, any other operator 1"
+                f"node {name!r} ({op}) has {len(node['inputs'])} inputs: {' and '.join(TWO_INPUTS)} take 2, "
+                "any other operator 1"
             )
         if name in known:
             raise InputError(f"the name {name!r} is used twice")
@@ -127,6 +80,11 @@ def forward(network, x, training=False):
 
 def backward(network, values, upstream):
     """Gradients of the loss by every trained array, {(node name, part): gradient}, from a training forward pass."""
+    return backward_to_image(network, values, upstream)[1]
+
+
+def backward_to_image(network, values, upstream):
+    """(gradient by the images, gradients as in `backward`)."""
     by_value, by_parameter = {network[-1]["name"]: upstream}, {}
     for node in reversed(network):
         g = by_value.pop(node["name"], None)
@@ -140,7 +98,7 @@ def backward(network, values, upstream):
         for part, gradient in zip(trained, gradients[len(inputs) :], strict=True):
             if node[part] is not None:
                 by_parameter[node["name"], part] = gradient
-    return by_parameter
+    return by_value.get("image", 0 * values["image"]), by_parameter
 
 
 def answer(network, x):

@@ -6,8 +6,16 @@ import numpy as np
 
 from .activation import variant
 from .checks import InputError, broadcasts, finite, positive, whole
-from .network import TRAINED, build, forward
+from .network import build, forward
+from .operators import TRAINED
 from .thresholds import parameter_for, threshold_of, threshold_shape
+
+SITES = {  # site -> {granularity of the variant: granularity there}; one threshold a layer for any other
+    "head": {"head": "head", "head and neuron": "head", "channel": "head"},
+    "neuron": {"neuron": "neuron", "head and neuron": "neuron", "channel": "neuron"},
+    "layer": {},
+}
+ELSEWHERE = {"head and neuron": "neuron"}
 
 
 def feature_shape(network, name):
@@ -25,9 +33,18 @@ def feature_shape(network, name):
 
 
 def activation_shape(network, node, granularity, sample=None):
-    """The threshold's shape at a node for a granularity; from `sample`'s shape there, or else from the network."""
+    """The threshold's shape at a node for a granularity; from `sample`'s shape there, or else from the network.
+
+    In a transformer the node's `site` decides (4.2.3): one threshold a head in attention, one a neuron in the
+    feed-forward layers, one a layer on the projection (Eq. 4-5), each only if `granularity` asks for it. Elsewhere
+    "head and neuron" means neuron.
+    """
+    site = node.get("site")
+    granularity = SITES[site].get(granularity, "layer") if site else ELSEWHERE.get(granularity, granularity)
     if granularity == "layer":
         return ()
+    if site == "head":
+        return (node["heads"], 1, 1)
     features = sample.shape[1:] if sample is not None else feature_shape(network, node["inputs"][0])
     if len(features) == 3 and granularity == "neuron":
         raise InputError(f"{node['name']}: feature maps share thresholds by channel; choose 'c-qcfs' or 'cs-qcfs'")

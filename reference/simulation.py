@@ -18,8 +18,9 @@ from .activation import level_value, qcfs_level
 from .checks import InputError, array, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .increments import Increments
-from .network import FORWARD, images
+from .network import images
 from .neuron import if_step, resting, signed_membrane_step, signed_step
+from .operators import FORWARD
 
 
 @dataclass(repr=False)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from .checks import positive, whole
-from .network import TRAINED, backward, forward
+from .network import backward, forward
+from .operators import TRAINED
 from .quantisation import expand, quantise
 
 

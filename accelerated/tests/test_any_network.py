@@ -14,6 +14,7 @@ NETWORKS = {  # name: (constructor, what `summary` says)
     "torchvision resnet18": (torchvision.models.resnet18, "1 MaxPool2d -> AvgPool2d, 17 ReLU -> QCFS"),
     "torchvision vgg11_bn": (torchvision.models.vgg11_bn, "5 MaxPool2d -> AvgPool2d, 10 ReLU -> QCFS"),
     "torchvision mobilenet_v2": (torchvision.models.mobilenet_v2, "35 ReLU6 -> QCFS"),
+    "timm mobilenetv1_100": (lambda: timm.create_model("mobilenetv1_100", act_layer="relu"), "27 ReLU -> QCFS"),
     "timm resnet18": (lambda: timm.create_model("resnet18"), "1 MaxPool2d -> AvgPool2d, 17 ReLU -> QCFS"),
 }  # fmt: skip
 

@@ -44,11 +44,11 @@ def test_every_row_can_be_asked_for_and_shares_its_run_only_with_its_like(name, 
 def test_settings_of_the_published_rows():
     """3.3.2 and Table 3-1."""
     rows = {row.label: row.config for name in ("table-3-2", "table-3-3") for row in presets.PRESETS[name].rows}
-    wide = rows["CIFAR-100", "ResNet-20", "ours"]
+    wide = rows["CIFAR-100", "ResNet-20", "CS-QCFS with COS"]
     assert (wide.levels, wide.initial_threshold, wide.lr, wide.epochs) == (8, "8", 0.05, (0, 300, 100))
-    assert rows["CIFAR-10", "ResNet-50", "ours"].lr == 0.01
+    assert rows["CIFAR-10", "ResNet-50", "CS-QCFS with COS"].lr == 0.01
     assert rows["CIFAR-10", "ResNet-18", "QCFS"].epochs == (0, 300, 0), "one stage"
-    assert rows["CIFAR-10", "VGG-16", "ours"].activation == "cs-qcfs"
+    assert rows["CIFAR-10", "VGG-16", "CS-QCFS with COS"].activation == "cs-qcfs"
     assert all(config.weight_decay == 5e-4 and not config.decay_thresholds for config in rows.values())
 
 
@@ -62,11 +62,12 @@ def smoke(tmp_path_factory):
 
 def test_a_row_runs_and_stands_beside_the_published_one(smoke):
     page = (smoke / "table-3-4-smoke.md").read_text()
-    (ours,) = [line for line in page.splitlines() if "| ours |" in line]
+    (ours,) = [line for line in page.splitlines() if "| this run |" in line]
     (theirs,) = [line for line in page.splitlines() if "| published |" in line]
     assert theirs.split("|")[3:-1] == [" 91.48 ", " 90.04 ", " 91.06 ", " 91.29 ", " 91.68 ", " 92.10 ", " 92.13 "]
     assert all(0 <= float(cell) <= 100 for cell in ours.split("|")[3:-1])
-    assert "in 2 of 2 runs" in page, "both exact schedules"
+    assert "in 2 of 2 pairs of network and schedule; least" in page, "both exact schedules, none vacuous"
+    assert "This run: digits, 64 test images, width 0.125; ANN is" in page
     for picture in ("table-3-4-smoke.png", "table-3-4-smoke-pareto.png"):
         assert (smoke / picture).stat().st_size > 10_000
         assert f"({picture})" in page
@@ -98,7 +99,7 @@ def test_what_is_finished_is_not_run_again(smoke, monkeypatch, capsys):
     other = smoke.parent / "other"
     (other / folder.name).mkdir(parents=True)
     (other / folder.name / "results.json").write_text(json.dumps(changed))
-    assert call("table-3-4", "--scale", "smoke", "--only", "ResNet-20", "w/o channel", "--out", other) == 0
+    assert call("table-3-4", "--scale", "smoke", "--only", "ResNet-20", "w/o channel", "--out", other) == 2
     assert "was made with levels=5, not 4: choose another --out" in " ".join(capsys.readouterr().err.split())
 
 
@@ -107,10 +108,28 @@ def test_a_run_that_is_refused_leaves_its_reason_and_empty_cells(tmp_path, monke
         raise InputError("the threshold of 'relu' must be positive and finite, got -0.25")
 
     monkeypatch.setattr(tables.experiment, "run", refuse)
-    assert call("table-3-4", "--scale", "smoke", "--only", "VGG-16", "w/o Softplus", "--out", tmp_path) == 0
+    assert call("table-3-4", "--scale", "smoke", "--only", "VGG-16", "w/o Softplus", "--out", tmp_path) == 2
     page = (tmp_path / "table-3-4-smoke.md").read_text()
     assert "got -0.25" in page
-    assert "| ours (0 of 1 seeds) |  |  |" in page
+    assert "| this run (0 of 1 seeds: see below) |  |  |" in page
+    page = tmp_path / "table-3-4-smoke.md"
+    page.write_text("made before")
+    assert call("table-3-4", "--scale", "smoke", "--only", "VGG-16", "w/o Softplus", "--out", tmp_path) == 2
+    assert page.read_text() == "made before", "a page is not replaced by one on which nothing ran"
+
+
+def test_rows_that_are_finished_stay_on_the_page_whatever_is_run_next(smoke, monkeypatch):
+    """`--only` limits what is run: parts of labels, in any case."""
+
+    def refuse(*_, **__):
+        raise InputError("not now")
+
+    monkeypatch.setattr(tables.experiment, "run", refuse)
+    assert call("table-3-4", "--scale", "smoke", "--only", "vgg", "softplus", "--out", smoke) == 2
+    page = (smoke / "table-3-4-smoke.md").read_text()
+    assert "ResNet-20 · w/o channel | this run |" in page
+    assert "VGG-16 · w/o Softplus | this run (0 of 1" in page
+    assert "VGG-16 · Full" not in page
 
 
 def test_reports_are_rebuilt_from_disk(smoke, capsys):
@@ -126,6 +145,8 @@ def test_reports_are_rebuilt_from_disk(smoke, capsys):
     assert call("report", smoke / "nowhere") == 2
     assert "holds no run" in capsys.readouterr().err
     assert call("report") == 2
+    assert call("report", smoke) == 2
+    assert f"holds runs and is none: choose among {folder.name}" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_cells_over_seeds():
@@ -148,6 +169,7 @@ def test_thresholds_below_zero_are_counted_even_where_the_run_was_refused(tmp_pa
 def test_the_plot_that_needs_no_run(tmp_path):
     assert call("figure-3-1", "--out", tmp_path) == 0
     assert (tmp_path / "figure-3-1.png").stat().st_size > 10_000
+    assert "gives -1 whatever comes in" in (tmp_path / "figure-3-1.md").read_text()
 
 
 BAD = [

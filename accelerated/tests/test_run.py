@@ -255,7 +255,7 @@ def test_a_finished_run_is_not_resumed(finished, capsys):
         call("--out", folder.parent, "--name", "tiny", "--arithmetic", "increments", *TINY, "--seed", "3", "--resume")
         == 2
     )
-    assert "holds a finished run: nothing to resume" in capsys.readouterr().err
+    assert "holds a finished run (made with seed=0, not 3): nothing to resume" in capsys.readouterr().err
 
 
 def test_a_loss_that_explodes_stops_the_run(tmp_path, capsys):
