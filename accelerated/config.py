@@ -12,7 +12,9 @@ from .augment import AUGMENTATIONS
 from .calibration import METHODS
 from .checks import InputError, one_of, positive, whole
 from .conversion import SCHEDULES, exact_levels
-from .models import MODELS, STEMS
+from .models import MODELS, STEMS, TRANSFORMERS
+from .timm_modules import NORMS, STYLES
+from .tokens import OPERATORS
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,31 @@ class Config:
     download: bool = False
     """Fetch CIFAR or Tiny-ImageNet into --data-root first."""
     size: int = 0
-    """Side of the images: digits and mnist5k are padded to it, photographs cut to it; 0 is their own."""
+    """Side of the images: digits and mnist5k are padded to it, CIFAR enlarged, photographs cut; 0 is their own."""
     augment: str = "auto"
     """none, standard (crop and flip) or full (AutoAugment and Cutout too); auto is full for images in colour."""
     model: str = "cnn"
-    """The network: cnn (residual, 5 spiking layers), mlp (2), vgg16, resnet18, -20, -34, -50 or -101."""
+    """The network: cnn (residual, 5 spiking layers), mlp (2), vgg16, resnet18, -20, -34, -50 or -101, or a transformer:
+    vit_tiny, vit_small, vit_base, swin_tiny."""
     width: float = 1.0
     """Scale of the channels: 1 is the published network, 0.25 has a quarter of its channels."""
     stem: str = "auto"
     """How the published networks begin: cifar, imagenet (strides and pooling), or auto: by the images' size."""
+    blocks: int = 0
+    """Of a transformer (Swin: in each stage); 0 is as published."""
+    pretrained: bool = False
+    """Begin with a transformer's published weights (at width 1), which timm fetches."""
+    placement: str = "hn"
+    """Where a transformer is quantised: hn (softmax, Eq. 4-3) or mst (scores and norms: Masked Spiking Transformer)."""
+    norm: str = "layer"
+    """A transformer's normalisation: layer, or batch as MST has it."""
+    mask: float = 0.0
+    """Share of a transformer's spikes that are dropped at random, as MST does; streaming only."""
+    gelu: bool = False
+    """Let the first stage train a transformer as timm has it, with GELU, in place of the form with ReLUs."""
     activation: str = "cs-qcfs"
-    """The quantised activation: cs-qcfs (thresholds per channel, always positive), qcfs, s-qcfs, c-qcfs or n-qcfs."""
+    """The quantised activation: cs-qcfs (thresholds per channel, always positive), qcfs, s-qcfs, c-qcfs, n-qcfs; for
+    transformers hn-qcfs (a threshold for each head and neuron), h-qcfs, n-qcfs; raw- before these: no Softplus."""
     stage1: str = "auto"
     """The layer-wise activation of stage 1; auto is s-qcfs, or `activation` itself where that is layer-wise."""
     levels: int = 8
@@ -48,6 +64,12 @@ class Config:
     """Epochs of the ReLU network, of stage 1 (layer thresholds) and of stage 2 (expanded thresholds)."""
     lr: float = 0.1
     """Learning rate at the start of the ReLU stage and of stage 1; annealed to 0 by a cosine in each stage."""
+    optimiser: str = "sgd"
+    """sgd (momentum 0.9) or adamw."""
+    warmup: int = 0
+    """Epochs in which the learning rate grows from 0, in each stage."""
+    distillation: float = 0.0
+    """Weight of the first stage's answers (which it must have learnt) in the loss of the others."""
     fine_tuning: float = 0.1
     """Learning rate of stage 2, as a share of lr."""
     weight_decay: float = 5e-4
@@ -68,6 +90,8 @@ class Config:
     """Seed of weights, order and augmentation. The split into training and test images never changes."""
     schedules: tuple[str, ...] = SCHEDULES
     """How to simulate: streaming, integrate-then-fire, signed."""
+    operators: tuple[str, ...] = ("accumulated",)
+    """What layer norm, softmax and products see when streaming: accumulated, or per-step as published."""
     calibrations: tuple[str, ...] = ("none",)
     """Of streaming networks: none, srp, cos, one row for each."""
     pre_steps: int = 4
@@ -80,6 +104,8 @@ class Config:
     """Read each image out of the longest streaming run once its best class leads by so much probability."""
     arithmetic: str = "totals"
     """totals, or increments: runs the drifting form of integrate-then-fire and signed beside it."""
+    test_batch: int = 256
+    """Test images that are simulated at once; less saves memory."""
     test_images: int = 0
     """Simulate only the first so many test images; 0 is all."""
     device: str = "auto"
@@ -136,22 +162,37 @@ def checked(config):
     values["augment"] = ("full" if colour else "none") if config.augment == "auto" else config.augment
     if values["augment"] != "none" and not colour:
         raise InputError(f"augment {config.augment!r} is for images in colour: choose none for {config.data}")
-    one_of(config.activation, [name for name, (kind, _) in VARIANTS.items() if kind != "head"], "activation")
-    if variant(config.activation)[0] == "neuron" and config.model != "mlp":
+    one_of(config.activation, VARIANTS, "activation")
+    fits = {"neuron": (*TRANSFORMERS, "mlp"), "head": TRANSFORMERS, "head and neuron": TRANSFORMERS}
+    if config.model not in fits.get(variant(config.activation)[0], MODELS):
         raise InputError(
             f"activation {config.activation!r} does not fit model {config.model!r}: choose cs-qcfs or c-qcfs"
         )
+    one_of(config.placement, STYLES, "placement"), one_of(config.norm, NORMS, "norm")
+    one_of(config.optimiser, training.OPTIMISERS, "optimiser")
+    changed = [n for n in ("placement", "norm", "mask", "gelu") if getattr(config, n) != getattr(Config, n)]
+    if changed and config.model not in TRANSFORMERS:
+        raise InputError(f"{changed[0]} is for transformers ({', '.join(TRANSFORMERS)}), got model {config.model!r}")
+    if not 0 <= config.mask < 1:
+        raise InputError(f"mask, a share of the spikes, must lie in [0, 1), got {config.mask}")
+    if config.mask and config.schedules != ("streaming",):
+        raise InputError("mask drops spikes at random, and no other schedule than streaming takes that")
+    if not 0 <= config.distillation <= 1:
+        raise InputError(f"distillation, a weight, must lie in [0, 1], got {config.distillation}")
+    if config.distillation and not (config.epochs[0] or config.pretrained):
+        raise InputError("distillation needs a teacher: give the first of the --epochs, or --pretrained")
     values["stage1"] = training.first_stage(config.activation) if config.stage1 == "auto" else config.stage1
     layerwise = [name for name, (kind, _) in VARIANTS.items() if kind == "layer"]
     one_of(values["stage1"], layerwise, "stage-1 activation")
     _each(config, "schedules", SCHEDULES, "schedule")
     _each(config, "calibrations", ("none", *METHODS), "calibration")
+    _each(config, "operators", OPERATORS, "operators")
     if not values["times"]:
         raise InputError("times must name at least one")
     positive(config.width, "width")
-    for name in ("levels", "batch", "accumulate", "pre_steps", "iterations"):
+    for name in ("levels", "batch", "accumulate", "pre_steps", "iterations", "test_batch"):
         whole(values[name], name)
-    for name in ("size", "workers", "test_images"):
+    for name in ("size", "workers", "test_images", "blocks", "warmup"):
         whole(values[name], name, least=0)
     exact_levels(config.levels, torch.get_default_dtype(), "the run")
     for steps in values["times"]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -105,8 +106,8 @@ def _offline(parse):
 
 def _cifar(kind, mean, std):
     def read(root, size, download):
-        if size not in (0, 32):
-            raise InputError(f"{kind.__name__} has images of 32 x 32: size must be 32 or 0, got {size}")
+        if size and size < 32:
+            raise InputError(f"{kind.__name__} has images of 32 x 32: size must be at least 32, or 0, got {size}")
         folder = Path(root) / kind.base_folder
         if download:
             _downloaded(lambda: kind(root, download=True), root)
@@ -120,7 +121,7 @@ def _cifar(kind, mean, std):
         train, test = kind(root, train=True), kind(root, train=False)
         x = [torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in (train, test)]
         y = [torch.tensor(part.targets) for part in (train, test)]
-        return Dataset(x[0], y[0], x[1], y[1], len(train.classes), 32, mean, std)
+        return Dataset(x[0], y[0], x[1], y[1], len(train.classes), size or 32, mean, std)
 
     return read
 
@@ -207,7 +208,8 @@ class _Batches(torch.utils.data.Dataset):
 
     def __init__(self, data, images, labels, augmentation, seed):
         self.images, self.labels, self.seed = images, labels, seed
-        self.transform = pipeline(augmentation, data.size, data.mean, data.std, data.policy)
+        own = images.shape[-1] if isinstance(images, torch.Tensor) else data.size
+        self.transform = pipeline(augmentation, own, data.mean, data.std, data.policy)
         at_random = augmentation != "none" and data.size > LARGE
         self.cut = v2.RandomResizedCrop(data.size, antialias=True) if at_random else v2.CenterCrop(data.size)
         self.size = data.size
@@ -235,7 +237,10 @@ class _Batches(torch.utils.data.Dataset):
                 images = self.images[rows]
             else:
                 images = torch.stack([self.image(self.images[int(row)]) for row in rows])
-            return self.transform(images), self.labels[rows]
+            images = self.transform(images)
+            if images.shape[-1] != self.size:  # tensors of a data set with a size of its own (CIFAR at 224)
+                images = F.interpolate(images, self.size, mode="bilinear", antialias=False)
+            return images, self.labels[rows]
 
 
 def _as_it_is(batch):  # named, so that workers can be started in any way

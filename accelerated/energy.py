@@ -119,7 +119,7 @@ def energy(network, x, simulation):
             kind[node] = next(iter(kinds)) if len(kinds) == 1 else "values"
             values[node] = structure(graph, node, values)
         else:
-            real = {n: v.to(format) if kind.get(n) else v for n, v in values.items()}
+            real = {n: values[n].to(format) if kind.get(n) else values[n] for n in node.all_input_nodes}
             kind[node] = "image" if kinds == {"image"} else "values"
             values[node] = evaluate(graph, node, real).double()
             ann_macs[name] = dense(graph, node, values)

@@ -1,6 +1,7 @@
 """The test images through the spiking networks of a run: one row of results for each way of simulating."""
 
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 
@@ -11,7 +12,6 @@ from .conversion import convert
 from .energy import energy
 from .simulation import read_out_early, settling_steps, simulate
 
-TEST_BATCH = 256
 ALIVE = 0.01  # the least share of neurons that must spike in every layer before an equality means anything
 AVERAGED = (
     "units_that_differ", "units_that_differ_last", "spikes_per_neuron", "acs", "macs", "joules", "ann_joules",
@@ -29,7 +29,7 @@ def shown(config, data, part, count=0):
     """Batches of the first `count` (0: all) images of a part as they are, this process's share of them."""
     total = len(data.train_y if part == "train" else data.test_y)
     rows = distributed.share(torch.arange(min(count or total, total)))
-    chosen = [chunk for chunk in rows.split(TEST_BATCH) if len(chunk)]
+    chosen = [chunk for chunk in rows.split(config.test_batch) if len(chunk)]
     return laid_out(config, datasets.batches(data, part, chosen, config.device, workers=config.workers))
 
 
@@ -77,8 +77,23 @@ class Tally:
         )
 
 
+class Job(NamedTuple):
+    """One kind of row: how to simulate, and for which T."""
+
+    schedule: str
+    arithmetic: str
+    calibration: str
+    operators: str
+    times: list
+
+    @property
+    def words(self):
+        """What a person calls it."""
+        return self.schedule, self.calibration, self.operators
+
+
 def plan(config, depth):
-    """(schedule, arithmetic, calibration, all T) of every kind of row.
+    """The `Job` of every kind of row.
 
     Integrate-then-fire also runs at T = L, and signed with enough steps that every sample has settled (T5).
     """
@@ -86,19 +101,21 @@ def plan(config, depth):
         exact = {"signed": [settling_steps(depth, config.levels) + 1], "integrate-then-fire": [config.levels]}
         times = sorted({*config.times, *exact.get(schedule, [])})
         if schedule == "streaming":
-            for calibration in config.calibrations:
-                yield schedule, "increments", calibration, times
+            for operators in config.operators:
+                for calibration in config.calibrations:
+                    yield Job(schedule, "increments", calibration, operators, times)
             continue
         for arithmetic in sorted({"totals", config.arithmetic}, reverse=True):
-            yield schedule, arithmetic, "none", times
+            yield Job(schedule, arithmetic, "none", "accumulated", times)
 
 
-def rows_of(config, quantised, data, schedule, arithmetic, calibration, times, advance):
-    """The rows of one schedule, arithmetic and calibration over the test images, one for each T and each margin."""
-    what = {"schedule": schedule, "arithmetic": arithmetic, "calibration": calibration}
+def rows_of(config, quantised, data, job, advance):
+    """The rows of one kind over the test images, one for each T and each margin."""
+    schedule, arithmetic, calibration, operators, times = job
+    what = {"schedule": schedule, "arithmetic": arithmetic, "calibration": calibration, "operators": operators}
     tallies = {steps: Tally(**what, T=steps, margin=None) for steps in times}
     early = {margin: [] for margin in (config.margins if schedule == "streaming" else ())}
-    spiking = convert(quantised, schedule)
+    spiking = convert(quantised, schedule, operators)
     for x, y in shown(config, data, "test", config.test_images):
         ready = spiking
         if calibration != "none":

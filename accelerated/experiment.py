@@ -1,5 +1,6 @@
 """A run: Config -> train -> convert -> simulate -> results on disk. Nothing here prints but through a console."""
 
+import copy
 import json
 import shutil
 import time
@@ -19,13 +20,27 @@ from .checkpoint import save_weights, whole_file
 from .checks import InputError
 from .config import Config, checked
 from .conversion import convert, fold_batch_norms
-from .evaluation import TEST_BATCH, laid_out, plan, rows_of, shown
+from .evaluation import laid_out, plan, rows_of, shown
 from .folders import environment, lock, open_folder, read_state, settings_of, write_json
-from .models import make
+from .models import TRANSFORMERS, make
+from .timm_modules import with_sites
 
 MANY_STEPS = 5000  # above it, a simulation takes long enough to say so
 
 __all__ = ["Config", "checked", "run"]
+
+
+def form_of(config):
+    """How a transformer is brought into the form that is quantised."""
+    return {"style": config.placement, "norm": config.norm, "mask": config.mask}
+
+
+def network_for(config, data):
+    """The untrained network of a run (or with published weights): of ReLU, or of GELU where the first stage asks so."""
+    network = make(
+        config.model, data.shape, data.classes, config.width, config.stem, config.blocks, config.pretrained
+    )  # fmt: skip
+    return with_sites(network, **form_of(config)) if config.model in TRANSFORMERS and not config.gelu else network
 
 
 def learnt_from(config, data, rows, epoch_seed):
@@ -42,21 +57,26 @@ def train(config, folder, state, data, progress, clock):
     """
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    network = make(config.model, data.shape, data.classes, config.width, config.stem).to(config.device)
+    network = network_for(config, data).to(config.device)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)
     sample = datasets.first(data, "train", 256, config.device)
+    teacher = None
     accuracies, metrics = (dict(state["accuracies"]), list(state["metrics"])) if state else ({}, [])
     if distributed.rank() == 0:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
     reached = (training.STAGES.index(state["stage"]), state["epoch"]) if state else (0, 0)
     for index, (stage, epochs) in enumerate(zip(training.STAGES, config.epochs, strict=True)):
-        settings = config.activation, config.stage1, config.levels, config.initial_threshold, sample
+        settings = config.activation, config.stage1, config.levels, config.initial_threshold, sample, form_of(config)
+        if config.distillation and stage == "stage 1":
+            teacher = copy.deepcopy(network).eval()
+            if state and state.get("teacher"):
+                teacher.load_state_dict(state["teacher"])
         network = distributed.everywhere(partial(training.enter, stage, network, *settings))
         if index < reached[0]:
             continue
         lr = config.lr * config.fine_tuning if stage == "stage 2" else config.lr
-        sgd = training.optimiser(network, lr, 0.9, config.weight_decay, config.decay_thresholds)
+        sgd = training.optimiser(network, lr, config.optimiser, config.weight_decay, config.decay_thresholds)
         scaler = torch.amp.GradScaler(config.device) if config.precision == "float16" else None
         start = 0
         if state and index == reached[0]:
@@ -72,13 +92,17 @@ def train(config, folder, state, data, progress, clock):
                 ) from error
             start = reached[1]
         bar = progress.add_task(f"train {stage}", total=epochs, completed=start)
+        teach = (teacher, config.distillation) if teacher is not None else None
         trained = nn.parallel.DistributedDataParallel(network) if distributed.launched() and epochs > start else network
         for epoch in range(start, epochs):
             seed = (config.seed * 1_009 + index * 100_003 + epoch * 10_007 + distributed.rank()) % 2**40
             torch.manual_seed(seed)  # for dropout; whoever resumes here draws the same
-            rows, rate = training.order(len(data.train_y), config.batch, generator), training.cosine(lr, epoch, epochs)
+            rows = training.order(len(data.train_y), config.batch, generator)
+            rate = training.cosine(lr, epoch, epochs, config.warmup)
             shares, sizes = learnt_from(config, data, rows, seed), [len(step) for step in rows]
-            loss = training.train_epoch(trained, sgd, shares, rate, sizes, config.precision, config.accumulate, scaler)
+            loss = training.train_epoch(
+                trained, sgd, shares, rate, sizes, config.precision, config.accumulate, scaler, teach
+            )
             right = training.accuracy(network, shown(config, data, "test", config.test_images))
             accuracies[stage] = right
             line = {"stage": stage, "epoch": epoch + 1, "lr": rate(0), "loss": loss, "accuracy": right}
@@ -93,6 +117,7 @@ def train(config, folder, state, data, progress, clock):
                 "generator": generator.get_state(),
                 "scaler": scaler.state_dict() if scaler else None,
                 "seconds": clock(),
+                "teacher": teacher.state_dict() if teacher is not None else None,
             }
             if distributed.rank() == 0:
                 with (folder / "metrics.jsonl").open("a") as file:
@@ -127,6 +152,17 @@ def channel_means(quantised, x):
 def spread(threshold):
     """(largest - smallest) / smallest threshold of a layer: how far its blocks have moved apart (3.3.5)."""
     return float((threshold.max() - threshold.min()) / threshold.min())
+
+
+def spreads_of(quantised):
+    """{"all", and in transformers "head", "neuron" and "layer": `spread` of each of these layers} (4.3.5)."""
+    found: dict = {"all": []}
+    for module in quantised.modules():
+        if isinstance(module, QCFS):
+            value = spread(module.threshold.detach())
+            for site in ("all", *([module.site] if module.site else [])):
+                found.setdefault(site, []).append(value)
+    return found
 
 
 def run(config, console=None, announce=True):
@@ -173,7 +209,7 @@ def _run(config, folder, state, data, console):
         quantised = distributed.everywhere(lambda: fold_batch_norms(network))
         depth = distributed.everywhere(lambda: convert(quantised, config.schedules[0]).latency_depth)
         rows, jobs = [], list(plan(config, depth))
-        longest = max(max(times) * convert(quantised, schedule).phases for schedule, _, _, times in jobs)
+        longest = max(max(job.times) * convert(quantised, job.schedule).phases for job in jobs)
         if longest > MANY_STEPS:
             console.print(
                 f"the longest simulation has {longest} steps and takes long: choose smaller --levels or --times",
@@ -181,29 +217,32 @@ def _run(config, folder, state, data, console):
             )
         images = config.test_images or len(data.test_y)
         share = -(-min(images, len(data.test_y)) // distributed.world())
-        bar = progress.add_task("simulate", total=len(jobs) * -(-share // TEST_BATCH))
-        for schedule, arithmetic, calibration, times in jobs:
-            progress.update(bar, description=f"simulate {schedule}" + f", {calibration}" * (calibration != "none"))
-            advance = partial(progress.advance, bar)
-            rows += rows_of(config, quantised, data, schedule, arithmetic, calibration, times, advance)
+        bar = progress.add_task("simulate", total=len(jobs) * -(-share // config.test_batch))
+        for job in jobs:
+            progress.update(
+                bar, description="simulate " + ", ".join(w for w in job.words if w not in ("none", "accumulated"))
+            )
+            rows += rows_of(config, quantised, data, job, partial(progress.advance, bar))
         progress.update(bar, description="simulate")
         accuracies["folded"] = training.accuracy(quantised, shown(config, data, "test", config.test_images))
-    spreads = [spread(m.threshold.detach()) for m in quantised.modules() if isinstance(m, QCFS)]
+    spreads = spreads_of(quantised)
     results = {
         "config": settings_of(config),
         "environment": where | {"processes": distributed.world(), "data_root": str(Path(config.data_root).resolve())},
         "accuracy": accuracies,
         "test_images": min(images, len(data.test_y)),
         "depth": depth,
-        "threshold_spread": max(spreads),
-        "threshold_spread_mean": sum(spreads) / len(spreads),
+        "threshold_spread": max(spreads["all"]),
+        "threshold_spread_mean": sum(spreads["all"]) / len(spreads["all"]),
+        "threshold_spreads": {site: {"max": max(s), "avg": sum(s) / len(s)} for site, s in spreads.items()},
         "seconds": round(clock(), 1),
         "rows": rows,
     }
     if distributed.rank() == 0:
         save_weights(network, folder / "weights.safetensors")
         write_json(
-            folder / "activations.json", channel_means(quantised, next(shown(config, data, "test", TEST_BATCH))[0])
+            folder / "activations.json",
+            channel_means(quantised, next(shown(config, data, "test", config.test_batch))[0]),
         )
         write_json(folder / "results.json", results)
     return folder, results, quantised, next(shown(config, data, "test", 1 + distributed.rank()))[0][:1]

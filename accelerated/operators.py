@@ -175,7 +175,8 @@ def is_linear(graph, node):
         module = module_of(graph, node)
         return isinstance(module, LINEAR_MODULES) or is_drop_path(module)
     if node.target is F.pad:  # zeros stay zeros
-        return len(node.args) < 4 and not node.kwargs
+        settings = dict(zip(("mode", "value"), node.args[2:], strict=False), **node.kwargs)
+        return settings.get("mode", "constant") == "constant" and not settings.get("value")
     sources = node.all_input_nodes
     if node.target in (*SUMS, *DIFFERENCES):  # adding a constant is not linear
         return not node.kwargs and len(sources) == 2 and not any(map(is_constant, sources))

@@ -15,6 +15,10 @@ TITLES = {
     "ann": "ANN",
     "max": "MaxDiff",
     "avg": "AvgDiff",
+    "max head": "MaxDiff, heads",
+    "avg head": "AvgDiff, heads",
+    "max neuron": "MaxDiff, neurons",
+    "avg neuron": "AvgDiff, neurons",
     "least": "smallest threshold",
     "epochs": "epochs with one <= 0",
 }
@@ -27,7 +31,7 @@ def lowest_thresholds(config):
     return [min(line["thresholds"].values()) for line in lines if "thresholds" in line]
 
 
-def value(config, results, kind, column, calibration):
+def value(config, results, kind, column, calibration, operators="accumulated"):
     """One number of a row, in per cent (thresholds as they are); None where it was not run or is not defined."""
     if kind == "positive":
         lowest = lowest_thresholds(config)
@@ -36,6 +40,9 @@ def value(config, results, kind, column, calibration):
         return min(lowest) if column == "least" else float(sum(theta <= 0 for theta in lowest))
     if not isinstance(results, dict):
         return None
+    if kind == "site spread":
+        which, site = column.split()
+        return 100 * results["threshold_spreads"][site][which] if site in results["threshold_spreads"] else None
     if kind == "spread":
         return 100 * results["threshold_spread" if column == "max" else "threshold_spread_mean"]
     if column == "ann":
@@ -43,7 +50,8 @@ def value(config, results, kind, column, calibration):
         return 100 * results["accuracy"]["relu" if pretrained else "folded"]
     for row in results["rows"]:
         plain = row["schedule"] == "streaming" and row["margin"] is None
-        if plain and row["calibration"] == calibration and row["T"] == column:
+        same = row["calibration"] == calibration and row["operators"] == operators
+        if plain and same and row["T"] == column:
             return 100 * row["accuracy"]
     return None
 
@@ -58,7 +66,13 @@ def cell(values):
 
 def columns_of(preset):
     """The columns of a preset's table."""
-    special = {"spread": ["max", "avg"], "positive": ["least", "epochs"], "ann": ["ann"], "response": []}
+    special = {
+        "spread": ["max", "avg"],
+        "positive": ["least", "epochs"],
+        "ann": ["ann"],
+        "response": [],
+        "site spread": [f"{kind} {site}" for site in ("head", "neuron") for kind in ("max", "avg")],
+    }
     if preset.kind in special:
         return special[preset.kind]
     times = sorted({t for row in preset.rows for t in row.config.times})
@@ -71,7 +85,9 @@ def lines_of(preset, made):
     for row, configs, outcomes in made:
         ran = [results for results in outcomes if isinstance(results, dict)]
         pairs = list(zip(configs, outcomes, strict=True))
-        cells = [cell([value(*pair, preset.kind, c, row.calibration) for pair in pairs]) for c in columns]
+        cells = [
+            cell([value(*pair, preset.kind, c, row.calibration, row.operators) for pair in pairs]) for c in columns
+        ]
         refused = [line for line in outcomes if isinstance(line, str)]
         name = "this run" + (f" ({len(ran)} of {len(outcomes)} seeds: see below)" if refused else "")
         yield " · ".join(row.label), name, cells, refused[0] if refused else ""
@@ -219,6 +235,7 @@ def pictures_of(preset, made, path):
             curves[" · ".join(row.label[:-1]), row.label[-1], config.seed] = [
                 (r["T"], 100 * r["accuracy"]) for r in results["rows"]
                 if r["schedule"] == "streaming" and r["calibration"] == row.calibration and r["margin"] is None
+                and r["operators"] == row.operators
             ]  # fmt: skip
         for config, results in networks.values():
             for r in results["rows"]:

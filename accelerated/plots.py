@@ -17,7 +17,12 @@ COLOURS = {"streaming": "tab:orange", "integrate-then-fire": "tab:blue", "signed
 def label(row):
     """The schedule, with the arithmetic where it is not the schedule's own, the calibration and the margin."""
     drifting = row["arithmetic"] == "increments" and row["schedule"] != "streaming"
-    parts = [row["schedule"], "increments" * drifting, row["calibration"].upper() * (row["calibration"] != "none")]
+    parts = [
+        row["schedule"],
+        "per step" * (row.get("operators") == "per-step"),
+        "increments" * drifting,
+        row["calibration"].upper() * (row["calibration"] != "none"),
+    ]
     parts.append("" if row["margin"] is None else f"margin {row['margin']:g}")
     return ", ".join(part for part in parts if part)
 

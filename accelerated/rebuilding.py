@@ -1,7 +1,7 @@
 """A run on disk -> its quantised network -> report and plots again."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 
@@ -12,7 +12,7 @@ from .checks import InputError
 from .config import Config
 from .conversion import fold_batch_norms
 from .evaluation import shown
-from .models import make
+from .experiment import form_of, network_for
 
 
 def config_of(folder):
@@ -29,10 +29,11 @@ def config_of(folder):
 def network_of(folder, config, data):
     """The trained network of a run, unfolded, with the weights that lie in its folder."""
     with torch.random.fork_rng(devices=[]):
-        network = make(config.model, data.shape, data.classes, config.width, config.stem)
+        network = network_for(replace(config, pretrained=False), data)
     sample = datasets.first(data, "train", 2, "cpu")
     for stage in training.STAGES:
-        network = training.enter(stage, network, config.activation, config.stage1, config.levels, 1.0, sample)
+        settings = config.activation, config.stage1, config.levels, 1.0, sample, form_of(config)
+        network = training.enter(stage, network, *settings)
     return load_weights(network, folder / "weights.safetensors")
 
 

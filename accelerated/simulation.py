@@ -1,7 +1,7 @@
 """Run a spiking network step by step: `reference.simulation` on a graph of torch modules.
 
-An operator is computed again only in steps in which one of its inputs changed: the same operator on the same numbers
-gives the same bits. Schedules and arithmetics: see `reference.simulation`.
+An operator is computed again only where its value is read and one of its inputs changed: the same operator on the same
+numbers gives the same bits. Schedules and arithmetics: see `reference.simulation`.
 """
 
 from dataclasses import dataclass
@@ -87,45 +87,77 @@ def ann_levels(network, x):
     return levels
 
 
-def read_out_nodes(network):
-    """The nodes between the spiking layers and the answer, spiking layers included, in order."""
-    wanted, stack = set(), [output_of(network)]
+def sources_of(network, targets):
+    """`targets` and the nodes that they are computed from, back to the spiking layers, these included."""
+    wanted, stack = set(), list(targets)
     while stack:
         node = stack.pop()
         if node not in wanted:
             wanted.add(node)
             if not isinstance(module_of(network.graph, node), SpikingNeuron):
                 stack.extend(node.all_input_nodes)
-    return [node for node in network.graph.graph.nodes if node in wanted]
+    return wanted
+
+
+def _wanted(network):
+    """For each phase, the nodes that somebody reads in it: the neurons that may fire then, and in the last the user.
+
+    Under integrate-then-fire all inputs of a layer are complete, and constant, when it fires: each operator before the
+    read-out is computed once.
+    """
+    nodes = network.graph.graph.nodes
+    if network.schedule != "integrate-then-fire":
+        return [set(nodes)]
+    firing = [[] for _ in range(network.phases)]
+    for node in nodes:
+        module = module_of(network.graph, node)
+        if isinstance(module, SpikingNeuron):
+            firing[module.depth] += [node, *node.all_input_nodes]
+    firing[-1].append(output_of(network))
+    return [sources_of(network, targets) for targets in firing]
 
 
 def _totals(network, x, steps, fired):
-    """Each neuron sees its operator applied to all that was sent; yields the logits of every step."""
-    answer, values = output_of(network), {}
+    """Each neuron sees its operator applied to all that was sent; yields the logits of every step (of the last phase).
+
+    An operator is computed when its value is wanted and one of its inputs has changed since.
+    """
+    answer, wanted, values = output_of(network), _wanted(network), {}
+    nodes = [node for node in network.graph.graph.nodes if node.op != "output"]
+    stale, silent = set(nodes), False
     for now in range(network.phases * steps):
-        changed = set()
-        for node in network.graph.graph.nodes:
+        if silent:
+            yield values[answer]  # nothing fired in the last step, so that nothing ever will again
+            continue
+        quiet = True
+        read = wanted[now // steps if len(wanted) > 1 else 0]
+        for node in nodes:
             module = module_of(network.graph, node)
-            stale = now == 0 or any(source in changed for source in node.all_input_nodes)
             if isinstance(module, SpikingNeuron):
-                if now and not module.firing:
+                if not module.firing:
                     module.now += 1
                     continue
                 values[node] = module(values[node.all_input_nodes[0]])
                 fired(layer_name(node), module.spike, now)
-                if now == 0 or bool((module.spike != 0).any()):
-                    changed.add(node)
-            elif node.op == "placeholder":
-                values[node] = x
-            elif stale and node.op != "output":
-                values[node] = evaluate(network.graph, node, values)
-                changed.add(node)
-        yield values[answer]
+                spiked = bool((module.spike != 0).any())
+                quiet, changed = quiet and not spiked, spiked or node in stale
+            elif node in stale and node in read:
+                values[node] = x if node.op == "placeholder" else evaluate(network.graph, node, values)
+                changed = True
+            else:
+                continue
+            stale.discard(node)
+            if changed:
+                stale.update(node.users)
+        silent = quiet and network.schedule == "signed"
+        yield values.get(answer)
 
 
 def _increments(network, x, steps, fired):
     """Each neuron sums what is new into its membrane; the logits are read out of what was sent in total."""
-    operators, answer, ending = Increments(network, steps), output_of(network), read_out_nodes(network)
+    operators, answer = Increments(network, steps), output_of(network)
+    reads = sources_of(network, [answer])
+    ending = [node for node in network.graph.graph.nodes if node in reads]
 
     def sent(_, module, __):
         theta = module.threshold.to(module.sent.dtype)

@@ -10,20 +10,34 @@ from torch import nn
 from .activation import QCFS, variant
 from .distributed import gather, refuse, same_buffers, world
 from .quantisation import expand, quantise
+from .timm_modules import is_timm_transformer, with_sites
 
 STAGES = ("relu", "stage 1", "stage 2")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def optimiser(network, lr, momentum=0.9, weight_decay=5e-4, decay_thresholds=False):
-    """SGD in which only weights decay: biases and batch norm do not, thresholds on request (docs/conventions.md)."""
+OPTIMISERS = {
+    "sgd": lambda groups, lr: torch.optim.SGD(groups, lr=lr, momentum=0.9),
+    "adamw": lambda groups, lr: torch.optim.AdamW(groups, lr=lr),
+}
+
+
+def optimiser(network, lr, kind="sgd", weight_decay=5e-4, decay_thresholds=False):
+    """SGD (momentum 0.9) or AdamW in which only the weights of layers decay (docs/conventions.md).
+
+    Biases, norms and position embeddings do not; thresholds do on request.
+    """
     thresholds = {id(m.parameter) for m in network.modules() if isinstance(m, QCFS)}
-    decays = lambda p: decay_thresholds if id(p) in thresholds else p.ndim > 1  # noqa: E731
+
+    def decays(name, p):
+        return decay_thresholds if id(p) in thresholds else p.ndim > 1 and name.endswith("weight")
+
+    named = list(network.named_parameters())
     groups = [
-        {"params": [p for p in network.parameters() if decays(p)], "weight_decay": weight_decay},
-        {"params": [p for p in network.parameters() if not decays(p)], "weight_decay": 0.0},
+        {"params": [p for name, p in named if decays(name, p)], "weight_decay": weight_decay},
+        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+    return OPTIMISERS[kind](groups, lr)
 
 
 def first_stage(activation):
@@ -31,9 +45,15 @@ def first_stage(activation):
     return activation if variant(activation)[0] == "layer" else "s-qcfs"
 
 
-def enter(stage, network, activation, stage1, levels, initial_threshold, sample):
-    """The network as `stage` begins: as it is, quantised with layer thresholds, or these expanded."""
+def enter(stage, network, activation, stage1, levels, initial_threshold, sample, form=None):
+    """The network as `stage` begins: as it is, quantised with layer thresholds, or these expanded.
+
+    `form` is how a transformer of timm's is brought into the form that is quantised: the arguments of `with_sites`.
+    """
+    if stage == "relu":
+        return network
     if stage == "stage 1":
+        network = with_sites(network, **form or {}) if is_timm_transformer(network) else network
         return quantise(network, stage1, levels, initial_threshold, sample)
     return expand(network, activation, sample) if stage == "stage 2" else network
 
@@ -65,12 +85,21 @@ def order(count, batch, generator):
     return steps[:-1] if len(steps) > 1 and len(steps[-1]) < 2 * world() else steps
 
 
-def train_epoch(network, sgd, batches, rate, sizes, precision="float32", accumulate=1, scaler=None):
+def distilled(logits, labels, taught, weight):
+    """(1 - weight) cross entropy + weight KL(teacher || student), means over the batch (Hinton et al. 2015, T = 1)."""
+    hard = F.cross_entropy(logits, labels)
+    if taught is None:
+        return hard
+    soft = F.kl_div(logits.log_softmax(-1), taught.log_softmax(-1), log_target=True, reduction="batchmean")
+    return (1 - weight) * hard + weight * soft
+
+
+def train_epoch(network, sgd, batches, rate, sizes, precision="float32", accumulate=1, scaler=None, teacher=None):
     """One epoch over `batches` of (x, y), this process's shares of batches of `sizes` images; returns the mean loss.
 
     `rate(p)` is the learning rate at share p of the epoch. Each batch is worked on in `accumulate` parts; the gradient
-    is that of the mean loss over all its images, in all parts and processes. InputError if the loss is no longer a
-    number.
+    is that of the mean loss over all its images, in all parts and processes. `teacher` is None or (network, weight):
+    see `distilled`. InputError if the loss is no longer a number.
     """
     network.train()
     device, seen = next(network.parameters()).device, 0
@@ -85,7 +114,10 @@ def train_epoch(network, sgd, batches, rate, sizes, precision="float32", accumul
             waits = isinstance(network, nn.parallel.DistributedDataParallel) and j < len(parts) - 1
             with network.no_sync() if waits else contextlib.nullcontext():
                 with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32"):
-                    loss = F.cross_entropy(network(part_x), part_y) * (len(part_y) * world() / sizes[i])
+                    with torch.no_grad():
+                        taught = teacher[0](part_x) if teacher else None
+                    loss = distilled(network(part_x), part_y, taught, teacher[1] if teacher else 0)
+                    loss = loss * (len(part_y) * world() / sizes[i])
                 (scaler.scale(loss) if scaler else loss).backward()
             total += loss.detach() * (sizes[i] / world())
         last_good += torch.isfinite(total).long()
@@ -106,6 +138,15 @@ def train_epoch(network, sgd, batches, rate, sizes, precision="float32", accumul
     return mean
 
 
-def cosine(lr, epoch, epochs):
-    """The learning rate within an epoch, annealed to 0 over all: share of the epoch -> rate."""
-    return lambda share: 0.5 * lr * (1 + math.cos(math.pi * (epoch + share) / epochs))
+def cosine(lr, epoch, epochs, warmup=0):
+    """The learning rate within an epoch: share of the epoch -> rate.
+
+    It grows from 0 to `lr` over the first `warmup` epochs, and is annealed to 0 by a cosine over all.
+    """
+
+    def rate(share):
+        passed = epoch + share
+        grown = min(1.0, passed / warmup) if warmup else 1.0
+        return grown * 0.5 * lr * (1 + math.cos(math.pi * passed / epochs))
+
+    return rate

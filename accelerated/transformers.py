@@ -111,7 +111,8 @@ class WindowBlock(nn.Module):
         y = self.norm1(x)
         if sh or sw:
             y = torch.roll(y, (-sh, -sw), (1, 2))
-        y = nn.functional.pad(y, (0, 0, 0, -width % ww, 0, -height % wh))
+        if -width % ww or -height % wh:
+            y = nn.functional.pad(y, (0, 0, 0, -width % ww, 0, -height % wh))
         rows, columns = -(-height // wh), -(-width // ww)
         y = y.unflatten(2, (columns, ww)).unflatten(1, (rows, wh)).transpose(2, 3)  # [batch, rows, columns, wh, ww, F]
         y = self.attn(y.flatten(3, 4).flatten(1, 2))

@@ -1,0 +1,17 @@
+"""Weights that timm fetches from the network."""
+
+from ..checks import InputError
+
+
+def fetch(name, image_shape, classes):
+    """timm's model with its published weights and a new read-out; InputError in one line where they cannot be had."""
+    import timm
+
+    try:
+        return timm.create_model(
+            name, pretrained=True, num_classes=classes, in_chans=image_shape[0], img_size=image_shape[1]
+        )
+    except Exception as error:  # whatever the network, the hub or the file system raises
+        raise InputError(
+            f"the weights of {name} could not be fetched ({type(error).__name__}): is there a network?"
+        ) from error
