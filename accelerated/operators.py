@@ -117,6 +117,9 @@ def label_of(graph, node):
     """How a person calls what a node calls: ReLU, relu, MaxPool2d, ..."""
     if node.target in MAX_POOLS:
         return "max_pool2d"
+    module = module_of(graph, node)
+    if isinstance(module, Site):
+        return f"activation of a {module.site}"
     kind = kind_of(graph, node)
     return getattr(kind, "__name__", str(kind))
 

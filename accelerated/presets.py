@@ -214,11 +214,14 @@ PRESETS = {
 }  # fmt: skip
 
 
+SHALLOW: dict = {"vit_small": {"model": "vit_tiny", "blocks": 3}, "swin_tiny": {"blocks": 1}}
+
+
 def scaled_transformer(config, scale):
     """A transformer's row, smaller. Thresholds are calibrated: from 3, attention would be silent (docs/errata.md)."""
     second = bool(config.epochs[2])
     common = {"size": 32, "augment": "none", "initial_threshold": "calibrated", "lr": 1e-3, "warmup": 1, "batch": 64,
-              "test_batch": 256, "width": 0.25, "blocks": 1 if config.model == "swin_tiny" else 3}  # fmt: skip
+              "test_batch": 64, "width": 0.25, **SHALLOW[config.model]}  # fmt: skip
     if scale == "small":
         return replace(config, data="mnist5k", epochs=(0, 16, 4 * second), **common)
     return replace(config, data="digits", epochs=(0, 1, 1 * second), test_images=64, **common | {"width": 0.125})

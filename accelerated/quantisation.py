@@ -3,6 +3,7 @@
 Works on any module that torch.fx can trace.
 """
 
+import contextlib
 import copy
 from numbers import Real
 
@@ -15,6 +16,7 @@ from .network import forward, layer_name, module_of, trace
 from .operators import ACTIVATIONS, average_pools, is_relu, kind_of, label_of, refuse_unfoldable, refuse_unknown
 from .thresholds import parameter_for, threshold_shape
 from .timm_modules import is_timm_transformer, with_sites
+from .transformers import SpikeMask
 
 SITES = {  # site -> {granularity of the variant: granularity there}; one threshold a layer for any other
     "head": {"head": "head", "head and neuron": "head", "channel": "head"},
@@ -71,6 +73,20 @@ def block_maximum(z, shape):
     return torch.where(largest > 0, largest, layer)
 
 
+def random_draws(network):
+    """A context for each forward pass in which a network with random masks draws the same."""
+    if not any(isinstance(module, SpikeMask) for module in network.modules()):
+        return contextlib.nullcontext
+
+    @contextlib.contextmanager
+    def same():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            yield
+
+    return same
+
+
 @torch.no_grad()
 def _values(graph, sample, network):
     """The values of all nodes for a sample in evaluation mode; empty without one.
@@ -80,10 +96,14 @@ def _values(graph, sample, network):
     if sample is None:
         return {}
     still, own = copy.deepcopy(graph).eval(), copy.deepcopy(network).eval()
-    values = forward(still, finite(sample, "sample"))
+    drawn = random_draws(network)
+    with drawn():
+        values = forward(still, finite(sample, "sample"))
     pairs = dict(zip(graph.graph.nodes, still.graph.nodes, strict=True))
     answer = next(iter(reversed(graph.graph.nodes))).all_input_nodes[0]
-    expected, got = own(sample), values[pairs[answer]]
+    with drawn():
+        expected = own(sample)
+    got = values[pairs[answer]]
     if not torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item()):
         off = (got - expected).abs().max().item()
         raise InputError(

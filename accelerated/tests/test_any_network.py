@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 import accelerated as acc
-from accelerated.models import MODELS, make
+from accelerated.models import MODELS, TRANSFORMERS, make
 
 NETWORKS = {  # name: (constructor, what `summary` says)
     "torchvision resnet18": (torchvision.models.resnet18, "1 MaxPool2d -> AvgPool2d, 17 ReLU -> QCFS"),
@@ -126,6 +126,7 @@ def test_every_model_converts_at_a_small_width(name):
     assert torch.equal(s.logits[-1], acc.answer(q, x))
     assert min(s.nonzero_share.values()) > 0.05
     depth = {"cnn": 5, "mlp": 2, "vgg16": 15, "resnet18": 17, "resnet20": 19, "resnet34": 33, "resnet50": 49}
+    depth |= dict.fromkeys(TRANSFORMERS, 12 * 6)
     assert s.latency == (depth.get(name, 100) + 1) * 4
 
 

@@ -92,6 +92,10 @@ def test_cifar_is_read_by_the_real_loader(name, kind, classes, tmp_path, monkeyp
     expected = (d.test_x[[2, 0]] / 255 - torch.tensor(d.mean)[:, None, None]) / torch.tensor(d.std)[:, None, None]
     assert torch.allclose(x, expected, rtol=0, atol=1e-6)  # a division and a subtraction in another order
     assert y.tolist() == d.test_y[[2, 0]].tolist()
+    large = data.load(name, tmp_path, size=64)
+    (twice, _), *_ = data.batches(large, "test", [torch.tensor([2, 0])], "cpu")
+    assert large.shape == (3, 64, 64)
+    assert torch.allclose(twice, torch.nn.functional.interpolate(x, 64, mode="bilinear"), rtol=0, atol=1e-6)
     broken = base / kind.test_list[0][0]
     broken.write_bytes(b"damaged")
     with pytest.raises(InputError, match=f"{broken.name} is damaged: delete it and fetch it again with --download"):
@@ -99,8 +103,8 @@ def test_cifar_is_read_by_the_real_loader(name, kind, classes, tmp_path, monkeyp
     broken.unlink()
     with pytest.raises(InputError, match=r"was looked for in .*which lacks .*: fetch it with --download, or name its"):
         data.load(name, tmp_path)
-    with pytest.raises(InputError, match="size must be 32 or 0, got 64"):
-        data.load(name, tmp_path, size=64)
+    with pytest.raises(InputError, match="size must be at least 32, or 0, got 16"):
+        data.load(name, tmp_path, size=16)
 
 
 def picture(path, size):

@@ -128,9 +128,9 @@ def test_a_loss_that_explodes_names_the_step_and_keeps_what_was_saved(tmp_path, 
     arguments = [*TINY, "--epochs", 3, 0, 0, "--out", tmp_path, "--name", "x"]
     real, calls = training.cosine, []
 
-    def rate(lr, epoch, epochs):
+    def rate(lr, epoch, *others):
         calls.append(epoch)
-        return (lambda share: 1e30) if epoch == 2 else real(lr, epoch, epochs)
+        return (lambda share: 1e30) if epoch == 2 else real(lr, epoch, *others)
 
     monkeypatch.setattr(training, "cosine", rate)
     assert call(*arguments) == 2

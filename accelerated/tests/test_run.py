@@ -142,7 +142,10 @@ BAD = [
     (["--model", "resnet"], "unknown model 'resnet': choose from cnn, mlp"),
     (["--activation", "relu"], "unknown activation 'relu'"),
     (["--activation", "n-qcfs"], "does not fit model 'cnn'"),
-    (["--activation", "h-qcfs", "--model", "mlp"], "unknown activation 'h-qcfs': choose from qcfs, s-qcfs"),
+    (
+        ["--activation", "h-qcfs", "--model", "mlp"],
+        "activation 'h-qcfs' does not fit model 'mlp': choose cs-qcfs or c-qcfs",
+    ),
     (["--stage1", "cs-qcfs"], "unknown stage-1 activation 'cs-qcfs': choose from qcfs, s-qcfs"),
     (["--schedules", "sign"], "unknown schedule 'sign'"),
     (["--levels", "0"], "levels must be a whole number of at least 1, got 0"),
