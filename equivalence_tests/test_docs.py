@@ -85,12 +85,14 @@ def test_the_two_commands_stand_in_the_readme_and_in_ci():
     assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-def test_the_readmes_ten_lines_run_as_they_stand(tmp_path):
-    (code,) = blocks("python")
+@pytest.mark.parametrize("which", [0, 1], ids=["cnn", "transformer"])
+def test_the_readmes_ten_lines_run_as_they_stand(which, tmp_path):
+    first, second = blocks("python")
+    code = (first, second)[which]
     (tmp_path / "ten_lines.py").write_text(code)
     result = subprocess.run([sys.executable, "ten_lines.py"], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
-    assert "True" in result.stdout
+    assert "bit for bit: True" in result.stdout
 
 
 def test_the_tree_in_the_readme_is_the_tree():

@@ -204,6 +204,39 @@ def test_tables_at_T_leave_out_the_steps_of_cos():
     assert ref.simulate(calibrated, x, 1).latency == 3 * 4 + 1
 
 
+def test_table_4_1_a_threshold_of_3_silences_attention():
+    """L = 16, theta = 3: probabilities below 3/32 are level 0, for instance those of a softmax over 64 patches."""
+    p = np.array([3 / 32 - 1e-9, 3 / 32])
+    assert ref.qcfs_level(p, 3.0, 16).tolist() == [0, 1]
+    x = np.random.default_rng(0).normal(size=(1, 64, 8))
+    weights = nets.attention_weights(np.random.default_rng(1), 8)
+    theta = dict.fromkeys(("q", "k", "v", "attention", "head", "projection"), np.array(3.0))
+    s = ref.attention_spiking(x, weights, theta, 16, 2, 16, "integrate-then-fire")
+    assert s.nonzero_share["attention.q"] > 0.2
+    assert s.nonzero_share["attention.attention"] < 0.01
+    assert s.nonzero_share["attention.head"] < 0.01
+
+
+def test_prose_of_chapter_4_against_its_tables():
+    """The thesis's own figures, as printed."""
+
+    def row(table, *label):
+        found = [line for line in published(f"table_4_{table}") if list(line.values())[:3] == list(label)]
+        return figures(found[0])
+
+    for network, gain in (("ViT", 34.87), ("Swin-T", 6.14)):
+        ours, mst = (row(2, "CIFAR-10", network, method) for method in ("ours", "MST"))
+        assert ours[1] - mst[1] == pytest.approx(gain)
+    full, without = (row(4, "CIFAR-100", "ViT", method) for method in ("Full", "w/o head"))
+    assert (full["ann"], without["ann"]) == (74.29, 74.44)
+    heads = {
+        (network, data): row(5, "HN-QCFS", data, network)["max head"]
+        for network in ("ViT", "Swin-T") for data in ("CIFAR-10", "CIFAR-100")
+    }  # fmt: skip
+    assert heads["ViT", "CIFAR-100"] == 34.4 < heads["ViT", "CIFAR-10"] == 35.4
+    assert heads["Swin-T", "CIFAR-100"] > heads["Swin-T", "CIFAR-10"]
+
+
 def test_prose_of_chapter_3_against_its_tables():
     """The thesis's own figures, as printed."""
 
