@@ -10,7 +10,7 @@ from . import distributed
 from .calibration import calibrate
 from .conversion import convert
 from .energy import energy
-from .simulation import read_out_early, settling_steps, simulate
+from .simulation import read_out_early, settling_steps, simulate_at
 
 ALIVE = 0.01  # the least share of neurons that must spike in every layer before an equality means anything
 AVERAGED = (
@@ -122,11 +122,10 @@ def rows_of(config, quantised, data, job, advance):
             ready = calibrate(spiking, x, calibration, config.pre_steps, config.iterations)
         with torch.no_grad():
             expected = quantised(x)
-        for steps in times:
-            result = simulate(ready, x, steps, arithmetic)
+        for steps, result in simulate_at(ready, x, times, arithmetic):
             tallies[steps].add(ready, x, y, result, expected)
         for margin, seen in early.items():
-            answer, taken = read_out_early(result.logits, margin)
+            answer, taken = read_out_early(result.logits, margin)  # of the longest
             seen.append((len(x), int((answer == y).sum()), int(taken.sum()) + ready.pre_steps * len(x)))
         advance()
     rows = [tally.row() for tally in tallies.values()]

@@ -177,7 +177,89 @@ def _increments(network, x, steps, fired):
         yield propagate(network, x, sent, ending)[answer]
 
 
+def _checked(network, x, times, arithmetic):
+    """(images, arithmetic) of a run, or InputError."""
+    x, schedule = images(network, x), network.schedule
+    arithmetic = arithmetic or ("increments" if schedule == "streaming" else "totals")
+    one_of(arithmetic, ("totals", "increments"), "arithmetic")
+    if schedule == "streaming" and arithmetic == "totals":
+        raise InputError("streaming neurons carry increments: arithmetic must be 'increments', got 'totals'")
+    if network.images is not None and not torch.equal(network.images, x):
+        raise InputError("a calibrated network simulates the images that it was calibrated on: calibrate it for these")
+    for name, neuron in network.layers.items():
+        signed = schedule == "signed"
+        exact_levels(neuron.levels if signed else max(times), x.dtype, name, "levels" if signed else "steps")
+    return x, arithmetic
+
+
+class _Spikes:
+    """What has been fired so far: by layer, and the last step in which a unit of each sample fired."""
+
+    def __init__(self, network, x):
+        self.emitted, self.signed = dict(network.pre_spikes), network.schedule == "signed"
+        self.settled_at = torch.zeros(len(x), dtype=torch.long, device=x.device)
+
+    def __call__(self, name, spike, now):
+        if len(spike) != len(self.settled_at):
+            raise InputError(f"{name}: its first axis holds {len(spike)}, not the batch of {len(self.settled_at)}")
+        if self.signed:  # otherwise what was emitted is what was sent
+            some = spike != 0
+            self.emitted[name] = self.emitted.get(name, 0) + some.int()
+            self.settled_at[some.reshape(len(spike), -1).any(dim=1)] = now + 1
+
+
+def _result(network, rows, steps, fired, levels):
+    """The `Simulation` of a run as it stands; `levels` are those of the quantised network, or None."""
+    for name, neuron in network.layers.items():
+        if neuron.sent.isnan().any():
+            raise InputError(
+                f"{name}: its input overflowed in {neuron.sent.dtype} on the way; simulate in a wider format"
+            )
+    counts = {name: neuron.sent.long() for name, neuron in network.layers.items()}
+    emitted = dict(fired.emitted)
+    if not fired.signed:
+        emitted = {name: count + emitted.get(name, 0) for name, count in counts.items()}
+    differ = None if levels is None else [(counts[name] != level.long()) for name, level in levels.items()]
+    neurons = sum(count.numel() for count in counts.values())
+    settled_at = fired.settled_at.clone()
+    return Simulation(
+        logits=torch.stack(rows[-steps:]),
+        counts=counts,
+        emitted=emitted,
+        latency=int(settled_at.max()) if fired.signed else network.pre_steps + len(rows),
+        spikes_per_neuron=sum(int(spikes.sum()) for spikes in emitted.values()) / neurons,
+        settled_at=settled_at if fired.signed else None,
+        settled=bool((settled_at < steps).all()) if fired.signed else None,
+        units_that_differ=None if differ is None else sum(int(d.sum()) for d in differ) / neurons,
+        units_that_differ_last=None if differ is None else differ[-1].double().mean().item(),
+        nonzero_share={name: (count != 0).double().mean().item() for name, count in counts.items()},
+    )
+
+
 @torch.no_grad()
+def simulate_at(network, x, times, arithmetic=None):
+    """Yield (T, what `simulate` gives for T) for several T, in order; one run where a shorter one is its beginning.
+
+    The network carries the run's state until the last is taken.
+    """
+    if network.schedule == "integrate-then-fire" and len(times) > 1:  # T is the length of a phase
+        for steps in times:
+            yield steps, simulate(network, x, steps, arithmetic)
+        return
+    x, arithmetic = _checked(network, x, times, arithmetic)
+    network.eval().reset(max(times), arithmetic)
+    fired, rows, levels = _Spikes(network, x), [], None
+    run = (_totals if arithmetic == "totals" else _increments)(network, x, max(times), fired)
+    for logits in run:
+        rows.append(logits)
+        steps = len(rows) // network.phases
+        if steps * network.phases == len(rows) and steps in times:
+            same = fired.signed or all(neuron.levels == steps for neuron in network.layers.values())
+            levels = ann_levels(network, x) if same and levels is None else levels
+            yield steps, _result(network, rows, steps, fired, levels if same else None)
+    network.reset()
+
+
 def simulate(network, x, steps, arithmetic=None):
     """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`.
 
@@ -187,50 +269,4 @@ def simulate(network, x, steps, arithmetic=None):
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
-    steps, x, schedule = whole(steps, "steps"), images(network, x), network.schedule
-    arithmetic = arithmetic or ("increments" if schedule == "streaming" else "totals")
-    one_of(arithmetic, ("totals", "increments"), "arithmetic")
-    if schedule == "streaming" and arithmetic == "totals":
-        raise InputError("streaming neurons carry increments: arithmetic must be 'increments', got 'totals'")
-    if network.images is not None and not torch.equal(network.images, x):
-        raise InputError("a calibrated network simulates the images that it was calibrated on: calibrate it for these")
-    network.eval()
-    signed = schedule == "signed"
-    for name, neuron in network.layers.items():
-        exact_levels(neuron.levels if signed else steps, x.dtype, name, "levels" if signed else "steps")
-    emitted = dict(network.pre_spikes)
-    settled_at = torch.zeros(len(x), dtype=torch.long, device=x.device)
-
-    def fired(name, spike, now):
-        if len(spike) != len(x):
-            raise InputError(f"{name}: its first axis holds {len(spike)}, not the batch of {len(x)}")
-        if signed:  # otherwise what was emitted is what was sent
-            some = spike != 0
-            emitted[name] = emitted.get(name, 0) + some.int()
-            settled_at[some.reshape(len(x), -1).any(dim=1)] = now + 1
-
-    network.reset(steps, arithmetic)
-    rows = list((_totals if arithmetic == "totals" else _increments)(network, x, steps, fired))
-    for name, neuron in network.layers.items():
-        if neuron.sent.isnan().any():
-            raise InputError(f"{name}: its input overflowed in {x.dtype} on the way; simulate in a wider format")
-    counts = {name: neuron.sent.long() for name, neuron in network.layers.items()}
-    if not signed:
-        emitted = {name: count + emitted.get(name, 0) for name, count in counts.items()}
-    network.reset()
-    differ = None
-    if schedule == "signed" or all(neuron.levels == steps for neuron in network.layers.values()):
-        differ = [(counts[name] != level.long()) for name, level in ann_levels(network, x).items()]
-    neurons = sum(count.numel() for count in counts.values())
-    return Simulation(
-        logits=torch.stack(rows[-steps:]),
-        counts=counts,
-        emitted=emitted,
-        latency=int(settled_at.max()) if signed else network.pre_steps + len(rows),
-        spikes_per_neuron=sum(int(spikes.sum()) for spikes in emitted.values()) / neurons,
-        settled_at=settled_at if schedule == "signed" else None,
-        settled=bool((settled_at < steps).all()) if schedule == "signed" else None,
-        units_that_differ=None if differ is None else sum(int(d.sum()) for d in differ) / neurons,
-        units_that_differ_last=None if differ is None else differ[-1].double().mean().item(),
-        nonzero_share={name: (count != 0).double().mean().item() for name, count in counts.items()},
-    )
+    return dict(simulate_at(network, x, [whole(steps, "steps")], arithmetic))[steps]

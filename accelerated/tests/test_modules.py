@@ -1,6 +1,7 @@
 """Quantised and spiking networks are ordinary modules, and any traceable network can become one."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 import accelerated as acc
 from accelerated.models import MLP, ResidualCNN
+from accelerated.simulation import simulate_at
 
 
 class Functional(nn.Module):
@@ -343,3 +345,21 @@ def test_operations_of_a_network_with_everything(schedule):
     assert cost.ann_macs["linear"] == 3 * 5
     assert cost.macs["linear"] == 3 * 5 * steps
     assert min(float(part.sum()) for part in (a, b, h)) > 0
+
+
+@pytest.mark.parametrize("schedule", ["streaming", "integrate-then-fire", "signed"])
+def test_one_run_for_several_T_is_that_many_runs(schedule):
+    """Logits, counts, spikes and settling of each T, one after another, as if each had been run alone."""
+    torch.manual_seed(0)
+    x = torch.rand(8, 6)
+    spiking = acc.convert(acc.quantise(Joined(), "s-qcfs", 4, "calibrated", x), schedule)
+    together = dict(simulate_at(spiking, x, [1, 2, 4, 7]))
+    assert list(together) == [1, 2, 4, 7]
+    for steps, s in together.items():
+        alone = acc.simulate(spiking, x, steps)
+        for field in dataclasses.fields(alone):
+            ours, theirs = getattr(s, field.name), getattr(alone, field.name)
+            same = torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else str(ours) == str(theirs)
+            assert same, f"{field.name} at T = {steps}"
+        assert all(torch.equal(s.counts[name], count) for name, count in alone.counts.items())
+    assert sum(int(count.sum()) for count in together[7].counts.values()) > 0
