@@ -37,19 +37,36 @@ class Simulation:
         return f"Simulation({shown}, logits {tuple(self.logits.shape)}, counts of {len(self.counts)} layers)"
 
 
+def read_last(nodes):
+    """{node: the nodes whose values nobody reads after it}."""
+    last = {source: node for node in nodes for source in node.all_input_nodes}
+    done: dict = {}
+    for source, node in last.items():
+        done.setdefault(node, []).append(source)
+    return done
+
+
 def propagate(network, x, neuron, nodes=None):
-    """Values of all nodes (or of `nodes`), with `neuron(name, module, total)` giving what a spiking node has sent."""
-    values = {}
-    for node in network.graph.graph.nodes if nodes is None else nodes:
+    """The answer, with `neuron(name, module, total)` giving what a spiking node has sent.
+
+    `nodes` are those that it is made of, if not all; values are dropped as soon as nobody reads them any more.
+    """
+    values, nodes = {}, list(network.graph.graph.nodes if nodes is None else nodes)
+    done = read_last(nodes)
+    for node in nodes:
         module = module_of(network.graph, node)
         if isinstance(module, SpikingNeuron):
             total = values.get(node.all_input_nodes[0])
             values[node] = neuron(layer_name(node), module, total)
         elif node.op == "placeholder":
             values[node] = x
-        elif node.op != "output":
+        elif node.op == "output":
+            return values[node.all_input_nodes[0]]
+        else:
             values[node] = evaluate(network.graph, node, values)
-    return values
+        for source in done.get(node, ()):
+            values.pop(source, None)
+    return values[nodes[-1]]
 
 
 def settling_steps(depth, levels):
@@ -163,9 +180,11 @@ def _increments(network, x, steps, fired):
         theta = module.threshold.to(module.sent.dtype)
         return level_value(module.sent, theta, module.resolution(module.now))
 
+    nodes = list(network.graph.graph.nodes)
+    done = read_last(nodes)
     for now in range(network.phases * steps):
         values = {}
-        for node in network.graph.graph.nodes:
+        for node in nodes:
             module = module_of(network.graph, node)
             if isinstance(module, SpikingNeuron):
                 values[node] = module(values[node.all_input_nodes[0]])
@@ -174,7 +193,9 @@ def _increments(network, x, steps, fired):
                 values[node] = operators.image(x, now)
             elif node.op != "output":
                 values[node] = operators(node, values, now)
-        yield propagate(network, x, sent, ending)[answer]
+            for source in done.get(node, ()):
+                del values[source]
+        yield propagate(network, x, sent, ending)
 
 
 def _checked(network, x, times, arithmetic):
