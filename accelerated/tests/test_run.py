@@ -105,9 +105,10 @@ def test_a_finished_run_is_never_overwritten(finished, capsys):
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, capsys):
     """Ctrl-C after some epochs, then --resume: bit for bit the weights of a run that was never interrupted."""
-    arguments = ["--epochs", "200", "2", "2", "--times", "1", "--levels", "4", "--width", "0.25", "--model", "mlp"]
+    arguments = ["--epochs", "60", "2", "2", "--times", "1", "--levels", "4", "--width", "0.25", "--model", "mlp"]
     command = [sys.executable, "-m", "accelerated.run", *arguments, "--out", str(tmp_path), "--name", "cut"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a shell's background jobs ignore it)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heard)
     metrics, deadline = tmp_path / "cut" / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if metrics.exists() and len(metrics.read_text().splitlines()) >= 2:
