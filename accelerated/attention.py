@@ -10,7 +10,7 @@ from .network import answer
 from .simulation import simulate
 from .transformers import Attention, FeedForward
 
-ATTENTION = {"q": "q", "k": "k", "v": "v", "attention": "attention", "head": "head", "projection": "projection"}
+ATTENTION = {part: part for part in ("q", "k", "v", "attention", "head", "projection")}
 FEED_FORWARD = {"fc1": "relu1", "fc2": "relu2"}
 
 

@@ -30,6 +30,8 @@ def make(name, image_shape, classes, width=1.0, stem="auto", blocks=0, pretraine
     if side < least:
         raise InputError(f"model {name!r} needs images of at least {least} x {least}, got {tuple(image_shape[1:])}")
     one_of(stem, STEMS, "stem")
+    if pretrained and (width != 1 or blocks):
+        raise InputError("published weights are of width 1 and all blocks: leave --width and --blocks, or --pretrained")
     if name in TRANSFORMERS:
         return TRANSFORMERS[name](image_shape, classes, width, *([blocks] if blocks else []), pretrained=pretrained)
     if blocks or pretrained:

@@ -184,6 +184,7 @@ BAD = [
     (["--model", "vit_tiny", "--norm", "group"], "unknown norm 'group': choose from layer, batch"),
     (["--model", "vit_tiny", "--optimiser", "adam"], "unknown optimiser 'adam': choose from sgd, adamw; did you mean"),
     (["--model", "vit_huge"], "unknown model 'vit_huge'"),
+    (["--model", "vit_tiny", "--pretrained", "--width", "0.5"], "published weights are of width 1 and all blocks"),
     (["--model", "cnn", "--blocks", "2"], "blocks and pretrained are for transformers"),
     (
         ["--model", "vit_tiny", "--pretrained", "--size", "32"],
