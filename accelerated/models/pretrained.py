@@ -3,13 +3,17 @@
 from ..checks import InputError
 
 
-def fetch(name, image_shape, classes):
-    """timm's model with its published weights and a new read-out; InputError in one line where they cannot be had."""
+def fetch(name, image_shape, classes, **sizes):
+    """timm's model with its published weights and a new read-out; InputError in one line where they cannot be had.
+
+    `sizes` are patches (and windows): timm resamples what was published for others, so that the network is the one
+    that is built without the weights, and a run can be rebuilt from disk.
+    """
     import timm
 
     try:
         return timm.create_model(
-            name, pretrained=True, num_classes=classes, in_chans=image_shape[0], img_size=image_shape[1]
+            name, pretrained=True, num_classes=classes, in_chans=image_shape[0], img_size=image_shape[1], **sizes
         )
     except Exception as error:  # whatever the network, the hub or the file system raises
         raise InputError(

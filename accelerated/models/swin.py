@@ -26,7 +26,7 @@ def swin_tiny(image_shape, classes, width=1.0, blocks=0, pretrained=False):
     if pretrained:
         from .pretrained import fetch
 
-        return fetch(WEIGHTS, image_shape, classes)
+        return fetch(WEIGHTS, image_shape, classes, patch_size=patch, window_size=window)
     return xavier(SwinTransformer(
         img_size=side, patch_size=patch, in_chans=channels, num_classes=classes, window_size=window, num_heads=HEADS,
         embed_dim=HEADS[0] * max(1, round(HEAD * width)), depths=(blocks,) * 4 if blocks else BLOCKS,

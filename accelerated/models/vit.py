@@ -40,7 +40,7 @@ def vit(name):
         if pretrained:
             from .pretrained import fetch
 
-            return fetch(WEIGHTS.format(name), image_shape, classes)
+            return fetch(WEIGHTS.format(name), image_shape, classes, patch_size=patch)
         heads = HEADS[name]
         return xavier(VisionTransformer(
             img_size=side, patch_size=patch, in_chans=channels, num_classes=classes, depth=blocks, num_heads=heads,

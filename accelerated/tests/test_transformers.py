@@ -1,11 +1,13 @@
 """timm's transformers: quantised where the thesis does it, converted bit for bit, or refused by name."""
 
+import functools
 import json
 
 import pytest
 import timm
 import torch
 from timm.layers import Mlp
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -243,7 +245,6 @@ def test_a_run_with_everything_and_its_report(tmp_path):
 
 def test_a_distilled_run_that_is_cut_ends_with_the_same_weights(tmp_path, monkeypatch):
     """The teacher is kept in what is needed to go on."""
-    from safetensors.torch import load_file
 
     arguments = [*TINY, "--epochs", 1, 3, 1, "--distillation", 0.5, "--out", tmp_path]
     assert call(*arguments, "--name", "whole") == 0
@@ -311,3 +312,17 @@ def test_no_tensor_grows_with_T(schedule, operators):
         largest.append(tensors.seen)
     scores = 2 * 3 * 257 * 257
     assert largest == [scores, scores]
+
+
+@pytest.mark.parametrize("name", ["vit_tiny", "swin_tiny"])
+def test_published_weights_fit_small_images(name, tmp_path, monkeypatch):
+    """timm resamples patches and positions, so that the network is the one that is rebuilt from disk."""
+    create, local = timm.create_model, tmp_path / "published.safetensors"
+    published = create(next(full for full in NAMES if full.startswith(name)))
+    save_file(published.state_dict(), local)
+    monkeypatch.setattr(timm, "create_model", functools.partial(create, pretrained_cfg_overlay={"file": str(local)}))
+    fetched = make(name, (3, 32, 32), 10, pretrained=True)
+    make(name, (3, 32, 32), 10).load_state_dict(fetched.state_dict())
+    assert fetched(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    first = next(key for key in published.state_dict() if key.endswith("mlp.fc1.weight"))
+    assert torch.equal(fetched.state_dict()[first], published.state_dict()[first])
