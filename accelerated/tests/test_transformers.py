@@ -6,8 +6,8 @@ import json
 import pytest
 import timm
 import torch
-from timm.layers import Mlp
 from safetensors.torch import load_file, save_file
+from timm.layers import Mlp
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
