@@ -173,7 +173,7 @@ def transformer(dataset, architecture, method):
     return Config(
         data=DATA[dataset], size=224, model=TRANSFORMER[architecture], levels=16, initial_threshold="3", lr=1e-4,
         optimiser="adamw", warmup=10, weight_decay=0.05, batch=128, augment="standard", times=TIMES, test_batch=64,
-        operators=("per-step", "accumulated"), calibrations=("none", "cos"), pre_steps=4, **ATTENTION[method],
+        operators=("per-step", "accumulated"), calibrations=("none",) if method == "MST" else ("none", "cos"), pre_steps=4, **ATTENTION[method],
     )  # fmt: skip
 
 
@@ -223,8 +223,8 @@ def scaled_transformer(config, scale):
     common = {"size": 32, "augment": "none", "initial_threshold": "calibrated", "lr": 1e-3, "warmup": 1, "batch": 64,
               "test_batch": 64, "width": 0.25, **SHALLOW[config.model]}  # fmt: skip
     if scale == "small":
-        return replace(config, data="mnist5k", epochs=(0, 16, 4 * second), **common)
-    return replace(config, data="digits", epochs=(0, 1, 1 * second), test_images=64, **common | {"width": 0.125})
+        return replace(config, data="mnist5k", epochs=(0, 16, 4 * second), test_images=500, **common)
+    return replace(config, data="digits", epochs=(0, 4, 1 * second), **common | {"width": 0.125, "warmup": 0})
 
 
 def scaled(config, scale):
