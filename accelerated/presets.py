@@ -157,7 +157,7 @@ def _exp():
 
 
 TRANSFORMER = {"ViT": "vit_small", "Swin-T": "swin_tiny"}
-HN: dict = {"stage1": "s-qcfs", "epochs": (0, 300, 100)}
+HN: dict = {"stage1": "s-qcfs", "epochs": (0, 300, 100), "calibrations": ("none", "cos")}
 ATTENTION: dict = {  # chapter 4: the name in a table -> what it sets
     "MST": {"activation": "qcfs", "stage1": "qcfs", "epochs": (0, 300, 0), "placement": "mst", "norm": "batch"},
     "ours": {"activation": "hn-qcfs", **HN},
@@ -173,7 +173,7 @@ def transformer(dataset, architecture, method):
     return Config(
         data=DATA[dataset], size=224, model=TRANSFORMER[architecture], levels=16, initial_threshold="3", lr=1e-4,
         optimiser="adamw", warmup=10, weight_decay=0.05, batch=128, augment="standard", times=TIMES, test_batch=64,
-        operators=("per-step", "accumulated"), calibrations=("none",) if method == "MST" else ("none", "cos"), pre_steps=4, **ATTENTION[method],
+        operators=("per-step", "accumulated"), pre_steps=4, **ATTENTION[method],
     )  # fmt: skip
 
 
