@@ -108,6 +108,11 @@ def module_of(graph, node):
     return graph.get_submodule(node.target) if node.op == "call_module" else None
 
 
+def output_of(graph):
+    """The node whose value is the network's answer."""
+    return next(node for node in graph.graph.nodes if node.op == "output").all_input_nodes[0]
+
+
 def layer_name(node):
     """How a spiking or quantised layer is called in results: the path of its module."""
     return str(node.target)

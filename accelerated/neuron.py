@@ -125,7 +125,7 @@ class SpikingNeuron(nn.Module):
         self.steps, self.arithmetic, self.now = steps, arithmetic, 0
         self.sent: torch.Tensor | None = None
         self.membrane: torch.Tensor | None = None
-        self.spike = torch.zeros(())
+        self.spike: torch.Tensor | None = None  # of the last step; a simulation lets go of it
 
     def resolution(self, now):
         """The count that is worth theta: t (streaming), T (integrate-then-fire) or L (signed)."""
@@ -141,7 +141,12 @@ class SpikingNeuron(nn.Module):
         sent = torch.zeros_like(x) if self.sent is None else self.sent
         self.spike, value = (self._total if self.arithmetic == "totals" else self._increment)(x, sent, theta)
         self.sent, self.now = sent + self.spike, self.now + 1
-        return level_value(self.sent, theta, self.resolution(self.now)) if self.arithmetic == "totals" else value
+        return self.value() if self.arithmetic == "totals" else value
+
+    def value(self):
+        """What has been sent so far: theta N / resolution."""
+        assert self.sent is not None
+        return level_value(self.sent, self.threshold.to(self.sent.dtype), self.resolution(self.now))
 
     def _total(self, total, sent, theta):
         if self.schedule == "signed":

@@ -1,7 +1,7 @@
 """Run a spiking network step by step: `reference.simulation` on a graph of torch modules.
 
-An operator is computed again only where its value is read and one of its inputs changed: the same operator on the same
-numbers gives the same bits. Schedules and arithmetics: see `reference.simulation`.
+An operator is computed only where its value is asked for: the same operator on the same numbers gives the same bits.
+Schedules and arithmetics: see `reference.simulation`.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from .activation import level_value, qcfs_level
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .increments import Increments
-from .network import evaluate, images, layer_name, module_of
+from .network import evaluate, images, layer_name, module_of, output_of
 from .neuron import SpikingNeuron
+from .values import Values
 
 
 @dataclass(repr=False)
@@ -21,7 +22,7 @@ class Simulation:
     """What came out of a run; printed, it shows what is short enough."""
 
     logits: torch.Tensor  # [steps, batch, classes]; the last row is the answer
-    counts: dict  # layer -> spikes sent, int64 [batch, ...]; signed: +1 minus -1
+    counts: dict  # layer -> spikes sent, int32 [batch, ...]; signed: +1 minus -1
     emitted: dict  # layer -> the same with -1 counted as a spike, and with the spikes of pre-steps
     latency: int  # steps, end to end
     spikes_per_neuron: float  # per image; a negative spike counts as one
@@ -86,22 +87,30 @@ def read_out_early(logits, margin):
     return logits.argmax(-1).gather(0, step[None])[0], step + 1
 
 
-def output_of(network):
-    """The node whose value is the network's answer."""
-    return next(node for node in network.graph.graph.nodes if node.op == "output").all_input_nodes[0]
-
-
-def ann_levels(network, x):
-    """level(z) of every spiking layer in the quantised network that this one came from."""
-    levels = {}
+def visit_levels(network, x, see):
+    """see(name, level(z)) for every spiking layer, in the quantised network that this one came from."""
 
     def neuron(name, module, z):
         theta = module.threshold.to(z.dtype)
-        levels[name] = qcfs_level(z, theta, module.levels)
-        return level_value(levels[name], theta, module.levels)
+        level = qcfs_level(z, theta, module.levels)
+        see(name, level)
+        return level_value(level, theta, module.levels)
 
     propagate(network, x, neuron)
+
+
+def ann_levels(network, x):
+    """{layer: level(z)} of the quantised network that this one came from."""
+    levels: dict = {}
+    visit_levels(network, x, levels.__setitem__)
     return levels
+
+
+def differing(network, x, counts):
+    """{layer: units of all samples whose count is not the quantised network's level}; no second copy is held."""
+    differ: dict = {}
+    visit_levels(network, x, lambda name, level: differ.update({name: int((counts[name] != level.int()).sum())}))
+    return differ
 
 
 def sources_of(network, targets):
@@ -116,63 +125,37 @@ def sources_of(network, targets):
     return wanted
 
 
-def _wanted(network):
-    """For each phase, the nodes that somebody reads in it: the neurons that may fire then, and in the last the user.
-
-    Under integrate-then-fire all inputs of a layer are complete, and constant, when it fires: each operator before the
-    read-out is computed once.
-    """
-    nodes = network.graph.graph.nodes
-    if network.schedule != "integrate-then-fire":
-        return [set(nodes)]
-    firing = [[] for _ in range(network.phases)]
-    for node in nodes:
-        module = module_of(network.graph, node)
-        if isinstance(module, SpikingNeuron):
-            firing[module.depth] += [node, *node.all_input_nodes]
-    firing[-1].append(output_of(network))
-    return [sources_of(network, targets) for targets in firing]
-
-
 def _totals(network, x, steps, fired):
-    """Each neuron sees its operator applied to all that was sent; yields the logits of every step (of the last phase).
-
-    An operator is computed when its value is wanted and one of its inputs has changed since.
-    """
-    answer, wanted, values = output_of(network), _wanted(network), {}
+    """Each neuron sees its operator applied to all that was sent; yields the logits of each step of the last phase."""
     nodes = [node for node in network.graph.graph.nodes if node.op != "output"]
-    stale, silent = set(nodes), False
+    neurons = [(node, module_of(network.graph, node)) for node in nodes]
+    neurons = [(node, module) for node, module in neurons if isinstance(module, SpikingNeuron)]
+    value, answer, silent = Values(network, x, nodes), output_of(network.graph), False
     for now in range(network.phases * steps):
         if silent:
-            yield values[answer]  # nothing fired in the last step, so that nothing ever will again
+            yield value(answer)  # nothing fired in the last step, so that nothing ever will again
             continue
         quiet = True
-        read = wanted[now // steps if len(wanted) > 1 else 0]
-        for node in nodes:
-            module = module_of(network.graph, node)
-            if isinstance(module, SpikingNeuron):
-                if not module.firing:
-                    module.now += 1
-                    continue
-                values[node] = module(values[node.all_input_nodes[0]])
-                fired(layer_name(node), module.spike, now)
-                spiked = bool((module.spike != 0).any())
-                quiet, changed = quiet and not spiked, spiked or node in stale
-            elif node in stale and node in read:
-                values[node] = x if node.op == "placeholder" else evaluate(network.graph, node, values)
-                changed = True
-            else:
+        for node, module in neurons:
+            if not module.firing:
+                module.now += 1
+                value.drop(node.all_input_nodes)
                 continue
-            stale.discard(node)
-            if changed:
-                stale.update(node.users)
+            sent = module(value(node.all_input_nodes[0]))
+            fired(layer_name(node), module.spike, now)
+            if (module.spike != 0).any():
+                quiet = False
+                value.drop(value.after[node])
+            module.spike = None
+            value.put(node, sent)
+            value.passed(node)
         silent = quiet and network.schedule == "signed"
-        yield values.get(answer)
+        yield value(answer) if now // steps == network.phases - 1 else None
 
 
 def _increments(network, x, steps, fired):
     """Each neuron sums what is new into its membrane; the logits are read out of what was sent in total."""
-    operators, answer = Increments(network, steps), output_of(network)
+    operators, answer = Increments(network, steps), output_of(network.graph)
     reads = sources_of(network, [answer])
     ending = [node for node in network.graph.graph.nodes if node in reads]
 
@@ -189,6 +172,7 @@ def _increments(network, x, steps, fired):
             if isinstance(module, SpikingNeuron):
                 values[node] = module(values[node.all_input_nodes[0]])
                 fired(layer_name(node), module.spike, now)
+                module.spike = None
             elif node.op == "placeholder":
                 values[node] = operators.image(x, now)
             elif node.op != "output":
@@ -229,18 +213,19 @@ class _Spikes:
             self.settled_at[some.reshape(len(spike), -1).any(dim=1)] = now + 1
 
 
-def _result(network, rows, steps, fired, levels):
-    """The `Simulation` of a run as it stands; `levels` are those of the quantised network, or None."""
+def _result(network, x, rows, steps, fired, compared):
+    """The `Simulation` of a run as it stands; `compared`: whether its counts ought to be levels."""
     for name, neuron in network.layers.items():
         if neuron.sent.isnan().any():
             raise InputError(
                 f"{name}: its input overflowed in {neuron.sent.dtype} on the way; simulate in a wider format"
             )
-    counts = {name: neuron.sent.long() for name, neuron in network.layers.items()}
+    counts = {name: neuron.sent.int() for name, neuron in network.layers.items()}
     emitted = dict(fired.emitted)
     if not fired.signed:
-        emitted = {name: count + emitted.get(name, 0) for name, count in counts.items()}
-    differ = None if levels is None else [(counts[name] != level.long()) for name, level in levels.items()]
+        emitted = {name: count + emitted[name] if name in emitted else count for name, count in counts.items()}
+    differ = differing(network, x, counts) if compared else {}
+    last = list(network.layers)[-1]
     neurons = sum(count.numel() for count in counts.values())
     settled_at = fired.settled_at.clone()
     return Simulation(
@@ -251,8 +236,8 @@ def _result(network, rows, steps, fired, levels):
         spikes_per_neuron=sum(int(spikes.sum()) for spikes in emitted.values()) / neurons,
         settled_at=settled_at if fired.signed else None,
         settled=bool((settled_at < steps).all()) if fired.signed else None,
-        units_that_differ=None if differ is None else sum(int(d.sum()) for d in differ) / neurons,
-        units_that_differ_last=None if differ is None else differ[-1].double().mean().item(),
+        units_that_differ=sum(differ.values()) / neurons if compared else None,
+        units_that_differ_last=differ[last] / counts[last].numel() if compared else None,
         nonzero_share={name: (count != 0).double().mean().item() for name, count in counts.items()},
     )
 
@@ -269,15 +254,14 @@ def simulate_at(network, x, times, arithmetic=None):
         return
     x, arithmetic = _checked(network, x, times, arithmetic)
     network.eval().reset(max(times), arithmetic)
-    fired, rows, levels = _Spikes(network, x), [], None
+    fired, rows = _Spikes(network, x), []
     run = (_totals if arithmetic == "totals" else _increments)(network, x, max(times), fired)
     for logits in run:
         rows.append(logits)
         steps = len(rows) // network.phases
         if steps * network.phases == len(rows) and steps in times:
             same = fired.signed or all(neuron.levels == steps for neuron in network.layers.values())
-            levels = ann_levels(network, x) if same and levels is None else levels
-            yield steps, _result(network, rows, steps, fired, levels if same else None)
+            yield steps, _result(network, x, rows, steps, fired, same)
     network.reset()
 
 

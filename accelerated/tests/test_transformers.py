@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.layers import Mlp
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import accelerated as acc
 from accelerated import config, experiment, run, training
@@ -282,36 +281,6 @@ class Shape:
     """What `network_for` asks of a data set."""
 
     shape, classes = (1, 32, 32), 10
-
-
-class Largest(TorchDispatchMode):
-    """The most elements that any tensor made in this context has."""
-
-    seen = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        tensors = out if isinstance(out, (tuple, list)) else [out]
-        self.seen = max([self.seen, *(t.numel() for t in tensors if isinstance(t, torch.Tensor))])
-        return out
-
-
-ALL_WAYS = [("streaming", "per-step"), ("streaming", "accumulated"), ("integrate-then-fire", "accumulated"),
-            ("signed", "accumulated")]  # fmt: skip
-
-
-@pytest.mark.parametrize(("schedule", "operators"), ALL_WAYS)
-def test_no_tensor_grows_with_T(schedule, operators):
-    """Nothing of T x batch x heads x tokens x tokens: the largest tensor is one step's scores, whatever T."""
-    x = torch.randn(2, 3, 32, 32)
-    q = acc.quantise(small("vit", patch_size=2), "hn-qcfs", 16, "calibrated", x).eval()
-    largest = []
-    for steps in (2, 16):
-        with Largest() as tensors:
-            acc.simulate(acc.convert(q, schedule, operators), x, steps)
-        largest.append(tensors.seen)
-    scores = 2 * 3 * 257 * 257
-    assert largest == [scores, scores]
 
 
 @pytest.mark.parametrize("name", ["vit_tiny", "swin_tiny"])
