@@ -1,0 +1,216 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 1. Simplify: from Hodgkin-Huxley to integrate-and-fire
+#
+# **You will** simulate the neuron of Hodgkin and Huxley, then take things away from it until a counter with a threshold
+# is left.
+#
+# **You will learn** what a spike is, what the integrate-and-fire neuron keeps of it, and what it throws away.
+#
+# **You need** NumPy and a first course in differential equations. Nothing about neurons.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+from reference import if_run
+
+# %% [markdown]
+# ## A membrane is a capacitor that leaks
+#
+# Inside and outside of a nerve cell differ by a voltage $V$. A current $I$ that flows in charges the membrane; three
+# kinds of channels let charge out again. Hodgkin and Huxley (1952) measured how these open and close:
+#
+# $$
+# C \dot V = I - g_{Na} m^3 h (V - E_{Na}) - g_K n^4 (V - E_K) - g_L (V - E_L)
+# $$
+#
+# Each of $m$, $h$ and $n$ is the share of gates that are open, and follows $\dot x = \alpha_x(V) (1 - x) - \beta_x(V) x$.
+# Units: mV, ms, µA/cm², mS/cm², and $C$ = 1 µF/cm².
+
+
+# %%
+def rates(v):
+    """(alpha, beta) of n, m and h at voltage v in mV, per ms."""
+    ramp = lambda x: np.where(np.abs(x) < 1e-9, 1.0, x / -np.expm1(-np.where(x == 0, 1, x)))  # x / (1 - e^-x)
+    n = 0.1 * ramp((v + 55) / 10), 0.125 * np.exp(-(v + 65) / 80)
+    m = ramp((v + 40) / 10), 4 * np.exp(-(v + 65) / 18)
+    h = 0.07 * np.exp(-(v + 65) / 20), 1 / (1 + np.exp(-(v + 35) / 10))
+    return n, m, h
+
+
+def ionic(v, n, m, h):
+    """What flows out through the channels, in µA/cm²."""
+    return 120 * m**3 * h * (v - 50) + 36 * n**4 * (v + 77) + 0.3 * (v + 54.387)
+
+
+def hodgkin_huxley(current, duration=400.0, dt=0.01):
+    """Voltages [steps, ...] of one neuron for each constant current; explicit Euler."""
+    v = np.full(np.shape(current), -65.0)
+    gates = [a / (a + b) for a, b in rates(v)]
+    trace = np.empty((round(duration / dt), *v.shape))
+    for k in range(len(trace)):
+        v, gates = (
+            v + dt * (current - ionic(v, *gates)),
+            [x + dt * (a * (1 - x) - b * x) for x, (a, b) in zip(gates, rates(v), strict=True)],
+        )
+        trace[k] = v
+    return trace
+
+
+def spikes(trace):
+    """Where the voltage crosses 0 mV upwards."""
+    return (trace[:-1] < 0) & (trace[1:] >= 0)
+
+
+# %%
+currents = np.array([1.0, 4.0, 8.0])
+trace = hodgkin_huxley(currents, 100.0)
+time = np.arange(len(trace)) * 0.01
+
+fig, axes = plt.subplots(3, 1, figsize=(8, 5), sharex=True, sharey=True)
+for ax, current, v in zip(axes, currents, trace.T, strict=True):
+    ax.plot(time, v)
+    ax.set_ylabel("V in mV")
+    ax.set_title(f"{current:g} µA/cm²", loc="right", fontsize=9)
+axes[-1].set_xlabel("time in ms")
+plt.show()
+
+# %% [markdown]
+# A weak current only lifts the voltage. A stronger one makes it fire *once*. A strong one makes it fire again and again,
+# and every spike looks like every other: **what a spike says is that it happened, not how tall it was**.
+#
+# ## Where firing begins
+#
+# The weakest constant current that makes a neuron fire is its *rheobase*. Here there are two: one for a single spike, one
+# for repeated firing. The literature puts the second at about 6.3 µA/cm² (Rinzel and Miller 1980), where the neuron starts
+# at once with some 50 spikes a second; and at rest it stays stable up to 9.8 (Hassard 1978), so in between both are
+# possible. We check all three.
+
+# %%
+currents = np.arange(5.0, 12.0, 0.125)
+fired = spikes(hodgkin_huxley(currents))
+late = fired[len(fired) // 2 :].sum(axis=0) / 0.2  # spikes a second in the second half of 400 ms
+
+repeated, lowest = currents[late > 0][0], late[late > 0][0]
+print(f"repeated firing from {repeated} µA/cm², at {lowest:.0f} spikes a second")
+assert 6.0 < repeated < 6.5
+assert 45 < lowest < 65
+
+
+# %%
+def slope_at_rest(v):
+    """(current that holds the membrane at v, largest real part of the eigenvalues there)."""
+    gates = [a / (a + b) for a, b in rates(np.array(v))]
+    state = np.array([v, *gates])
+
+    def motion(s):
+        return np.array([-ionic(*s), *(a * (1 - x) - b * x for x, (a, b) in zip(s[1:], rates(s[0]), strict=True))])
+
+    jacobian = np.stack([(motion(state + d) - motion(state - d)) / 2e-6 for d in 1e-6 * np.eye(4)], axis=1)
+    return ionic(*state), np.linalg.eigvals(jacobian).real.max()
+
+
+held = np.array([slope_at_rest(v) for v in np.arange(-64, -55, 0.01)])
+unstable = held[held[:, 1] > 0][0, 0]
+print(f"rest is stable up to {unstable:.2f} µA/cm²")
+assert abs(unstable - 9.78) < 0.05
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 3))
+ax.plot(currents, late, "o-", markersize=3, label="fires again and again")
+ax.axvline(unstable, color="grey", linestyle=":", label="rest turns unstable")
+ax.set_xlabel("current in µA/cm²")
+ax.set_ylabel("spikes a second")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# ## First cut: leaky integrate-and-fire
+#
+# If all spikes look alike, we need not simulate them. Keep the capacitor and one leak; when $V$ reaches a threshold,
+# write down "spike" and put $V$ back (Lapicque 1907 had the circuit, Stein 1965 the reset):
+#
+# $$
+# \tau \dot V = -V + R I, \qquad V \ge \theta: \text{ spike}, \; V \leftarrow 0 .
+# $$
+#
+# This one can be solved. Its rheobase is $\theta / R$, and above it the rate is $1 / (\tau \ln \frac{R I}{R I - \theta})$.
+
+# %%
+tau, resistance, theta, dt = 10.0, 1.0, 1.0, 0.001  # ms, -, -, ms
+drive = np.array([0.5, 0.99, 1.01, 1.1, 1.5, 2.0, 3.0, 4.0])
+v, count = np.zeros(len(drive)), np.zeros(len(drive))
+duration = 400.0
+for _ in range(round(duration / dt)):
+    v = v + dt / tau * (resistance * drive - v)
+    count += v >= theta
+    v = np.where(v >= theta, 0.0, v)
+simulated = 1000 * count / duration
+with np.errstate(divide="ignore", invalid="ignore"):
+    solved = np.where(drive > 1, 1000 / (tau * np.log(drive / (drive - 1))), 0)
+for each in zip(drive, simulated, solved, strict=True):
+    print("R I = {:4.2f}: {:6.1f} spikes a second, by the formula {:6.1f}".format(*each))
+assert simulated[:2].max() == 0, "below the rheobase it never fires"
+# a count over 400 ms is off by up to one spike, 2.5 a second
+assert np.abs(simulated - solved).max() <= 2.5 + 1e-9
+
+# %% [markdown]
+# Gone: the shape of a spike, the pause after it, the jump to 50 spikes a second. This neuron starts as slowly as you like,
+# and has no two possible answers to one current. Left: a threshold, a memory that fades, and a rate that grows with the
+# current.
+#
+# ## Second cut: no leak, and subtract instead of forgetting
+#
+# Let $\tau \to \infty$ and the membrane is a plain sum. And after a spike, *subtract* the threshold instead of setting
+# the membrane to 0, so that what lies above it is not lost:
+#
+# $$
+# V \leftarrow V + z_t, \qquad s_t = [V \ge \theta], \qquad V \leftarrow V - \theta s_t .
+# $$
+#
+# That is the IF neuron of this project, `reference.if_run` (derivations 3.1). It never forgets: its count is its input
+# divided by the threshold, rounded.
+
+# %%
+z = np.linspace(-0.5, 1.5, 401)
+steps = 16
+spike_train, membrane = if_run(np.stack([z[None]] * steps), 1.0)
+rate = spike_train.sum(axis=0)[0] / steps
+
+hard, v = np.zeros_like(z), np.full_like(z, 0.5)
+for _ in range(steps):
+    v = v + z
+    hard += v >= 1
+    v = np.where(v >= 1, 0.0, v)  # forgets the rest
+
+fig, ax = plt.subplots(figsize=(8, 3.5))
+ax.plot(z, np.clip(z, 0, 1), color="grey", linewidth=4, alpha=0.4, label="clip(z, 0, 1)")
+ax.plot(z, rate, label="IF, subtracting the threshold")
+ax.plot(z, hard / steps, label="IF, back to 0")
+ax.set_xlabel("current z, threshold 1")
+ax.set_ylabel(f"spikes per step, {steps} steps")
+ax.legend()
+plt.show()
+
+assert np.abs(rate - np.clip(z, 0, 1)).max() <= 0.5 / steps + 1e-12, "half a spike at most, with V(0) = 1/2"
+assert np.abs(hard / steps - np.clip(z, 0, 1)).max() > 0.2
+
+# %% [markdown]
+# **A rate that follows its input and stops at 0 and at 1 spike a step: that is a rectifier with a ceiling.** A ReLU
+# network is made of rectifiers. This is why an ordinary network can be turned into a spiking one at all, and the rest of
+# these tutorials is about the half spike that is lost on the way.
+#
+# ## Questions
+#
+# 1. Give `hodgkin_huxley` a current of 8 for 5 ms only, then none. How many spikes? And the IF neuron?
+# 2. Between 6.3 and 9.8 µA/cm² the squid's neuron may rest or fire, whichever it did before. Which line of the IF neuron
+#    makes that impossible for it?
+# 3. Why has the neuron that goes back to 0 the same rate for every $z$ between $\theta / 2$ and $\theta$?
