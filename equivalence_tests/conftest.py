@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from .implementations import CONTRACT, Missing, load
+from .sandbox import RUNNING
 
 ours = {
     "derandomize": True,
@@ -39,7 +40,9 @@ def _names(config):
 def pytest_configure(config):
     for name in config.getoption("--impl"):
         path = Path(name)
-        if name not in ("reference", "accelerated") and not (path.is_file() or (path / "__init__.py").is_file()):
+        if name not in ("reference", "accelerated", *RUNNING) and not (
+            path.is_file() or (path / "__init__.py").is_file()
+        ):
             raise pytest.UsageError(
                 f"--impl {name}: no such file; give reference, accelerated or the path of a .py file"
             )

@@ -24,6 +24,7 @@ CONTRACT = (
     "build", "answer", "quantise", "expand", "fold_batch_norms", "convert", "simulate", "calibrate", "energy",
     "conversion_error",
 )  # fmt: skip
+OPTIONAL = ("schedule_step",)  # asked for by an assignment only
 
 
 class Missing(Exception):
@@ -51,7 +52,7 @@ class Implementation:
         return getattr(self.module, name)
 
     def __getattr__(self, name):
-        if name not in CONTRACT:
+        if name not in (*CONTRACT, *OPTIONAL):
             raise AttributeError(name)
         function = self.native(name)
         return lambda *args, **kwargs: self.decode(function(*map(self.encode, args), **kwargs))
@@ -101,6 +102,10 @@ def load(name):
     """An implementation by name ("reference", "accelerated") or by the path of a file or package."""
     if name in ("reference", "accelerated"):
         return Implementation(name, importlib.import_module(name))
+    if name.startswith("sandboxed-"):
+        from .sandbox import RUNNING
+
+        return RUNNING[name]
     path = Path(name)
     source = path / "__init__.py" if path.is_dir() else path
     own = path.stem if path.is_dir() else f"student_{path.stem}"  # a file called reference.py is not the reference

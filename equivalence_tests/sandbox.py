@@ -1,0 +1,177 @@
+"""The parent's side of `sandboxed.py`: an `Implementation` whose functions run in a submission's own process."""
+
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from .implementations import CONTRACT, OPTIONAL, Implementation, Missing
+from .sandboxed import pack, unpack
+
+CALL, CPU, MEMORY = 10.0, 120, 2 * 2**30  # seconds for a call, seconds of computing in all, bytes
+
+
+class Lost(Exception):
+    """The submission's process is gone, or broke a rule; the message says how."""
+
+
+class Refused(ValueError):
+    """A ValueError that the submission raised."""
+
+
+class Failed(Exception):
+    """Any other exception that the submission raised."""
+
+
+class Kept:
+    """Stands for an object that the submission keeps on its side."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+def _limits():
+    import resource
+
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _record(fields, is_tuple):
+    return tuple(fields.values()) if is_tuple else SimpleNamespace(**fields)
+
+
+class Sandbox(Implementation):
+    """A submission in a process of its own: a clean folder, limits on time and memory, nothing but arrays on a pipe."""
+
+    def __init__(self, path, call=CALL):
+        self.name, self.torch, self.exact = f"student_{Path(path).stem}", False, False
+        self.formats, self.call_limit, self.lost = ("float16", "float32", "float64"), call, None
+        self.folder = tempfile.mkdtemp(prefix="submission-")
+        down, up = os.pipe(), os.pipe()
+        command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("sandboxed.py")), str(Path(path).resolve()),
+                   str(Path(np.__file__).parent.parent), str(down[0]), str(up[1])]  # fmt: skip
+        threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        self.process = subprocess.Popen(
+            command, cwd=self.folder, pass_fds=(down[0], up[1]), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env=dict.fromkeys(threads, "1"), preexec_fn=_limits,
+        )  # fmt: skip
+        os.close(down[0]), os.close(up[1])
+        self.down, self.up, self.buffer = down[1], up[0], b""
+        self.defined = set()
+        try:
+            self.defined = set(self._next()["names"])
+        except Lost:
+            pass  # every statement will say so
+        except (KeyError, TypeError):
+            self._lose("it spoke before it was asked")
+
+    def _lose(self, reason):
+        self.lost = self.lost or reason
+        self.close()
+        raise Lost(self.lost)
+
+    def _read(self, count, until):
+        """The next `count` bytes, or up to a newline where count is None."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.up, selectors.EVENT_READ)
+            while (len(self.buffer) < count) if count is not None else (b"\n" not in self.buffer):
+                if not selector.select(max(0.0, until - time.monotonic())):
+                    self._lose(f"a call took longer than {self.call_limit:g} s")
+                data = os.read(self.up, 1 << 16)
+                if not data:
+                    code = self.process.wait()
+                    how = {-signal.SIGKILL: "it was killed (memory or time)", -signal.SIGXCPU: "it used too much time"}
+                    self._lose(how.get(code, f"its process ended (exit code {code})"))
+                self.buffer += data
+        end = self.buffer.index(b"\n") + 1 if count is None else count
+        part, self.buffer = self.buffer[:end], self.buffer[end:]
+        return part
+
+    def _next(self):
+        import json
+
+        if self.lost:
+            raise Lost(self.lost)
+        until = time.monotonic() + self.call_limit
+        try:
+            message = json.loads(self._read(int(self._read(None, until)), until))
+        except ValueError:
+            self._lose("it wrote to the pipe itself")
+        if not isinstance(message, dict):
+            self._lose("it wrote to the pipe itself")
+        if "broke" in message:
+            self._lose(str(message["broke"])[:300])
+        return message
+
+    def has(self, name):
+        return name in self.defined
+
+    def native(self, name):
+        """The submission's function; it takes and gives arrays, and objects that it keeps."""
+        if self.lost:
+            raise Lost(self.lost)
+        if name not in self.defined:
+            raise Missing(name)
+        return lambda *args, **kwargs: self._ask(name, args, kwargs)
+
+    def _ask(self, name, args, kwargs):
+        import json
+
+        request = {"name": name, "arguments": [self._pack(a) for a in args],
+                   "named": {key: self._pack(value) for key, value in kwargs.items()}}  # fmt: skip
+        data = json.dumps(request).encode()
+        try:
+            with os.fdopen(os.dup(self.down), "wb") as file:
+                file.write(b"%d\n" % len(data) + data)
+        except OSError:
+            pass  # it is gone; reading says how
+        message = self._next()
+        if "error" in message:
+            refused, kind, text = message["error"]
+            raise (Refused if refused else Failed)(f"{name} raised {kind}: {text}")
+        try:
+            return unpack(message["answer"], np, Kept, _record)
+        except Exception:
+            self._lose("it sent something that is no array")
+
+    def _pack(self, value):
+        if isinstance(value, Kept):
+            return {"kept": value.number}
+        if type(value) in (list, tuple):
+            return {type(value).__name__: [self._pack(v) for v in value]}
+        return pack(value, np)
+
+    def decode(self, value):
+        return value
+
+    def close(self):
+        """End the process and whatever it started, and remove its folder."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        for fd in (self.down, self.up):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __getattr__(self, name):
+        if name in (*CONTRACT, *OPTIONAL):
+            return self.native(name)
+        raise AttributeError(name)
+
+
+RUNNING: dict = {}  # submissions that are being judged, by the name under which the suite loads them
