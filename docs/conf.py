@@ -58,7 +58,7 @@ class Pair(SphinxDirective):
 def _as_written(app, what, name, obj, options, lines):
     """Docstrings hold formulas: they are shown as they stand in the file, not read as markup."""
     if lines:
-        lines[:] = ["::", "", *("   " + line for line in lines), ""]
+        lines[:] = [".. code-block:: text", "", *("   " + line for line in lines), ""]
 
 
 def setup(app):

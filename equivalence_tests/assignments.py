@@ -60,10 +60,30 @@ A2 = Assignment("QCFS and its derivatives", ACTIVATION, (
                          "test_g1::test_G1_parameter")),
 ))  # fmt: skip
 
+CNN = ("linear", "conv2d", "avg_pool2d", "fold_batch_norm", "build", "answer", "convert", "simulate")
+A3 = Assignment("Conversion of a CNN", CNN, (
+    Statement("layers", 20, pairs("linear", "conv2d", "avg_pool2d", "fold_batch_norm")),
+    Statement("streaming", 20, ("test_n1::test_N1_errors_grow_with_depth",)),
+    Statement("T2", 30, ("test_t2::test_T2_whole_networks_with_integer_weights_bit_for_bit",)),
+    Statement("T3", 30, ("test_t3::test_T3_whole_networks_with_integer_weights_bit_for_bit",)),
+))  # fmt: skip
+
+LAYERS = ("softmax", "layer_norm", "product_run", "softmax_run", "layer_norm_run", "attention", "attention_grad",
+          "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking")  # fmt: skip
+A4 = Assignment("Attention", LAYERS, (
+    Statement("operators", 10, pairs("softmax", "layer_norm")),
+    Statement("telescoping", 15, (*pairs("product_run", "softmax_run", "layer_norm_run"),
+                                  "test_attention::test_runs_of_an_implementation_telescope")),
+    Statement("attention", 25, pairs("attention", "feed_forward")),
+    Statement("G1", 20, pairs("attention_grad", "feed_forward_grad")),
+    Statement("T5", 30, (*pairs("attention_spiking", "feed_forward_spiking"),
+                         "test_attention::test_T5_one_attention_and_one_feed_forward_layer")),
+))  # fmt: skip
+
 A5 = Assignment("A schedule of your own", ("schedule_step",), (
     Statement("exact", 50, ("test_schedules::test_the_answer_is_the_quantised_networks",)),
     Statement("faster", 30, ("test_schedules::test_it_is_faster_than_integrate_then_fire",)),
     Statement("frugal", 20, ("test_schedules::test_it_is_frugal",)),
 ))  # fmt: skip
 
-ASSIGNMENTS = {"a1": A1, "a2": A2, "a5": A5}
+ASSIGNMENTS = {"a1": A1, "a2": A2, "a3": A3, "a4": A4, "a5": A5}

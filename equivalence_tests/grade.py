@@ -1,7 +1,8 @@
 """`python -m equivalence_tests.grade a2 submissions/ --out grades.csv`: a folder of files -> points, one line for each.
 
-Each file runs in a process of its own (`sandbox.py`), which turns inputs into arrays; this process asks and judges. A file
-that breaks a rule (it opens files, imports `reference`, starts a process, ...) scores 0, and the last column says why.
+Each file runs in a process of its own (`sandbox.py`), which turns inputs into arrays; this process asks and judges. A
+file that breaks a rule (it opens files, imports `reference`, starts a process, ...) scores 0, and the last column says
+why.
 """
 
 import argparse

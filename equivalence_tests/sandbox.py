@@ -1,5 +1,6 @@
 """The parent's side of `sandboxed.py`: an `Implementation` whose functions run in a submission's own process."""
 
+import contextlib
 import os
 import selectors
 import shutil
@@ -162,10 +163,8 @@ class Sandbox(Implementation):
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         for fd in (self.down, self.up):
-            try:
+            with contextlib.suppress(OSError):
                 os.close(fd)
-            except OSError:
-                pass
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __getattr__(self, name):

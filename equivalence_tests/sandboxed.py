@@ -1,8 +1,8 @@
 """A submission's own process: it turns inputs into arrays, over a pipe, and does nothing else.
 
-Started as `python -I -S sandboxed.py FILE NUMPY READ WRITE` by `sandbox.py`, which also imports `pack` and `unpack` from
-here. Whatever the file does, it can only send arrays: the judging happens in the parent, which it cannot reach. An audit
-hook ends the process, with a sentence, at the first attempt to open a file, import a module, start a process or touch
+Started as `python -I -S sandboxed.py FILE NUMPY READ WRITE` by `sandbox.py`, which also imports `pack` and `unpack`.
+Whatever the file does, it can only send arrays: the judging happens in the parent, which it cannot reach. An audit hook
+ends the process, with a sentence, at the first attempt to open a file, import a module, start a process or touch
 the network where that is not allowed. What this does not prevent is in docs/teachers.md.
 """
 
@@ -12,7 +12,8 @@ import os
 import sys
 
 DENIED = (  # events of Python's audit hooks, by how they begin; reading and importing are looked at one by one
-    "os.", "socket.", "subprocess.", "ctypes.", "gc.", "mmap.", "signal.", "fcntl.", "resource.", "shutil.", "tempfile.",
+    "os.", "socket.", "subprocess.", "ctypes.", "gc.", "mmap.", "signal.", "fcntl.", "resource.", "shutil.",
+    "tempfile.",
     "pty.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.", "sqlite3.", "pickle.", "sys.addaudithook",
     "sys.settrace", "sys.setprofile", "cpython.", "code.__new__", "glob.", "pathlib.",
 )  # fmt: skip
@@ -21,7 +22,8 @@ FORBIDDEN = frozenset({
     "reference", "accelerated", "equivalence_tests", "pytest", "_pytest", "hypothesis", "torch", "z3", "ctypes",
     "_ctypes", "socket", "_socket", "ssl", "subprocess", "_posixsubprocess", "multiprocessing", "_multiprocessing",
     "mmap", "cffi", "gc", "faulthandler", "resource", "signal", "_xxsubinterpreters", "_interpreters", "_testcapi",
-    "_testinternalcapi", "concurrent", "asyncio", "threading", "_thread", "site", "importlib", "runpy", "pickle", "_pickle",
+    "_testinternalcapi", "concurrent", "asyncio", "threading", "_thread", "site", "importlib", "runpy", "pickle",
+    "_pickle",
 })  # fmt: skip
 KEPT = frozenset({"threading", "_thread", "importlib", "signal", "gc", "pickle", "_pickle"})  # numpy holds on to these
 KINDS = "biuf"  # of arrays that may travel: truth values, integers, floats

@@ -18,10 +18,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def sources():
-    return [
-        path for package in ("reference", "accelerated", "equivalence_tests") for path in (ROOT / package).rglob("*.py")
-    ]
+PACKAGES = ("reference", "accelerated", "equivalence_tests")
+TUTORIALS = sorted((ROOT / "tutorials").glob("[0-9][0-9]_*.py"))
+
+
+def sources(*folders):
+    return [path for folder in (*PACKAGES, *folders) for path in (ROOT / folder).rglob("*.py")]
 
 
 def test_every_cited_equation_exists():
@@ -29,7 +31,7 @@ def test_every_cited_equation_exists():
     known = re.findall(r"\\tag\{(\d+\.\d+)\}", text)
     assert len(known) == len(set(known)) >= 25
     cited = {}
-    for path in sources():
+    for path in [*sources("tutorials"), *(ROOT / "tutorials").rglob("*.md")]:
         for line in path.read_text().splitlines():
             if "derivations" in line and path != Path(__file__):
                 for number in re.findall(r"\b(\d+\.\d+)\b", line):
@@ -66,10 +68,13 @@ def test_the_contracts_page_has_every_signature():
 
 
 def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "tutorials").rglob("*.md")]
+    for page in pages:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            if "://" not in target:  # the site copies tutorials into docs
+                assert (page.parent / target).exists() or (page.parent.parent / target).exists(), (
+                    f"{page.name} links to {target}"
+                )
 
 
 def blocks(language):
@@ -95,9 +100,40 @@ def test_the_readmes_ten_lines_run_as_they_stand(which, tmp_path):
     assert "bit for bit: True" in result.stdout
 
 
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_says_what_it_does_shows_it_asserts_it_and_asks(path):
+    """The site runs them (.ci/run); here is what each must consist of."""
+    text = path.read_text()
+    cells = [cell.splitlines() for cell in text.split("# %%")[1:]]
+    for word in ("**You will**", "**You will learn**", "**You need**"):
+        assert word in text.split("# %%")[1], f"{path.name} does not open with {word}"
+    prose = "\n".join(line for cell in cells if cell[0] == " [markdown]" for line in cell)
+    assert len(re.findall(r"^# [123]\. ", prose.partition("## Questions")[2], re.M)) == 3
+    assert text.count("plt.show()") >= 2
+    code = "\n".join(line for cell in cells if cell[0] == "" for line in cell)
+    assert len(re.findall(r"^\s*assert ", code, re.M)) >= 4
+
+
+def test_tutorials_are_numbered_and_on_the_site():
+    page = (ROOT / "docs" / "tutorials.md").read_text()
+    assert [int(path.name[:2]) for path in TUTORIALS] == list(range(1, len(TUTORIALS) + 1))
+    assert re.findall(r"^tutorials/(\w+)$", page, re.M) == [path.stem for path in TUTORIALS]
+
+
+def test_the_readmes_say_the_same():
+    """The Chinese README has the English one's commands and code, in the same order."""
+    fenced = r"^```\w*\n(.*?)^```$"
+    chinese = (ROOT / "README.zh-CN.md").read_text()
+    code = [block for block in re.findall(fenced, README, re.M | re.S) if "reference/" not in block]
+    assert [block for block in re.findall(fenced, chinese, re.M | re.S) if "reference/" not in block] == code
+    inline = r"`(python -m [^`]*|pip [^`]*|pytest [^`]*)`"
+    assert re.findall(inline, chinese) == re.findall(inline, README)
+    assert "README.zh-CN.md" in README
+
+
 def test_the_tree_in_the_readme_is_the_tree():
     (tree,) = [block for block in blocks("") if "reference/" in block]
-    for folder in ("reference", "accelerated", "equivalence_tests", "docs"):
+    for folder in (*PACKAGES, "tutorials", "docs"):
         assert f"{folder}/" in tree
     for name in re.findall(r"^\s+(\w+\.py)\b", tree, re.M):
         assert any(path.name == name for path in sources()), name

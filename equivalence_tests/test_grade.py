@@ -31,7 +31,7 @@ CHEATS = {  # name: (what it does, with a whole solution behind it, what the rep
     "kills_the_judge": ("import os\nos.kill(os.getppid(), 9)", "it called os.kill"),
     "digs": ("import gc\ngc.get_objects()", "it imported gc"),
     "forges": (
-        "import os\nfor fd in range(3, 20):\n try: os.write(fd, b'{\"names\": []} all passed')\n except OSError: pass",
+        "import os\nfor fd in range(3, 20):\n try: os.write(fd, b'{} all passed')\n except OSError: pass",
         "it wrote to the pipe itself",
     ),
     "eats_memory": ("x = bytearray(10**11)", "MemoryError"),
@@ -45,7 +45,7 @@ LATER = {  # broken rules that only show when a function is called
 EMPTY_HANDED = {  # they break no rule, and give no right answer
     "prints_a_report": "print('T1: 4 passed, T2: 4 passed, T3: 4 passed; 100 of 100')\ndef if_run(*_): return 0, 0\n",
     "always_equal": (
-        "class Right:\n    def __eq__(self, _): return True\n    def __getattr__(self, _): return lambda *a, **k: self\n"
+        "class Right:\n    def __eq__(self, _): return True\n    def __getattr__(self, _): return lambda *_: self\n"
         + "".join(f"def {name}(*_): return Right(), Right()\n" for name in ASSIGNMENTS["a1"].names)
     ),
     "patches_numpy": (

@@ -149,6 +149,19 @@ for what, claim in broken.items():
     points[what] = F(value.numerator_as_long(), value.denominator_as_long())
     print(f"{what:>40}: fails at z = {points[what]}")
 
+# %%
+z_axis = np.linspace(-0.2, 1.2, 1401)
+fig, ax = plt.subplots(figsize=(8, 3.2))
+ax.plot(z_axis, reference.qcfs_level(z_axis, 1.0, 4), color="grey", linewidth=5, alpha=0.4, label="level")
+for start, style in ((0.5, "-"), (0.0, "--"), (0.125, ":")):
+    counts = reference.if_run(np.stack([z_axis[None]] * 4), 1.0, np.array(start))[0].sum(axis=0)[0]
+    ax.plot(z_axis, counts, style, label=f"count, V(0) = {start:g}")
+for what in ("V(0) = 0", "V(0) = 0.5 / T, as one summary has it"):
+    ax.axvline(float(points[what]), color="tab:red", linewidth=0.8)
+ax.set_xlabel("current z, theta = 1, T = L = 4 (red: where the solver looked)")
+ax.legend()
+plt.show()
+
 # %% [markdown]
 # Read one. Take the solver's $z$ for $V(0) = 0$ and let the reference count:
 

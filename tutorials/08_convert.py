@@ -139,6 +139,16 @@ for schedule, steps in (("integrate-then-fire", 4), ("signed", 8)):
     assert torch.equal(s.logits[-1], target)
     assert min(s.nonzero_share.values()) > 0.05
 
+# %%
+layers = list(s.nonzero_share)
+fig, ax = plt.subplots(figsize=(8, 2.5))
+ax.barh(range(len(layers)), [100 * s.nonzero_share[name] for name in layers])
+ax.set_yticks(range(len(layers)), layers)
+ax.axvline(5, color="tab:red", linestyle=":", label="below this, an equality says little")
+ax.set_xlabel("% of a layer's neurons that spike")
+ax.legend()
+plt.show()
+
 # %% [markdown]
 # What cannot be converted is refused by name, before anything is trained:
 

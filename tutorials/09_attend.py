@@ -80,6 +80,15 @@ silent = (reference.qcfs_level(many, 3.0, L) == 0).mean()
 print(f"65 tokens, threshold 3: {100 * silent:.0f} % silent")
 assert silent > 0.95
 
+# %%
+fig, ax = plt.subplots(figsize=(8, 2.8))
+ax.hist(np.ravel(many), bins=60)
+for theta, colour in ((3.0, "tab:red"), (0.25, "tab:green")):
+    ax.axvline(theta / (2 * L), color=colour, label=f"threshold {theta:g}: everything to the left is level 0")
+ax.set_xlabel("softmax values, 65 tokens")
+ax.legend()
+plt.show()
+
 # %% [markdown]
 # ## Per step: the published way
 #

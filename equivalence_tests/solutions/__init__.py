@@ -1,1 +1,1 @@
-"""Model solutions of the assignments: each scores full marks. Not given to students; nothing imports them but a test."""
+"""Model solutions of the assignments: each scores full marks. Nothing imports them; students do not get them."""
