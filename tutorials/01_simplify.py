@@ -25,14 +25,17 @@ from reference import if_run
 # %% [markdown]
 # ## A membrane is a capacitor that leaks
 #
-# Inside and outside of a nerve cell differ by a voltage $V$. A current $I$ that flows in charges the membrane; three
-# kinds of channels let charge out again. Hodgkin and Huxley (1952) measured how these open and close:
+# Inside and outside of a nerve cell differ by a voltage $V$. A current $I$ that flows in charges the membrane. Channels let
+# charge through: sodium *in* (that is how a spike rises), potassium *out* (how it falls), and a leak that pulls back to
+# rest. Each has a conductance $g$ and a voltage $E$ at which its current vanishes. Hodgkin and Huxley (1952) measured, on
+# the giant axon of the squid, how they open and close:
 #
 # $$
 # C \dot V = I - g_{Na} m^3 h (V - E_{Na}) - g_K n^4 (V - E_K) - g_L (V - E_L)
 # $$
 #
-# Each of $m$, $h$ and $n$ is the share of gates that are open, and follows $\dot x = \alpha_x(V) (1 - x) - \beta_x(V) x$.
+# $m$, $h$ and $n$ are shares of gates that are open ($m$ and $n$ open as $V$ rises, $h$ closes, more slowly). Closed gates
+# open at a rate $\alpha$, open ones close at a rate $\beta$: $\dot x = \alpha_x(V) (1 - x) - \beta_x(V) x$.
 # Units: mV, ms, µA/cm², mS/cm², and $C$ = 1 µF/cm².
 
 
@@ -51,9 +54,9 @@ def ionic(v, n, m, h):
     return 120 * m**3 * h * (v - 50) + 36 * n**4 * (v + 77) + 0.3 * (v + 54.387)
 
 
-def hodgkin_huxley(current, duration=400.0, dt=0.01):
-    """Voltages [steps, ...] of one neuron for each constant current; explicit Euler."""
-    v = np.full(np.shape(current), -65.0)
+def hodgkin_huxley(current, duration=400.0, dt=0.01, start=-65.0):
+    """Voltages [steps, ...] of one neuron for each constant current, from rest at `start` mV; explicit Euler."""
+    v = np.full(np.shape(current), start)
     gates = [a / (a + b) for a, b in rates(v)]
     trace = np.empty((round(duration / dt), *v.shape))
     for k in range(len(trace)):
@@ -85,7 +88,7 @@ plt.show()
 
 # %% [markdown]
 # A weak current only lifts the voltage. A stronger one makes it fire *once*. A strong one makes it fire again and again,
-# and every spike looks like every other: **what a spike says is that it happened, not how tall it was**.
+# and after the first, every spike looks like every other: **what a spike says is that it happened, not how tall it was**.
 #
 # ## Where firing begins
 #
@@ -133,6 +136,19 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
+# (A count over 200 ms comes in steps of 5 a second.) All of these began at the resting voltage of no current, and the jump
+# of the current kicked them. Between 6.3 and 9.8 a neuron that is *held* at its new rest before stays there:
+
+# %%
+gates_at = lambda v: [a / (a + b) for a, b in rates(np.array(v))]
+v_rest = next(v for v in np.arange(-64, -55, 0.001) if ionic(v, *gates_at(v)) >= 8.0)
+calm = hodgkin_huxley(np.array([8.0]), 200.0, start=v_rest)
+print(
+    f"8 µA/cm² from its own rest, {v_rest:.2f} mV: {spikes(calm).sum()} spikes; from -65 mV: {fired[:, currents == 8.0].sum()}"
+)
+assert spikes(calm).sum() == 0
+
+# %% [markdown]
 # ## First cut: leaky integrate-and-fire
 #
 # If all spikes look alike, we need not simulate them. Keep the capacitor and one leak; when $V$ reaches a threshold,
@@ -169,15 +185,17 @@ assert np.abs(simulated - solved).max() <= 2.5 + 1e-9
 #
 # ## Second cut: no leak, and subtract instead of forgetting
 #
-# Let $\tau \to \infty$ and the membrane is a plain sum. And after a spike, *subtract* the threshold instead of setting
+# Let the leak close ($R \to \infty$ and $\tau \to \infty$, with $R / \tau$ fixed), take one step for one unit of time, call
+# what flows in during a step $z_t$, and the membrane is a plain sum. And after a spike, *subtract* the threshold instead of setting
 # the membrane to 0, so that what lies above it is not lost:
 #
 # $$
-# V \leftarrow V + z_t, \qquad s_t = [V \ge \theta], \qquad V \leftarrow V - \theta s_t .
+# V \leftarrow V + z_t, \qquad s_t = [V \ge \theta] \;(1 \text{ if so, else } 0), \qquad V \leftarrow V - \theta s_t .
 # $$
 #
-# That is the IF neuron of this project, `reference.if_run` (derivations 3.1). It never forgets: its count is its input
-# divided by the threshold, rounded.
+# That is the IF neuron of this project, `reference.if_run` ([derivations](../derivations.md), 3.1). It takes currents with
+# time first, [T, batch, neurons], and starts half way, at $V = \theta / 2$; tutorial 2 says why. It never forgets: as long as
+# $0 \le z \le \theta$, its count is its input divided by the threshold, rounded.
 
 # %%
 z = np.linspace(-0.5, 1.5, 401)
@@ -210,7 +228,6 @@ assert np.abs(hard / steps - np.clip(z, 0, 1)).max() > 0.2
 #
 # ## Questions
 #
-# 1. Give `hodgkin_huxley` a current of 8 for 5 ms only, then none. How many spikes? And the IF neuron?
-# 2. Between 6.3 and 9.8 µA/cm² the squid's neuron may rest or fire, whichever it did before. Which line of the IF neuron
-#    makes that impossible for it?
+# 1. Which of the three equations of the IF neuron is left of the leak, which of the potassium channels, which of sodium?
+# 2. Between 6.3 and 9.8 µA/cm² the squid's neuron may rest or fire, whichever it did before. Why can the IF neuron not?
 # 3. Why has the neuron that goes back to 0 the same rate for every $z$ between $\theta / 2$ and $\theta$?

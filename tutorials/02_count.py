@@ -120,8 +120,7 @@ assert error["from 1/2"] == F(1, 8), "half a step of 1/4"
 assert F(1, 8) < error["from 0"] < F(1, 4), "nearly a whole step"
 
 # %% [markdown]
-# The membrane stayed in $[0, \theta)$ here because the current was the same in every step and between 0 and $\theta$.
-# A current below 0 drives it down, one above $\theta$ drives it up, and a count cannot be negative nor exceed the number
+# By hand, the membrane stayed in $[0, \theta)$, because each current was between 0 and $\theta$. A current below 0 drives it down, one above $\theta$ drives it up, and a count cannot be negative nor exceed the number
 # of steps. The count is then simply cut off, which is what we want from a rectifier:
 
 # %%
@@ -133,10 +132,9 @@ for z, count in ((F(-1, 5), 0), (F(6, 5), 4)):
 # %% [markdown]
 # ## Equality fires
 #
-# What if the membrane lands *exactly* on the threshold? Rule 2 says $V \ge \theta$: it fires. Half a step into four,
-# $z = 1/8$, is such a case: $1/2 + 4 \cdot 1/8 = 1$. Rounding $4 \cdot 1/8 = 1/2$ up to 1 is the same decision. A neuron
-# that needs $V > \theta$ would disagree with the rounding here, and nowhere else, which is why tests draw such numbers
-# on purpose.
+# What if the membrane lands *exactly* on the threshold? Rule 2 says $V \ge \theta$: it fires. $z = 1/8$, half of what makes
+# one spike in four steps, is such a case: $1/2 + 4 \cdot 1/8 = 1$. Rounding $4 \cdot 1/8 = 1/2$ up to 1 is the same decision. A neuron
+# that needs $V > \theta$ would disagree with the rounding at such ties only, which is why tests draw them on purpose.
 
 # %%
 spikes, membrane = reference.if_run(np.array([[[F(1, 8)]]] * 4, dtype=object), F(1))
@@ -152,7 +150,7 @@ assert strict == 0, "a strict comparison misses this spike"
 # %% [markdown]
 # ## Questions
 #
-# 1. On paper: $\theta = 2$, $z = 3/2$, four steps. Membranes, spikes, residue? Check with `reference.if_run`.
+# 1. On paper: $\theta = 2$, $z = 3/2$, four steps. Membranes, spikes, residue? Check with the loop of the first cells.
 # 2. The order of the currents is changed, their sum is not. The membranes change; does the count? (Try 0, 0, 1, 1 and
 #    1, 1, 0, 0; then -1, 1, 1, 1 and 1, 1, 1, -1. Tutorial 6 is about the second pair.)
 # 3. What does "reset to 0" instead of "subtract the threshold" do to the line *nothing is ever lost*?

@@ -64,11 +64,12 @@ assert relu_accuracy > 0.88
 # %% [markdown]
 # ## What a neuron can say in T steps
 #
-# A neuron that gets the same current $z$ for $T$ steps sends between 0 and $T$ spikes. If each is worth $\theta / T$, then
+# A neuron that gets the same current $z$ for $T$ steps sends between 0 and $T$ spikes. Each takes $\theta$ out of the membrane;
+# averaged over the $T$ steps it is worth $\theta / T$. So
 # what it says lies on a staircase of $T + 1$ values from 0 to $\theta$. Two things go wrong:
 #
 # - **clipping**: above $\theta$ it cannot say more;
-# - **rounding**: between two steps it must choose one. If the membrane starts at 0, always the lower one.
+# - **rounding** (the *quantisation error*): between two steps it must choose one. If the membrane starts at 0, always the lower one.
 
 # %%
 z = np.linspace(-0.5, 2.5, 601)
@@ -106,7 +107,7 @@ assert error[theta / 2].mean() < 0.6 * error[0.0].mean(), "starting half way hal
 
 # %%
 pre = x @ relu_network[0]["weight"].T + relu_network[0]["bias"]
-candidates = np.linspace(0.05, 1.0, 40) * pre.max()
+candidates = np.linspace(0.05, 1.0, 40) * pre.max()  # `qcfs` is the neuron's staircase as a formula: see below
 clipping = [np.mean((np.maximum(pre, 0) - np.clip(pre, 0, t)) ** 2) for t in candidates]
 rounding = [np.mean((reference.qcfs(pre, t, T) - np.clip(pre, 0, t)) ** 2) for t in candidates]
 total = [np.mean((reference.qcfs(pre, t, T) - np.maximum(pre, 0)) ** 2) for t in candidates]
@@ -125,7 +126,9 @@ assert best < 0.8 * pre.max(), "covering the largest activation is not the best 
 # %% [markdown]
 # ## Convert it anyway
 #
-# Thresholds at each layer's largest activation, no further training, $T$ from 1 to 64. `quantise` puts a staircase with
+# Thresholds at each layer's largest activation, no further training, $T$ from 1 to 64. An image is a constant current: the
+# first layer sees it in every step. A spike carries $\theta$ times a weight to the next layer; the last layer does not spike,
+# its logits are those of what arrived on average. `quantise` puts a staircase with
 # $L$ levels where each ReLU was; the spiking network under *integrate-then-fire* (tutorial 6) says exactly the same with
 # $T = L$ steps, so we can read the curve off either.
 
@@ -159,7 +162,7 @@ assert abs(untouched[-1] - relu_accuracy) < 0.02, "a fine staircase is nearly a 
 # %%
 random = np.random.default_rng(1)
 theta, L = 1.5, 4
-edges = (np.arange(-1, L + 3) - 0.5) * theta / L  # dyadic here, so that sums are exact
+edges = (np.arange(-1, L + 3) - 0.5) * theta / L  # multiples of 1/16: float sums of such numbers are exact
 z = np.concatenate([edges, random.uniform(-1, 3, 2000)])
 for phi in (0.0, 0.25, 0.5, 1.0):
     same = said(z, theta, L, phi * theta) == reference.qcfs(z, theta, L, phi)
@@ -194,6 +197,8 @@ assert trained[1] > untouched[1] + 0.05
 assert min(trained) > relu_accuracy - 0.05, "one step is nearly enough once the network knows of it"
 
 # %% [markdown]
+# (Differences of a point or two between neighbours are chance: 397 images, one seed.)
+#
 # ## Questions
 #
 # 1. The best threshold of the second picture depends on $T$. In which direction does it move as $T$ grows, and why?

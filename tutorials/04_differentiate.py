@@ -48,7 +48,8 @@ assert true.mean() > 0.99
 # $$
 #
 # Above ($u \ge L$) it is $f = \theta$: derivatives 0 and 1. Below ($u < 0$), $f = 0$: both 0. That is all (derivations
-# 2.4 and 2.5). The **mask** $0 \le u < L$ is half open: a unit exactly at the top is saturated, and its threshold learns.
+# 2.4 and 2.5). The **mask** $0 \le u < L$ begins half a step below 0 and ends half a step below $\theta$, because of the shift.
+# It is half open: a unit exactly at the top counts as saturated, and its threshold learns with slope 1.
 
 # %%
 by_z, by_theta = reference.qcfs_grad(z, theta, L)
@@ -103,7 +104,7 @@ assert max(abs(by_z - numeric_z).max(), abs(by_theta - numeric_theta).max()) < 1
 #
 # and $\sigma(\lambda)$ where the unit is saturated.
 #
-# The thesis prints this as Eq. 3-9: inside $(\sigma(\lambda) f - z e^\lambda) / \mathrm{softplus}(\lambda)$, and 1
+# The thesis that this project follows (README, sources) prints this as Eq. 3-9: inside $(\sigma(\lambda) f - z e^\lambda) / \mathrm{softplus}(\lambda)$, and 1
 # where saturated. One of the two is wrong. We ask the finite difference.
 
 # %%
@@ -129,13 +130,13 @@ sig = 1 / (1 + np.exp(-lams))
 right = np.where(u >= L, sig, sig * (fs - z0) / softplus(lams))
 wrong = np.where(u >= L, 1, (sig * fs - z0 * np.exp(lams)) / softplus(lams))
 fig, ax = plt.subplots(figsize=(8, 3.2))
-ax.plot(lams, right, label="derived, and the finite difference")
+ax.plot(lams, right, label="derived")
 ax.plot(lams, wrong, label="printed (Eq. 3-9)")
 ax.set_xlabel("lambda")
 ax.set_ylabel(f"d f / d lambda at z = {z0}")
 ax.legend()
 plt.show()
-assert abs(wrong[lams > 0] - right[lams > 0]).max() > 0.5, "with the printed one, thresholds are pushed down hard"
+assert abs(wrong[lams > 0] - right[lams > 0]).max() > 0.5, "the printed one has the wrong size, and grows with lambda"
 
 # %% [markdown]
 # ## A threshold that learns
@@ -146,7 +147,7 @@ assert abs(wrong[lams > 0] - right[lams > 0]).max() > 0.5, "with the printed one
 # %%
 samples = np.abs(random.normal(size=(4000, 1))) * 0.8
 lam, path = np.array([2.0]), []
-for _ in range(300):
+for _ in range(300):  # upstream: the derivative of the loss by each output
     out = reference.qcfs(samples, softplus(lam), L)
     upstream = 2 * (out - np.maximum(samples, 0)) / len(samples)
     lam = lam - 1.0 * reference.qcfs_parameter_grad(samples, lam, L, "softplus", upstream)
@@ -168,12 +169,13 @@ plt.show()
 print(
     f"learned {path[-1]:.2f} with error {at[1]:.4f}; best of the grid {grid[np.argmin(loss)]:.2f} with {min(loss):.4f}"
 )
-assert at[1] < 1.1 * min(loss), "the pretended derivative finds the true minimum"
+assert at[1] < 1.1 * min(loss), "the pretended derivative comes close to the true minimum"
 
 # %% [markdown]
 # ## Questions
 #
-# 1. A unit sits exactly at $u = L$. What would its two derivatives be if the mask were $0 \le u \le L$? Who would then
-#    never learn that the threshold is too small?
+# 1. A unit sits exactly at $u = L$. What would its two derivatives be if the mask were $0 \le u \le L$? Calibration puts
+#    many units at $z = \theta$: what is $u$ there, and does the mask's end matter for them?
 # 2. Where in the third panel of the first picture is the derivative by $\theta$ negative, and what does it say there?
-# 3. One threshold serves a whole channel. What does `reference.sum_to` do in `qcfs_parameter_grad`, and why a sum?
+# 3. One threshold serves a whole channel. Each of its units says how it would like the threshold to move. How are these
+#    combined into one gradient, and why that way?

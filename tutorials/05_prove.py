@@ -58,7 +58,7 @@ import reference
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(10, 3), sharey=True)
-for ax, z in zip(axes, (0.3, 0.9, 1.3), strict=True):
+for ax, z in zip(axes, (0.375, 0.875, 1.25), strict=True):  # eighths: floats hold them exactly
     V = 0.5
     for t in range(8):
         ax.plot([t, t + 1], [V, V + z], color="tab:blue")
@@ -66,7 +66,7 @@ for ax, z in zip(axes, (0.3, 0.9, 1.3), strict=True):
         ax.plot([t + 1, t + 1], [V + z, after], color="tab:orange", linestyle=":")
         V = after
     ax.axhspan(0, 1, alpha=0.1, color="tab:green")
-    ax.set_title(f"z = {z}: {'stays inside' if z <= 1 else 'leaves, and fires always'}")
+    ax.set_title(f"z = {z}: {'back inside after each step' if z <= 1 else 'leaves, and fires always'}", fontsize=9)
     ax.set_xlabel("step")
 axes[0].set_ylabel("membrane, threshold 1")
 plt.show()
@@ -137,9 +137,9 @@ for T in (1, 2, 3, 4, 5, 8):
 # %%
 broken = {
     "V(0) = 0": neuron(z, 4, z3.RealVal(0)) == level(z, 4),
-    "V(0) = 0.5 / T, as one summary has it": neuron(z, 4, z3.Q(1, 8)) == level(z, 4),
+    "V(0) = 0.5 / T, as a summary of the QCFS paper has it": neuron(z, 4, z3.Q(1, 8)) == level(z, 4),
     "fires only above the threshold (>)": neuron(z, 4, half, lambda v: v > 1) == level(z, 4),
-    "T = 4 steps, L = 3 levels": neuron(z, 4, half) * 3 == level(z, 3) * 4,
+    "T = 4 steps, L = 3 levels": neuron(z, 4, half) * 3 == level(z, 3) * 4,  # count / 4 = level / 3
 }
 points = {}
 for what, claim in broken.items():
@@ -156,9 +156,10 @@ ax.plot(z_axis, reference.qcfs_level(z_axis, 1.0, 4), color="grey", linewidth=5,
 for start, style in ((0.5, "-"), (0.0, "--"), (0.125, ":")):
     counts = reference.if_run(np.stack([z_axis[None]] * 4), 1.0, np.array(start))[0].sum(axis=0)[0]
     ax.plot(z_axis, counts, style, label=f"count, V(0) = {start:g}")
-for what in ("V(0) = 0", "V(0) = 0.5 / T, as one summary has it"):
+for what in list(broken)[:2]:
     ax.axvline(float(points[what]), color="tab:red", linewidth=0.8)
-ax.set_xlabel("current z, theta = 1, T = L = 4 (red: where the solver looked)")
+ax.set_xlabel("current z, theta = 1, T = L = 4 (red: what the solver found for V(0) = 0 and 0.125)")
+ax.set_ylabel("spikes")
 ax.legend()
 plt.show()
 
@@ -181,12 +182,14 @@ assert spikes.sum() != wanted
 found = points["fires only above the threshold (>)"]
 assert (found * 4 + F(1, 2)).denominator == 1, "an exact tie"
 print(f"z = {found}: u = {found * 4 + F(1, 2)} is whole")
+off_ties = z3.Not(z3.IsInt(4 * z + half))
+assert counterexample(broken["fires only above the threshold (>)"], off_ties) is None, "and on ties only"
 
 # %% [markdown]
 # ## What was *not* claimed
 #
-# T1 speaks of **one layer under a current that does not change over time**. The paper's and the thesis's sentence "zero
-# conversion error" is T1. Ask the solver about two currents that differ:
+# T1 speaks of **one layer under a current that does not change over time**. The sentence "zero
+# conversion error" of the sources (README) is T1. Ask the solver about two currents that differ:
 
 # %%
 a, b = z3.Reals("a b")
@@ -206,6 +209,7 @@ print("... but none as long as both lie between 0 and the threshold")
 # ## Questions
 #
 # 1. Where in the proof on paper did we use $V(0) = \theta / 2$? Where did we use $V(0) \le \theta$?
-# 2. The last cell proves more than T1: currents may *vary* inside $[0, \theta]$. Which line of the paper proof shows that?
-# 3. For $T = 4$ and $L = 3$ the solver found a number where count and level disagree. Is there a $z$ between 0 and 1 where
-#    they agree? Ask it.
+# 2. For two steps, the last cell proves more than T1: currents may *vary* inside $[0, \theta]$. Which line of the proof on
+#    paper shows that for any number of steps?
+# 3. For $T = 4$ and $L = 3$ the solver found a number where count and level disagree. Where between 0 and 1 do they agree?
+#    Ask it: `counterexample(z3.Not(claim), z > 0, z < 1)` looks for agreement.

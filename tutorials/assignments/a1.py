@@ -24,7 +24,7 @@ def if_run(currents, threshold, v0=None):
 
 
 def lif_run(currents, threshold, leak, v0=None):
-    """As `if_run`, but the membrane decays first: V <- leak V + z_t, with leak in [0, 1] (Eq. 2-8)."""
+    """As `if_run`, threshold subtracted and all, but the membrane decays first: V <- leak V + z_t, leak in [0, 1]."""
 
 
 def integrate_then_fire_run(currents, threshold):
