@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from .assignments import ASSIGNMENTS
+from .sandbox import plain
 
 HERE = Path(__file__).parent
 
@@ -93,12 +94,23 @@ def judge(path, name, call=10.0):
     return points, verdicts.reasons[0] if verdicts.reasons else ""
 
 
+def in_a_cell(text):
+    """Text that neither a spreadsheet takes for a formula nor a terminal for a command."""
+    text = plain(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
 def grade(name, paths, workers=None):
     """Yield (path, {statement: points}, reason) for each file, in order."""
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
         jobs = [(path, pool.submit(judge, str(path), name)) for path in paths]
         for path, job in jobs:
-            yield path, *job.result()
+            try:
+                points, reason = job.result()
+            except Exception as error:  # one file must not cost the others their grades
+                points = {statement.name: 0.0 for statement in ASSIGNMENTS[name].statements}
+                reason = f"it could not be judged ({type(error).__name__}: {error}); look at it by hand"
+            yield path, points, reason
 
 
 def main(arguments=None):
@@ -117,7 +129,8 @@ def main(arguments=None):
     statements = [statement.name for statement in ASSIGNMENTS[options.assignment].statements]
     rows = []
     for path, points, reason in grade(options.assignment, paths, options.workers):
-        rows.append([path.name, round(sum(points.values()), 1), *(points[s] for s in statements), reason])
+        name, reason = in_a_cell(path.name), in_a_cell(reason)
+        rows.append([name, round(sum(points.values()), 1), *(points[s] for s in statements), reason])
         print(
             f"{path.name}: {rows[-1][1]:g} of {ASSIGNMENTS[options.assignment].points}"
             + (f"; {reason}" if reason else "")

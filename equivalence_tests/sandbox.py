@@ -17,7 +17,8 @@ import numpy as np
 from .implementations import CONTRACT, OPTIONAL, Implementation, Missing
 from .sandboxed import pack, unpack
 
-CALL, CPU, MEMORY = 10.0, 120, 2 * 2**30  # seconds for a call, seconds of computing in all, bytes
+CALL, WAIT, CPU, MEMORY = 10.0, 180.0, 120, 2 * 2**30  # seconds for a call, waited in all, computed in all; bytes
+LINE, MESSAGE = 20, 64 * 2**20  # bytes that announce a message, and of a message
 
 
 class Lost(Exception):
@@ -49,6 +50,12 @@ def _limits():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def plain(text):
+    """Text from a submission as one line of at most 300 printable ASCII characters."""
+    line = " ".join(str(text)[:1000].split()).encode("ascii", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else "?" for c in line)[:300]
+
+
 def _record(fields, is_tuple):
     return tuple(fields.values()) if is_tuple else SimpleNamespace(**fields)
 
@@ -70,13 +77,12 @@ class Sandbox(Implementation):
         )  # fmt: skip
         os.close(down[0]), os.close(up[1])
         self.down, self.up, self.buffer = down[1], up[0], b""
-        self.defined = set()
-        try:
-            self.defined = set(self._next()["names"])
-        except Lost:
-            pass  # every statement will say so
-        except (KeyError, TypeError):
-            self._lose("it spoke before it was asked")
+        self.defined, self.left, self.closed = set(), WAIT, False
+        with contextlib.suppress(Lost):  # every statement will say so
+            try:
+                self.defined = set(self._next()["names"])
+            except (KeyError, TypeError):
+                self._lose("it spoke before it was asked")
 
     def _lose(self, reason):
         self.lost = self.lost or reason
@@ -87,9 +93,13 @@ class Sandbox(Implementation):
         """The next `count` bytes, or up to a newline where count is None."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.up, selectors.EVENT_READ)
-            while (len(self.buffer) < count) if count is not None else (b"\n" not in self.buffer):
+            while (len(self.buffer) < count) if count is not None else (b"\n" not in self.buffer[:LINE]):
+                if count is None and len(self.buffer) > LINE:
+                    self._lose("it wrote to the pipe itself")
                 if not selector.select(max(0.0, until - time.monotonic())):
-                    self._lose(f"a call took longer than {self.call_limit:g} s")
+                    all_of_it = self.left < self.call_limit
+                    self._lose("its answers took too long in all" if all_of_it else
+                               f"a call took longer than {self.call_limit:g} s")  # fmt: skip
                 data = os.read(self.up, 1 << 16)
                 if not data:
                     code = self.process.wait()
@@ -105,15 +115,20 @@ class Sandbox(Implementation):
 
         if self.lost:
             raise Lost(self.lost)
-        until = time.monotonic() + self.call_limit
+        start = time.monotonic()
+        until = start + min(self.call_limit, self.left)
         try:
-            message = json.loads(self._read(int(self._read(None, until)), until))
-        except ValueError:
+            size = int(self._read(None, until))
+            if not 0 <= size <= MESSAGE:
+                self._lose(f"it sent a message of {size} bytes, at most {MESSAGE} are allowed")
+            message = json.loads(self._read(size, until))
+        except (ValueError, RecursionError):
             self._lose("it wrote to the pipe itself")
+        self.left -= time.monotonic() - start
         if not isinstance(message, dict):
             self._lose("it wrote to the pipe itself")
         if "broke" in message:
-            self._lose(str(message["broke"])[:300])
+            self._lose(plain(message["broke"]))
         return message
 
     def has(self, name):
@@ -140,8 +155,11 @@ class Sandbox(Implementation):
             pass  # it is gone; reading says how
         message = self._next()
         if "error" in message:
-            refused, kind, text = message["error"]
-            raise (Refused if refused else Failed)(f"{name} raised {kind}: {text}")
+            try:
+                refused, kind, text = message["error"]
+            except (TypeError, ValueError):
+                self._lose("it wrote to the pipe itself")
+            raise (Refused if refused else Failed)(f"{name} raised {plain(kind)}: {plain(text)}")
         try:
             return unpack(message["answer"], np, Kept, _record)
         except Exception:
@@ -159,6 +177,9 @@ class Sandbox(Implementation):
 
     def close(self):
         """End the process and whatever it started, and remove its folder."""
+        if self.closed:
+            return
+        self.closed = True
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()

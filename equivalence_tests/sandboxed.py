@@ -91,23 +91,27 @@ def receive(file):
 
 def guard(allowed, tell, leave):
     """Watch from now on; the hook cannot be taken away again."""
-    denied, harmless, forbidden, absolute = DENIED, HARMLESS, FORBIDDEN, os.path.abspath
+    denied, harmless, forbidden, kind, text, data, number = DENIED, HARMLESS, FORBIDDEN, type, str, bytes, int
+    begins, part, here = str.startswith, str.split, os.getcwd() + os.sep
+    changes = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT | os.O_APPEND
 
-    def hook(event, args):
+    def hook(event, args):  # of what can be patched it uses nothing
         if event == "open":
-            path, mode, flags = (*args, None, None)[:3]
-            if isinstance(path, int):
+            path, _, flags = args
+            if kind(path) is number:
                 return
-            path = absolute(os.fsdecode(path))
-            writes = bool(flags & 3) if isinstance(flags, int) else (mode or "r") != "r"  # O_WRONLY | O_RDWR
-            if not writes and path.startswith(allowed):
+            path = data.decode(path, "utf-8", "replace") if kind(path) is data else path
+            plain_path = kind(path) is text and ".." not in part(path, "/")
+            if plain_path and not begins(path, "/"):
+                path = here + path
+            if plain_path and kind(flags) is number and not flags & changes and begins(path, allowed):
                 return
-            reason = f"it opened {path}"
+            reason = "it opened " + (path if kind(path) is text else "something that is no path")
         elif event == "import":
-            if args[0].partition(".")[0] not in forbidden:
+            if kind(args[0]) is text and not forbidden.intersection(part(args[0], ".")):
                 return
             reason = f"it imported {args[0]}"
-        elif event.startswith(denied) and event not in harmless:
+        elif begins(event, denied) and event not in harmless:
             reason = f"it called {event}"
         else:
             return

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .assignments import ASSIGNMENTS
+from .grade import in_a_cell
 
 ROOT = Path(__file__).parent.parent
 SOLUTIONS, STARTERS = ROOT / "equivalence_tests" / "solutions", ROOT / "tutorials" / "assignments"
@@ -34,6 +35,14 @@ CHEATS = {  # name: (what it does, with a whole solution behind it, what the rep
         "import os\nfor fd in range(3, 20):\n try: os.write(fd, b'{} all passed')\n except OSError: pass",
         "it wrote to the pipe itself",
     ),
+    "announces_too_much": (
+        "import os\nfor fd in range(3, 20):\n try: os.write(fd, b'99999999999\\n')\n except OSError: pass",
+        "a message of 99999999999 bytes",
+    ),
+    "nests": (
+        "import os\nfor fd in range(3, 20):\n try: os.write(fd, b'50000\\n' + b'[' * 50000)\n except OSError: pass",
+        "it wrote to the pipe itself",
+    ),
     "eats_memory": ("x = bytearray(10**11)", "MemoryError"),
     "hangs_when_asked": ("HANG", "a call took longer"),
     "imports_when_asked": ("IMPORT", "it imported reference"),
@@ -53,6 +62,12 @@ EMPTY_HANDED = {  # they break no rule, and give no right answer
         + "".join(f"def {name}(z, *_): return z, z\n" for name in ASSIGNMENTS["a1"].names)
     ),
 }
+
+
+def test_text_of_a_submission_is_harmless_in_a_report():
+    assert in_a_cell("=HYPERLINK(1)") == "'=HYPERLINK(1)"
+    assert in_a_cell("a\x1b[2Jb\nc\ud800") == "a?[2Jb c\\ud800"
+    assert len(in_a_cell("x" * 10**6)) == 300
 
 
 def graded(assignment, folder, out):

@@ -164,6 +164,7 @@ ax.plot(range(1, 81), [error(logits, target) for logits in signed.logits], label
 ax.axvline(signed.latency, color="grey", linestyle=":", label=f"settled after {signed.latency} steps: error 0")
 ax.set_xscale("log", base=2)
 ax.set_yscale("symlog", linthresh=1e-3)
+ax.set_ylim(bottom=-2e-4)
 ax.set_xlabel("step")
 ax.set_ylabel("relative error")
 ax.legend()
