@@ -104,7 +104,7 @@ MUTANTS = [
            "test_attention.py", "per_step_attention_does_not_converge"),
     Mutant("stopped_too_early", "accelerated/simulation.py", 'silent = quiet and network.schedule', "silent = network.schedule",
            "test_t5.py", "T5"),
-    Mutant("operator_not_computed_again", "accelerated/simulation.py", "            if changed:\n", "            if changed and not now:\n",
+    Mutant("operator_not_computed_again", "accelerated/simulation.py", "value.drop(value.after[node])", "value.drop(() if now else value.after[node])",
            "test_t5.py", "T5"),
     Mutant("pre_steps_not_counted", "reference/calibration.py", "pre_steps=total", "pre_steps=0", "test_calibrations.py", "latency"),
 ]  # fmt: skip
