@@ -13,10 +13,10 @@ sys.path.insert(0, str(HERE.parent))
 project, author, copyright = "isospike", "the isospike authors", "the isospike authors, MIT licence"
 release = metadata.version("isospike")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx-mathjax-offline"]
-exclude_patterns = ["_build", "conf.py", "tutorials/assignments/**", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "conf.py"]
 html_theme, html_title, html_static_path = "furo", "isospike", ["_static"]
 html_css_files = ["site.css"]
-nitpicky, language = False, "en"
+language = "en"
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_block"]
 myst_heading_anchors = 3

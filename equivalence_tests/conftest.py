@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from .implementations import CONTRACT, Missing, load
-from .sandbox import RUNNING
+from .implementations import CONTRACT, RUNNING, Missing, load
 
 ours = {
     "derandomize": True,

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from .assignments import ASSIGNMENTS
-from .sandbox import plain
+from .implementations import RUNNING
+from .sandbox import Sandbox, plain
 
 HERE = Path(__file__).parent
 
@@ -65,10 +66,8 @@ def _first_line(report):
 
 def judge(path, name, call=10.0):
     """{statement: points}, reason of one submission for the assignment `name`."""
-    from . import sandbox
-
     assignment = ASSIGNMENTS[name]
-    submission = sandbox.Sandbox(path, call)
+    submission = Sandbox(path, call)
     try:
         if submission.lost:
             return {s.name: 0.0 for s in assignment.statements}, submission.lost
@@ -78,10 +77,10 @@ def judge(path, name, call=10.0):
         options = ["-n0", "-p", "no:terminal", "-p", "no:cacheprovider", "--rootdir", str(HERE.parent), "-c",
                    os.devnull, "--hypothesis-profile", "no-shrinking", "--impl", f"sandboxed-{id(submission)}",
                    "-k", "not long"]  # fmt: skip
-        sandbox.RUNNING[f"sandboxed-{id(submission)}"] = submission
+        RUNNING[f"sandboxed-{id(submission)}"] = submission
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             pytest.main([*options, *files], plugins=[verdicts])
-        sandbox.RUNNING.clear()
+        RUNNING.clear()
         if submission.lost:  # it broke a rule, or died: nothing that it said counts
             return {s.name: 0.0 for s in assignment.statements}, submission.lost
     finally:

@@ -1,6 +1,7 @@
 """The parent's side of `sandboxed.py`: an `Implementation` whose functions run in a submission's own process."""
 
 import contextlib
+import json
 import os
 import selectors
 import shutil
@@ -96,13 +97,17 @@ class Sandbox(Implementation):
             while (len(self.buffer) < count) if count is not None else (b"\n" not in self.buffer[:LINE]):
                 if count is None and len(self.buffer) > LINE:
                     self._lose("it wrote to the pipe itself")
-                if not selector.select(max(0.0, until - time.monotonic())):
+                left = until - time.monotonic()
+                if left <= 0 or not selector.select(left):
                     all_of_it = self.left < self.call_limit
                     self._lose("its answers took too long in all" if all_of_it else
                                f"a call took longer than {self.call_limit:g} s")  # fmt: skip
                 data = os.read(self.up, 1 << 16)
                 if not data:
-                    code = self.process.wait()
+                    try:
+                        code = self.process.wait(1)
+                    except subprocess.TimeoutExpired:
+                        self._lose("it closed the pipe")
                     how = {-signal.SIGKILL: "it was killed (memory or time)", -signal.SIGXCPU: "it used too much time"}
                     self._lose(how.get(code, f"its process ended (exit code {code})"))
                 self.buffer += data
@@ -111,8 +116,6 @@ class Sandbox(Implementation):
         return part
 
     def _next(self):
-        import json
-
         if self.lost:
             raise Lost(self.lost)
         start = time.monotonic()
@@ -143,8 +146,6 @@ class Sandbox(Implementation):
         return lambda *args, **kwargs: self._ask(name, args, kwargs)
 
     def _ask(self, name, args, kwargs):
-        import json
-
         request = {"name": name, "arguments": [self._pack(a) for a in args],
                    "named": {key: self._pack(value) for key, value in kwargs.items()}}  # fmt: skip
         data = json.dumps(request).encode()
@@ -192,6 +193,3 @@ class Sandbox(Implementation):
         if name in (*CONTRACT, *OPTIONAL):
             return self.native(name)
         raise AttributeError(name)
-
-
-RUNNING: dict = {}  # submissions that are being judged, by the name under which the suite loads them

@@ -1,7 +1,7 @@
 """A submission's own process: it turns inputs into arrays, over a pipe, and does nothing else.
 
 Started as `python -I -S sandboxed.py FILE NUMPY READ WRITE` by `sandbox.py`, which also imports `pack` and `unpack`.
-Whatever the file does, it can only send arrays: the judging happens in the parent, which it cannot reach. An audit hook
+The parent takes nothing but arrays from it, and judges these. An audit hook
 ends the process, with a sentence, at the first attempt to open a file, import a module, start a process or touch
 the network where that is not allowed. What this does not prevent is in docs/teachers.md.
 """

@@ -68,4 +68,4 @@ def test_peak_memory_of_vit_small(schedule, operators, record_property):
     assert out.returncode == 0, out.stderr[-500:]
     peak = int(out.stdout) / 2**20
     record_property("seen", f"ViT-S, batch 64, T = 32, {schedule}, {operators}: {peak:.1f} GiB")
-    assert peak < 20
+    assert peak < 20  # what a machine of 24 GiB can spare

@@ -30,21 +30,14 @@ const Neuron = {
     return { spikes, membranes, count };
   },
   integrateThenFire(currents, theta, v0) {
-    let v = v0, count = 0;
-    const spikes = [], membranes = [];
-    for (const z of currents) {
-      v = v + z;
-      spikes.push(0);
-      membranes.push([v, v]);
-    }
-    for (let t = 0; t < currents.length; t++) {
-      const s = v >= theta ? 1 : 0, before = v;
-      v = v - theta * s;
-      spikes.push(s);
-      membranes.push([before, v]);
-      count += s;
-    }
-    return { spikes, membranes, count };
+    let v = v0;
+    const filling = currents.map((z) => { v = v + z; return [v, v]; });
+    const fired = Neuron.streaming(currents.map(() => 0), theta, v);
+    return {
+      spikes: [...currents.map(() => 0), ...fired.spikes],
+      membranes: [...filling, ...fired.membranes],
+      count: fired.count,
+    };
   },
   // Takes the sum over T currents as T times the mean that the level is of; membrane shown in units of the threshold.
   signed(currents, theta, L, phi) {
