@@ -39,7 +39,7 @@ A1 = Assignment("The neuron", NEURON, (
     Statement("if", 20, (*pairs("if_run", "lif_run"), "test_t1::test_a_leak_of_1_is_the_if_neuron")),
     Statement("T1", 25, ("test_t1::test_T1_count_equals_level_on_every_edge",
                          "test_t1::test_T1_holds_for_varying_currents_and_any_start")),
-    Statement("N1", 10, ("test_n1::test_N1_smallest_cases",)),
+    Statement("N1", 10, (*pairs("if_run", "qcfs_level"), "test_n1::test_N1_smallest_cases")),
     Statement("T2", 20, (*pairs("integrate_then_fire_run"), "test_t2::test_T2_count_is_the_level_of_the_mean")),
     Statement("T3", 25, (*pairs("signed_step", "st_bif_run-1", "st_bif_run-2"),
                          "test_t3::test_T3_settles_within_L_steps_after_any_input",

@@ -2,7 +2,8 @@
 
 Each file runs in a process of its own (`sandbox.py`), which turns inputs into arrays; this process asks and judges. A
 file that breaks a rule (it opens files, imports `reference`, starts a process, ...) scores 0, and the last column says
-why.
+why. Inputs are drawn anew in every round, so that a table of answers is worth nothing; all files of a round see the
+same, and `--seed` repeats it.
 """
 
 import argparse
@@ -11,8 +12,11 @@ import csv
 import io
 import os
 import re
+import secrets
+import stat
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -58,31 +62,37 @@ def _first_line(report):
     """What went wrong, in one line: without the traceback, and without what a long array adds."""
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash else str(report.longrepr[-1] if isinstance(report.longrepr, tuple) else "")
+    text = re.sub(r"^equivalence_tests\.sandbox\.\w+: ", "", text)
     name = report.nodeid.split("::")[-1].partition("[")
     part = name[2].rpartition("-")[2].rstrip("]") if name[0] == "test_pair" else ""
     line = " ".join(text.splitlines()[0].split()) if text else "failed"
     return f"{part or name[0]}: {line}"[:300]
 
 
-def judge(path, name, call=10.0):
-    """{statement: points}, reason of one submission for the assignment `name`."""
+def nothing(name):
+    """The points of a file that has none."""
+    return {statement.name: 0.0 for statement in ASSIGNMENTS[name].statements}
+
+
+def judge(path, name, seed, call=10.0):
+    """{statement: points}, reason, whether the kernel helped; of one submission for the assignment `name`."""
     assignment = ASSIGNMENTS[name]
     submission = Sandbox(path, call)
     try:
         if submission.lost:
-            return {s.name: 0.0 for s in assignment.statements}, submission.lost
+            return nothing(name), submission.lost, submission.confined
         tests = [test for statement in assignment.statements for test in statement.tests]
         verdicts = _Verdicts(tests)
         files = dict.fromkeys(str(HERE / (test.partition("::")[0] + ".py")) for test in tests)
         options = ["-n0", "-p", "no:terminal", "-p", "no:cacheprovider", "--rootdir", str(HERE.parent), "-c",
-                   os.devnull, "--hypothesis-profile", "no-shrinking", "--impl", f"sandboxed-{id(submission)}",
-                   "-k", "not long"]  # fmt: skip
+                   os.devnull, "--hypothesis-profile", "no-shrinking", "--hypothesis-seed", str(seed),
+                   "--first-seed", str(seed), "--impl", f"sandboxed-{id(submission)}", "-k", "not long"]  # fmt: skip
         RUNNING[f"sandboxed-{id(submission)}"] = submission
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             pytest.main([*options, *files], plugins=[verdicts])
         RUNNING.clear()
         if submission.lost:  # it broke a rule, or died: nothing that it said counts
-            return {s.name: 0.0 for s in assignment.statements}, submission.lost
+            return nothing(name), submission.lost, submission.confined
     finally:
         submission.close()
     points = {}
@@ -90,7 +100,7 @@ def judge(path, name, call=10.0):
         fates = [fate for test in statement.tests for fate in verdicts.fates[test]]
         assert all(verdicts.fates[test] for test in statement.tests), f"a test of {statement.name} did not run"
         points[statement.name] = round(statement.points * sum(fates) / len(fates), 1)
-    return points, verdicts.reasons[0] if verdicts.reasons else ""
+    return points, verdicts.reasons[0] if verdicts.reasons else "", submission.confined
 
 
 def in_a_cell(text):
@@ -99,17 +109,29 @@ def in_a_cell(text):
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def grade(name, paths, workers=None):
-    """Yield (path, {statement: points}, reason) for each file, in order."""
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        jobs = [(path, pool.submit(judge, str(path), name)) for path in paths]
-        for path, job in jobs:
+def pool_of(workers):
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+
+def grade(name, paths, seed, workers=None):
+    """Yield (path, {statement: points}, reason, whether the kernel helped) for each file, in order."""
+    workers = workers or os.cpu_count()
+    with pool_of(workers) as pool:
+        jobs = [pool.submit(judge, str(path), name, seed) if regular(path) else None for path in paths]
+        for path, job in zip(paths, jobs, strict=True):
             try:
-                points, reason = job.result()
+                try:
+                    yield path, *(job.result() if job else (nothing(name), "it is no regular file", True))
+                except BrokenProcessPool:  # it, or one beside it, took the judge down: once more, alone
+                    with pool_of(1) as alone:
+                        yield path, *alone.submit(judge, str(path), name, seed).result()
             except Exception as error:  # one file must not cost the others their grades
-                points = {statement.name: 0.0 for statement in ASSIGNMENTS[name].statements}
-                reason = f"it could not be judged ({type(error).__name__}: {error}); look at it by hand"
-            yield path, points, reason
+                yield path, nothing(name), f"it could not be judged ({type(error).__name__}: {error})", True
+
+
+def regular(path):
+    """Whether it is a file itself, and no link to one."""
+    return stat.S_ISREG(path.lstat().st_mode)
 
 
 def main(arguments=None):
@@ -120,14 +142,17 @@ def main(arguments=None):
         "--out", type=Path, default=Path("grades.csv"), help="the report to write (default: grades.csv)"
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="files judged at once (default: all cores)")
+    parser.add_argument("--seed", type=int, help="repeat the round with this seed (default: a new one)")
     options = parser.parse_args(arguments)
+    seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     paths = sorted(options.submissions.glob("*.py")) if options.submissions.is_dir() else [options.submissions]
-    if not paths or not all(path.is_file() for path in paths):
+    if not paths or not (options.submissions.is_dir() or options.submissions.is_file()):
         print(f"error: {options.submissions} holds no .py file", file=sys.stderr)
         return 2
     statements = [statement.name for statement in ASSIGNMENTS[options.assignment].statements]
-    rows = []
-    for path, points, reason in grade(options.assignment, paths, options.workers):
+    rows, unconfined = [], 0
+    for path, points, reason, confined in grade(options.assignment, paths, seed, options.workers):
+        unconfined += not confined
         name, reason = in_a_cell(path.name), in_a_cell(reason)
         rows.append([name, round(sum(points.values()), 1), *(points[s] for s in statements), reason])
         print(
@@ -138,6 +163,10 @@ def main(arguments=None):
     with partial.open("w", newline="") as file:
         csv.writer(file).writerows([["file", "total", *statements, "reason"], *rows])
     partial.replace(options.out)
+    print(f"written to {options.out}; --seed {seed} repeats this round")
+    if unconfined:
+        help_ = "without the kernel's help, which needs Linux and libseccomp: see docs/teachers.md"
+        print(f"note: {unconfined} of the files ran {help_}", file=sys.stderr)
     return 0
 
 

@@ -3,12 +3,10 @@
 import contextlib
 import json
 import os
-import selectors
-import shutil
+import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +17,7 @@ from .implementations import CONTRACT, OPTIONAL, Implementation, Missing
 from .sandboxed import pack, unpack
 
 CALL, WAIT, CPU, MEMORY = 10.0, 180.0, 120, 2 * 2**30  # seconds for a call, waited in all, computed in all; bytes
-LINE, MESSAGE = 20, 64 * 2**20  # bytes that announce a message, and of a message
+LINE, MESSAGE = 20, 16 * 2**20  # bytes that announce a message, and of a message
 
 
 class Lost(Exception):
@@ -62,25 +60,26 @@ def _record(fields, is_tuple):
 
 
 class Sandbox(Implementation):
-    """A submission in a process of its own: a clean folder, limits on time and memory, nothing but arrays on a pipe."""
+    """A submission in a process of its own: no folder, limits on time and memory, nothing but arrays on a pipe."""
 
     def __init__(self, path, call=CALL):
         self.name, self.torch, self.exact = f"student_{Path(path).stem}", False, False
         self.formats, self.call_limit, self.lost = ("float16", "float32", "float64"), call, None
-        self.folder = tempfile.mkdtemp(prefix="submission-")
         down, up = os.pipe(), os.pipe()
         command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("sandboxed.py")), str(Path(path).resolve()),
                    str(Path(np.__file__).parent.parent), str(down[0]), str(up[1])]  # fmt: skip
         threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         self.process = subprocess.Popen(
-            command, cwd=self.folder, pass_fds=(down[0], up[1]), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            command, cwd="/", pass_fds=(down[0], up[1]), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, env=dict.fromkeys(threads, "1"), preexec_fn=_limits,
         )  # fmt: skip
         os.close(down[0]), os.close(up[1])
+        os.set_blocking(down[1], False)
         self.down, self.up, self.buffer = down[1], up[0], b""
-        self.defined, self.left, self.closed = set(), WAIT, False
+        self.defined, self.confined, self.left, self.closed = set(), False, WAIT, False
         with contextlib.suppress(Lost):  # every statement will say so
             try:
+                self.confined = self._next()["confined"]  # said before the file's first line runs
                 self.defined = set(self._next()["names"])
             except (KeyError, TypeError):
                 self._lose("it spoke before it was asked")
@@ -90,34 +89,45 @@ class Sandbox(Implementation):
         self.close()
         raise Lost(self.lost)
 
+    def _wait(self, until, reading=(), writing=()):
+        """Until a pipe is ready; lost when it takes too long."""
+        left = until - time.monotonic()
+        if left <= 0 or not any(select.select(reading, writing, (), left)):
+            self._lose("its answers took too long in all" if self.left < self.call_limit else
+                       f"a call took longer than {self.call_limit:g} s")  # fmt: skip
+
     def _read(self, count, until):
         """The next `count` bytes, or up to a newline where count is None."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.up, selectors.EVENT_READ)
-            while (len(self.buffer) < count) if count is not None else (b"\n" not in self.buffer[:LINE]):
-                if count is None and len(self.buffer) > LINE:
-                    self._lose("it wrote to the pipe itself")
-                left = until - time.monotonic()
-                if left <= 0 or not selector.select(left):
-                    all_of_it = self.left < self.call_limit
-                    self._lose("its answers took too long in all" if all_of_it else
-                               f"a call took longer than {self.call_limit:g} s")  # fmt: skip
-                data = os.read(self.up, 1 << 16)
-                if not data:
-                    try:
-                        code = self.process.wait(1)
-                    except subprocess.TimeoutExpired:
-                        self._lose("it closed the pipe")
-                    how = {-signal.SIGKILL: "it was killed (memory or time)", -signal.SIGXCPU: "it used too much time"}
-                    self._lose(how.get(code, f"its process ended (exit code {code})"))
-                self.buffer += data
+        while (len(self.buffer) < count) if count is not None else (b"\n" not in self.buffer[:LINE]):
+            if count is None and len(self.buffer) > LINE:
+                self._lose("it wrote to the pipe itself")
+            self._wait(until, reading=[self.up])
+            data = os.read(self.up, 1 << 16)
+            if not data:
+                self._lose(self._end())
+            self.buffer += data
         end = self.buffer.index(b"\n") + 1 if count is None else count
         part, self.buffer = self.buffer[:end], self.buffer[end:]
         return part
 
+    def _end(self):
+        """Why nothing comes any more."""
+        try:
+            code = self.process.wait(1)
+        except subprocess.TimeoutExpired:
+            return "it closed the pipe"
+        how = {signal.SIGKILL: "it was killed (memory or time)", signal.SIGXCPU: "it used too much time",
+               signal.SIGSYS: "it made a system call that is not allowed"}  # fmt: skip
+        return how.get(-code, f"its process ended (exit code {code})")
+
+    def _write(self, data, until):
+        """All of `data`; a submission that does not read is lost."""
+        with contextlib.suppress(BrokenPipeError):  # it is gone; reading says how
+            while data:
+                self._wait(until, writing=[self.down])
+                data = data[os.write(self.down, data) :]
+
     def _next(self):
-        if self.lost:
-            raise Lost(self.lost)
         start = time.monotonic()
         until = start + min(self.call_limit, self.left)
         try:
@@ -146,14 +156,14 @@ class Sandbox(Implementation):
         return lambda *args, **kwargs: self._ask(name, args, kwargs)
 
     def _ask(self, name, args, kwargs):
+        if self.lost:
+            raise Lost(self.lost)
         request = {"name": name, "arguments": [self._pack(a) for a in args],
                    "named": {key: self._pack(value) for key, value in kwargs.items()}}  # fmt: skip
         data = json.dumps(request).encode()
-        try:
-            with os.fdopen(os.dup(self.down), "wb") as file:
-                file.write(b"%d\n" % len(data) + data)
-        except OSError:
-            pass  # it is gone; reading says how
+        start = time.monotonic()
+        self._write(memoryview(b"%d\n" % len(data) + data), start + min(self.call_limit, self.left))
+        self.left -= time.monotonic() - start
         message = self._next()
         if "error" in message:
             try:
@@ -177,7 +187,7 @@ class Sandbox(Implementation):
         return value
 
     def close(self):
-        """End the process and whatever it started, and remove its folder."""
+        """End the process and whatever it started."""
         if self.closed:
             return
         self.closed = True
@@ -187,7 +197,6 @@ class Sandbox(Implementation):
         for fd in (self.down, self.up):
             with contextlib.suppress(OSError):
                 os.close(fd)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __getattr__(self, name):
         if name in (*CONTRACT, *OPTIONAL):

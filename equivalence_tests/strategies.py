@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 LEVELS = st.integers(1, 32)
 POWERS = st.sampled_from([1, 2, 4, 8, 16, 32])  # L for which theta / L stays dyadic
+SCALES = st.integers(1, 4096).map(lambda k: k / 256)  # dyadic thresholds: exact with dyadic multiples of themselves
 FORMATS = st.sampled_from([np.float32, np.float64])
 
 
@@ -81,6 +82,11 @@ def rational_array(shape, **bounds):
         return flat.reshape(shape)
 
     return st.lists(rational(**bounds), min_size=size, max_size=size).map(pack)
+
+
+def level_of(z, theta, levels, phi=0.5):
+    """clip(floor(z L / theta + phi), 0, L) in plain NumPy, for dyadic inputs: what a file is judged by, not its own."""
+    return np.clip(np.floor(z * levels / theta + phi), 0, levels)
 
 
 def all_fractions(x):

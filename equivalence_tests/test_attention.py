@@ -58,11 +58,13 @@ def test_products_of_trains_telescope(random, steps):
 def test_runs_of_an_implementation_telescope(impl, random, steps):
     """The same on dyadic trains, where float64 is exact; softmax and layer norm within rounding."""
     a, b = random.integers(-4, 5, (steps, 2, 3, 4)) / 4, random.integers(-4, 5, (steps, 2, 4, 2)) / 4
-    assert (impl.product_run(a, b).sum(axis=0) == a.sum(axis=0) @ b.sum(axis=0)).all()
-    total = impl.softmax(a.sum(axis=0))
+    assert np.array_equal(impl.product_run(a, b).sum(axis=0), a.sum(axis=0) @ b.sum(axis=0))
+    total = reference.softmax(a.sum(axis=0))
+    runs = impl.softmax_run(a), impl.layer_norm_run(a, np.ones(4), np.ones(4), 0.1)
+    assert [np.shape(run) for run in runs] == [a.shape, a.shape]
     assert np.allclose(impl.softmax_run(a).sum(axis=0), total, rtol=0, atol=1e-14)  # T values of at most 1, an ulp each
     gamma, beta = random.normal(size=4), random.normal(size=4)
-    total = impl.layer_norm(a.sum(axis=0), gamma, beta, 0.1)
+    total = reference.layer_norm(a.sum(axis=0), gamma, beta, 0.1)
     # T values of at most 2 |gamma| + |beta|
     assert np.allclose(impl.layer_norm_run(a, gamma, beta, 0.1).sum(axis=0), total, rtol=0, atol=1e-12)
 
@@ -101,7 +103,7 @@ def test_T5_one_attention_and_one_feed_forward_layer(impl, seen, rounds, format,
     """What has been sent is the quantised layer's output in every bit, and every layer is alive."""
     if format not in impl.formats:
         pytest.skip("NumPy has no bfloat16")
-    least = []
+    least, off = [], []
 
     @rounds(15)
     @given(seed=st.integers(0, 10_000), heads=st.sampled_from([1, 2, 4]), levels=st.sampled_from([2, 4, 16]))
@@ -109,19 +111,32 @@ def test_T5_one_attention_and_one_feed_forward_layer(impl, seen, rounds, format,
         random = np.random.default_rng(seed)
         x = random.normal(size=(2, 6, 4 * heads))
         weights, more, theta, theta_more = calibrated(random, x, heads, 12, levels)
+        expected = (
+            reference.attention(x, weights, theta, levels, heads),
+            reference.feed_forward(x, more, theta_more, levels),
+        )
         x, weights, more, theta, theta_more = (impl.encode(v, format) for v in (x, weights, more, theta, theta_more))
         steps = levels if schedule == "integrate-then-fire" else 2 + 4 * (levels - 1)
-        whole = impl.native("attention")(x, weights, theta, levels, heads)
-        s = impl.native("attention_spiking")(x, weights, theta, levels, heads, steps, schedule)
-        assert same_bits(impl.decode(s.logits)[-1], impl.decode(whole)), f"attention, seed {seed}"
-        whole = impl.native("feed_forward")(x, more, theta_more, levels)
-        f = impl.native("feed_forward_spiking")(x, more, theta_more, levels, steps, schedule)
-        assert same_bits(impl.decode(f.logits)[-1], impl.decode(whole)), f"feed-forward, seed {seed}"
-        least.append(min([*s.nonzero_share.values(), *f.nonzero_share.values()]))
+        whole = (
+            impl.native("attention")(x, weights, theta, levels, heads),
+            impl.native("feed_forward")(x, more, theta_more, levels),
+        )
+        spiking = (
+            impl.native("attention_spiking")(x, weights, theta, levels, heads, steps, schedule),
+            impl.native("feed_forward_spiking")(x, more, theta_more, levels, steps, schedule),
+        )
+        for layer, ann, s, right in zip(("attention", "feed-forward"), whole, spiking, expected, strict=True):
+            ann = impl.decode(ann)
+            assert ann.shape == right.shape, f"{layer}, seed {seed}: shape {ann.shape}, expected {right.shape}"
+            assert same_bits(impl.decode(s.logits)[-1], ann), f"{layer}, seed {seed}"
+            least.append(min([*s.nonzero_share.values(), (ann != 0).mean()]))
+            off.append(np.abs(ann - right).mean() / np.abs(right).mean())
 
     check()
+    # levels next to a tie differ between formats, and are rare; an answer of zeros is off by 1
+    assert np.mean(off) < 0.2, f"equal to itself, but off the reference's answer by {np.mean(off):.0%}"
     assert np.mean(least) > 0.05, "a layer is dead, and equality is free"
-    seen(f"T5 {impl.name}: attention and feed-forward layers, {format}, {schedule}: {len(least)} of each, "
+    seen(f"T5 {impl.name}: attention and feed-forward layers, {format}, {schedule}: {len(least) // 2} of each, "
          f"0 bits differ; least active layer {100 * np.mean(least):.0f} %")  # fmt: skip
 
 

@@ -1,6 +1,9 @@
 """The grader: solutions get full marks, starters nothing, and a file that cheats gets nothing and the reason."""
 
 import csv
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 
 from .assignments import ASSIGNMENTS
 from .grade import in_a_cell
+from .sandboxed import OFFERED
 
 ROOT = Path(__file__).parent.parent
 SOLUTIONS, STARTERS = ROOT / "equivalence_tests" / "solutions", ROOT / "tutorials" / "assignments"
@@ -43,6 +47,13 @@ CHEATS = {  # name: (what it does, with a whole solution behind it, what the rep
         "import os\nfor fd in range(3, 20):\n try: os.write(fd, b'50000\\n' + b'[' * 50000)\n except OSError: pass",
         "it wrote to the pipe itself",
     ),
+    "loads_by_another_name": (
+        "import sys\nm = sys.modules['_frozen_importlib_external']\nf = sys.modules['_frozen_importlib']\n"
+        "p = sys.base_prefix + '/x/_posixsubprocess.so'\nl = m.ExtensionFileLoader('numpy._posixsubprocess', p)\n"
+        "l.create_module(f.ModuleSpec('numpy._posixsubprocess', l, origin=p))",
+        "it cannot be imported: ImportError",
+    ),
+    "reads_what_numpy_holds": ("import numpy as np\nnp._core._internal.ctypes.CDLL(None)", "it called ctypes.dlopen"),
     "eats_memory": ("x = bytearray(10**11)", "MemoryError"),
     "hangs_when_asked": ("HANG", "a call took longer"),
     "imports_when_asked": ("IMPORT", "it imported reference"),
@@ -50,6 +61,24 @@ CHEATS = {  # name: (what it does, with a whole solution behind it, what the rep
 LATER = {  # broken rules that only show when a function is called
     "HANG": "\n\ndef lif_run(*_):\n    while True:\n        pass\n",
     "IMPORT": "\n\ndef lif_run(*arguments):\n    import reference\n    return reference.lif_run(*arguments)\n",
+}
+REPORT = """
+import numpy as np
+class Report:
+    latency, units_that_differ, units_that_differ_last, spikes_per_neuron, settled = 12, 0.0, 0.0, 2.0, True
+    nonzero_share = {"act0": 1.0}
+    def __init__(self, out, counts): self.logits, self.counts = out, counts
+Report.__dataclass_fields__ = dict.fromkeys("logits counts latency units_that_differ units_that_differ_last "
+                                            "spikes_per_neuron settled nonzero_share".split())
+"""
+SAYS_NOTHING = {  # what answers in the right form, or in no form at all, without having computed anything
+    "empty": "def {name}(*_): return np.zeros(0), np.zeros(0)\n",
+    "one_empty": "def {name}(*_): return np.zeros(0)\n",
+    "zeros": "def {name}(x, *_): return np.zeros_like(x), np.zeros_like(x)\n",
+    "one_zero": "def {name}(x, *_): return np.zeros_like(x)\n",
+    "equal_to_itself": (
+        "def {name}(x, *_): return Report(np.zeros((1, 1)), {{f'act{{i}}': np.ones(1) for i in range(9)}})\n"
+    ),
 }
 EMPTY_HANDED = {  # they break no rule, and give no right answer
     "prints_a_report": "print('T1: 4 passed, T2: 4 passed, T3: 4 passed; 100 of 100')\ndef if_run(*_): return 0, 0\n",
@@ -70,7 +99,13 @@ def test_text_of_a_submission_is_harmless_in_a_report():
     assert len(in_a_cell("x" * 10**6)) == 300
 
 
-def graded(assignment, folder, out):
+def test_the_rules_list_what_is_offered():
+    rules = (STARTERS / "README.md").read_text().partition("## Rules")[2].partition("and nothing else")[0]
+    listed = set(re.findall(r"`([\w.]+)`", rules))
+    assert listed == {name.removeprefix("numpy.").removesuffix(".abc") for name in OFFERED}
+
+
+def graded(assignment, folder, out, *more):
     """{file: row} of the report."""
     command = [
         sys.executable,
@@ -82,6 +117,7 @@ def graded(assignment, folder, out):
         str(out),
         "--workers",
         "2",
+        *more,
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -117,10 +153,72 @@ def test_solutions_score_everything_and_starters_nothing(name, tmp_path):
     folder.mkdir()
     (folder / "solution.py").write_text((SOLUTIONS / f"{name}.py").read_text())
     (folder / "starter.py").write_text((STARTERS / f"{name}.py").read_text())
+    for kind, line in SAYS_NOTHING.items():
+        (folder / f"{kind}.py").write_text(REPORT + "".join(line.format(name=f) for f in assignment.names))
     rows = graded(name, folder, tmp_path / "grades.csv")
+    for kind in SAYS_NOTHING:
+        assert float(rows[f"{kind}.py"]["total"]) == 0, rows[f"{kind}.py"]
     assert float(rows["solution.py"]["total"]) == assignment.points == 100, rows["solution.py"]["reason"]
     assert float(rows["starter.py"]["total"]) == 0, rows["starter.py"]
     assert set(rows["starter.py"]) == {"file", "total", *(s.name for s in assignment.statements), "reason"}
+
+
+def test_every_round_draws_its_own_inputs_and_a_seed_repeats_it(tmp_path):
+    """The file complains of its first input: the same under one seed, another under another."""
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    (folder / "tells.py").write_text("def schedule_step(total, *_): raise ValueError(total.sum())\n")
+    said = [graded("a5", folder, tmp_path / "grades.csv", *seed)["tells.py"]["reason"] for seed in
+            (["--seed", "5"], ["--seed", "5"], [], [])]  # fmt: skip
+    assert said[0] == said[1]
+    assert len(set(said)) == 3, said
+
+
+def test_what_is_no_file_of_its_own_is_a_row(tmp_path):
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    (folder / "link.py").symlink_to(SOLUTIONS / "a1.py")
+    (folder / "folder.py").mkdir()
+    os.mkfifo(folder / "pipe.py")
+    rows = graded("a1", folder, tmp_path / "grades.csv")
+    assert {name: (row["total"], row["reason"]) for name, row in rows.items()} == dict.fromkeys(
+        ("link.py", "folder.py", "pipe.py"), ("0.0", "it is no regular file")
+    )
+
+
+UNHOOKED = """
+import os, runpy, socket, sys
+module = runpy.run_path(sys.argv[1])
+if not module["confine"]():
+    os._exit(50)
+try:
+    {attempt}
+except PermissionError:
+    os._exit(51)
+except OSError as error:
+    os._exit(52)
+os._exit(53)
+"""
+ATTEMPTS = {  # what computing does not need, tried without the audit hook
+    "open('/etc/passwd')": 51, "open('/proc/self/mem', 'r+b')": 51, "os.mkfifo('/tmp/x')": 51, "os.listdir('/')": 51,
+    "os.unlink('/tmp/x')": 51, "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))": 51, "os.dup(0)": 51,
+    "os.memfd_create('x')": 51, "os.setsid()": 51, "os.chmod('/tmp', 0o777)": 51, "os.pipe()": 51, "1": 53,
+    "os.fork()": -signal.SIGSYS, "os.execv('/bin/true', ['true'])": -signal.SIGSYS, "socket.socket()": -signal.SIGSYS,
+    "os.kill(os.getppid(), 0)": -signal.SIGSYS,
+    "__import__('_thread').start_new_thread(print, ())": -signal.SIGSYS,
+    "os.posix_spawn('/bin/true', ['true'], {})": -signal.SIGSYS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_the_kernel_refuses_what_computing_does_not_need(attempt):
+    """The hook is beatable by who knows CPython; this holds a process that has none."""
+    sandboxed = str(ROOT / "equivalence_tests" / "sandboxed.py")
+    command = [sys.executable, "-I", "-S", "-c", UNHOOKED.replace("{attempt}", attempt), sandboxed]
+    code = subprocess.run(command, capture_output=True).returncode
+    if code == 50:
+        pytest.skip("this system has no libseccomp: the audit hook is all there is (docs/teachers.md)")
+    assert code == ATTEMPTS[attempt]
 
 
 def test_partial_credit_and_a_reason_that_teaches(tmp_path):

@@ -59,17 +59,17 @@ def simulated(step_rule, nodes, x, levels):
     return logits, last, fired, sum(count.sum() for count in sent.values()), deepest
 
 
-def networks(count=12):
+def networks(first, count=12):
     """Integer CNNs with a skip: exact arithmetic, so that equal means every bit."""
-    for seed in range(count):
+    for seed in range(first, first + count):
         random = np.random.default_rng(seed)
         levels = (4, 8)[seed % 2]
         yield nets.integer_cnn(random, 2 + seed % 4, levels), random.integers(0, 17, (3, 1, 4, 4)) / 16, levels
 
 
-def test_the_answer_is_the_quantised_networks(impl, seen):
+def test_the_answer_is_the_quantised_networks(impl, seen, first_seed):
     step_rule, alive = rule(impl), []
-    for nodes, x, levels in networks():
+    for nodes, x, levels in networks(first_seed):
         logits, last, *_, deepest = simulated(step_rule, nodes, x, levels)
         ann = reference.answer(reference.build(nodes), x)
         wrong = int((logits != ann).any(axis=1).sum())
@@ -79,10 +79,10 @@ def test_the_answer_is_the_quantised_networks(impl, seen):
     seen(f"schedule of {impl.name}: {len(alive)} networks, all answers equal")
 
 
-def test_it_is_faster_than_integrate_then_fire(impl, seen):
+def test_it_is_faster_than_integrate_then_fire(impl, seen, first_seed):
     """From depth 3 on, nothing fires after 3/4 of the D L steps that waiting takes."""
     step_rule, ratios = rule(impl), []
-    for nodes, x, levels in networks():
+    for nodes, x, levels in networks(first_seed):
         logits, last, *_, deepest = simulated(step_rule, nodes, x, levels)
         assert (logits == reference.answer(reference.build(nodes), x)).all(), "fast, but not the network's answer"
         if deepest >= 3:
@@ -91,10 +91,10 @@ def test_it_is_faster_than_integrate_then_fire(impl, seen):
     seen(f"schedule of {impl.name}: {100 * np.mean(ratios):.0f} % of integrate-then-fire's steps on average")
 
 
-def test_it_is_frugal(impl, seen):
+def test_it_is_frugal(impl, seen, first_seed):
     """Spikes of either sign, over all networks: at most 1.5 for each that the quantised network's levels need."""
     step_rule, fired, needed = rule(impl), 0, 0
-    for nodes, x, levels in networks():
+    for nodes, x, levels in networks(first_seed):
         logits, _, sent, wanted, _ = simulated(step_rule, nodes, x, levels)
         assert (logits == reference.answer(reference.build(nodes), x)).all(), "frugal, but not the network's answer"
         fired, needed = fired + sent, needed + wanted

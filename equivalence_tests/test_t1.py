@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .strategies import POWERS, all_fractions, rational, rational_array
+from .strategies import POWERS, SCALES, all_fractions, level_of, rational, rational_array
 
 
 def constant(z, steps):
@@ -20,21 +20,23 @@ def test_T1_count_equals_level_on_every_edge(impl, rounds, seen):
     shares = []
 
     @rounds(40)
-    @given(steps=POWERS, theta=st.sampled_from([0.25, 1.0, 2.0]))
+    @given(steps=POWERS, theta=SCALES)
     def check(steps, theta):
         edges = (np.arange(-2, steps + 3) - 0.5) * theta / steps
         inside = edges + theta / (4 * steps)
         z = np.concatenate([edges, inside, inside - theta / (2 * steps)])
         spikes, membrane = impl.if_run(constant(z, steps), np.array(theta))
-        level = np.clip(np.floor(z * steps / theta + 0.5), 0, steps)
+        level = level_of(z, theta, steps)
         if impl.has("qcfs_level"):
-            assert (impl.qcfs_level(z, theta, steps) == level).all(), (
-                "qcfs_level is clip(floor(z L / theta + 1/2), 0, L)"
-            )
+            own = impl.qcfs_level(z, theta, steps)
+            assert np.array_equal(own, level), "qcfs_level is clip(floor(z L / theta + 1/2), 0, L)"
+        assert np.shape(spikes) == (steps, 1, len(z))
         wrong = np.flatnonzero(spikes.sum(axis=0)[0] != level)
         assert not wrong.size, f"z={z[wrong[:3]]}: count {spikes.sum(axis=0)[0][wrong[:3]]}, level {level[wrong[:3]]}"
         assert set(np.unique(spikes)) <= {0, 1}
-        assert (membrane == theta / 2 + steps * z - theta * level).all(), "membrane after a soft reset (Eq. 2-15)"
+        assert np.array_equal(membrane, (theta / 2 + steps * z - theta * level)[None]), (
+            "membrane after a soft reset (Eq. 2-15)"
+        )
         shares.append((level != 0).mean())
 
     check()
@@ -50,8 +52,10 @@ def test_T1_holds_for_varying_currents_and_any_start(impl, rounds):
         parts = data.draw(st.lists(st.integers(0, 8), min_size=4 * steps, max_size=4 * steps))
         currents = np.array(parts, dtype=float).reshape(steps, 1, 4) * theta / 8
         spikes, _ = impl.if_run(currents, np.array(theta), np.array(phi * theta / 8))
-        level = impl.qcfs_level(currents.mean(axis=0), theta, steps, phi / 8)
-        assert (spikes.sum(axis=0) == level).all(), (currents.ravel(), theta, phi / 8)
+        level = level_of(currents.mean(axis=0), theta, steps, phi / 8)
+        assert np.array_equal(spikes.sum(axis=0), level), (currents.ravel(), theta, phi / 8)
+        own = impl.qcfs_level(currents.mean(axis=0), theta, steps, phi / 8)
+        assert np.array_equal(own, level), (currents.ravel(), theta, phi / 8)
 
     check()
 
@@ -74,12 +78,18 @@ def test_T1_in_exact_arithmetic(impl, rounds):
 
 
 @pytest.mark.parametrize("leak", [0.0, 0.5, 1.0])
-def test_a_leak_of_1_is_the_if_neuron(impl, leak):
-    """lif_run decays before it adds: V <- leak V + z (Eq. 2-8); by hand for three steps."""
-    z = np.array([0.5, 0.25, 0.75])[:, None, None]
-    spikes, membrane = impl.lif_run(z, np.array(1.0), leak)
-    expected = {0.0: ([0, 0, 0], 0.75), 0.5: ([0, 0, 1], 0.0625), 1.0: ([1, 0, 1], 0.0)}[leak]
-    assert (spikes.ravel().tolist(), membrane.item()) == expected
+def test_a_leak_of_1_is_the_if_neuron(impl, rounds, leak):
+    """lif_run decays before it adds: V <- leak V + z (Eq. 2-8); by hand for three steps, at any dyadic scale."""
+
+    @rounds(20)
+    @given(scale=SCALES)
+    def check(scale):
+        z = np.array([0.5, 0.25, 0.75])[:, None, None] * scale
+        spikes, membrane = impl.lif_run(z, np.array(scale), leak)
+        expected = {0.0: ([0, 0, 0], 0.75), 0.5: ([0, 0, 1], 0.0625), 1.0: ([1, 0, 1], 0.0)}[leak]
+        assert (spikes.ravel().tolist(), membrane.item()) == (expected[0], expected[1] * scale)
+
+    check()
 
 
 def test_T1_is_tight_at_one_third():

@@ -1,4 +1,4 @@
-"""A1, the neuron. Fill in the functions; NumPy and the standard library are all that you may import.
+"""A1, the neuron. Fill in the functions; what you may import is in README.md, under Rules.
 
 Shapes: currents [T, batch, ...], time first; threshold: a positive number, or an array that broadcasts against one sample
 [...]. Return arrays of the format (dtype) of the currents. You may call your own functions from one another.

@@ -1,4 +1,4 @@
-"""A2, QCFS and its derivatives. Fill in the functions; NumPy and the standard library are all that you may import.
+"""A2, QCFS and its derivatives. Fill in the functions; what you may import is in README.md, under Rules.
 
 Arrays go in and come out in the same format (dtype): in float16, say, compute in float16, and cast L and the shift to it.
 You may call your own functions from one another.

@@ -1,4 +1,4 @@
-"""A3, conversion of a CNN. NumPy and the standard library are all that you may import.
+"""A3, conversion of a CNN. What you may import is in README.md, under Rules.
 
 A network is a list of nodes, in order. Each is a dict with "name", "op", "inputs" (names of earlier nodes, or "image") and
 

@@ -1,4 +1,4 @@
-"""A4, attention. NumPy and the standard library are all that you may import.
+"""A4, attention. What you may import is in README.md, under Rules.
 
 Tokens x are [batch, N, F]; `weights` {"q", "k", "v", "projection": (W [F, F], b [F] or None)}, `thresholds` {"q", "k", "v",
 "attention", "head": (heads, 1, 1) or (), "projection": ()}. A feed-forward layer has "fc1" and "fc2", thresholds (G,).
