@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .checks import broadcasts, finite, one_of, positive, tensor, whole
+from .native import elementwise
 from .thresholds import parameter_for, sum_to, threshold_of, threshold_slope
 
 VARIANTS = {  # name: (granularity, positivity)
@@ -74,11 +75,17 @@ class _QCFS(torch.autograd.Function):
     def forward(ctx, z, threshold, levels, shift):
         ctx.save_for_backward(z, threshold)
         ctx.levels, ctx.shift = levels, shift
-        return level_value(unchecked_level(z, threshold, levels, shift), threshold, levels)
+        value = elementwise.qcfs(z, threshold, levels, shift)
+        if value is None:
+            value = level_value(unchecked_level(z, threshold, levels, shift), threshold, levels)
+        return value
 
     @staticmethod
     def backward(ctx, upstream):
         z, threshold = ctx.saved_tensors
+        native = elementwise.qcfs_backward(z, threshold, upstream, ctx.levels, ctx.shift)
+        if native is not None:
+            return *native, None, None
         by_z, by_threshold = _grad(z, threshold, ctx.levels, ctx.shift)
         return upstream * by_z, sum_to(upstream * by_threshold, threshold.shape), None, None
 

@@ -32,6 +32,7 @@ class SpikingNetwork(nn.Module):
         self.layers = {layer_name(node): graph.get_submodule(node.target) for node in calls}
         self.pre_steps, self.pre_spikes = 0, {}  # what a calibration took, and the images that it is for
         self.images: torch.Tensor | None = None
+        self.prepared: dict = {}  # weights as an engine keeps them between runs
 
     @property
     def depth(self):

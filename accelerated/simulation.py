@@ -12,6 +12,8 @@ from .activation import level_value, qcfs_level
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .increments import Increments
+from .layerwise import CHUNK, Layerwise, read_last, sources_of
+from .native import PRESENT
 from .network import evaluate, images, layer_name, module_of, output_of
 from .neuron import SpikingNeuron
 from .values import Values
@@ -36,15 +38,6 @@ class Simulation:
         names = ("latency", "settled", "units_that_differ", "spikes_per_neuron", "nonzero_share")
         shown = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         return f"Simulation({shown}, logits {tuple(self.logits.shape)}, counts of {len(self.counts)} layers)"
-
-
-def read_last(nodes):
-    """{node: the nodes whose values nobody reads after it}."""
-    last = {source: node for node in nodes for source in node.all_input_nodes}
-    done: dict = {}
-    for source, node in last.items():
-        done.setdefault(node, []).append(source)
-    return done
 
 
 def propagate(network, x, neuron, nodes=None):
@@ -113,18 +106,6 @@ def differing(network, x, counts):
     return differ
 
 
-def sources_of(network, targets):
-    """`targets` and the nodes that they are computed from, back to the spiking layers, these included."""
-    wanted, stack = set(), list(targets)
-    while stack:
-        node = stack.pop()
-        if node not in wanted:
-            wanted.add(node)
-            if not isinstance(module_of(network.graph, node), SpikingNeuron):
-                stack.extend(node.all_input_nodes)
-    return wanted
-
-
 def _totals(network, x, steps, fired):
     """Each neuron sees its operator applied to all that was sent; yields the logits of each step of the last phase."""
     nodes = [node for node in network.graph.graph.nodes if node.op != "output"]
@@ -180,6 +161,31 @@ def _increments(network, x, steps, fired):
             for source in done.get(node, ()):
                 del values[source]
         yield propagate(network, x, sent, ending)
+
+
+ENGINES = ("auto", "dense", "event")
+
+
+def engine_named(name):
+    """The class that runs a streaming network; without the folder of kernels there is one."""
+    if name == "dense" or not PRESENT:
+        return Layerwise
+    from .events import EventDriven
+
+    return EventDriven
+
+
+def _chunks(network, x, times, engine):
+    """The streaming run layer by layer, some steps at once; it stops at each of `times` with the state of that T."""
+    run, now = engine_named(engine)(network, x), 0
+    if not run.foldable:
+        yield from _increments(network, x, max(times), lambda *_: None)
+        return
+    for steps in sorted(times):
+        while now < steps:
+            count = min(CHUNK, steps - now)
+            yield from run.steps(count)
+            now += count
 
 
 def _checked(network, x, times, arithmetic):
@@ -243,19 +249,23 @@ def _result(network, x, rows, steps, fired, compared):
 
 
 @torch.no_grad()
-def simulate_at(network, x, times, arithmetic=None):
+def simulate_at(network, x, times, arithmetic=None, engine="auto"):
     """Yield (T, what `simulate` gives for T) for several T, in order; one run where a shorter one is its beginning.
 
     The network carries the run's state until the last is taken.
     """
     if network.schedule == "integrate-then-fire" and len(times) > 1:  # T is the length of a phase
         for steps in times:
-            yield steps, simulate(network, x, steps, arithmetic)
+            yield steps, simulate(network, x, steps, arithmetic, engine)
         return
+    one_of(engine, ENGINES, "engine")
     x, arithmetic = _checked(network, x, times, arithmetic)
     network.eval().reset(max(times), arithmetic)
     fired, rows = _Spikes(network, x), []
-    run = (_totals if arithmetic == "totals" else _increments)(network, x, max(times), fired)
+    if network.schedule == "streaming":
+        run = _chunks(network, x, times, engine)
+    else:
+        run = (_totals if arithmetic == "totals" else _increments)(network, x, max(times), fired)
     for logits in run:
         rows.append(logits)
         steps = len(rows) // network.phases
@@ -265,13 +275,15 @@ def simulate_at(network, x, times, arithmetic=None):
     network.reset()
 
 
-def simulate(network, x, steps, arithmetic=None):
+def simulate(network, x, steps, arithmetic=None, engine="auto"):
     """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`.
 
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
     (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
+    `engine` is for streaming: "dense" (PyTorch; sums as it takes them), "event" (on the CPU, layers that see spikes
+    add weights for what fired and skip the rest: sums in another order) or "auto" (by layer, what should be faster).
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
-    return dict(simulate_at(network, x, [whole(steps, "steps")], arithmetic))[steps]
+    return dict(simulate_at(network, x, [whole(steps, "steps")], arithmetic, engine))[steps]

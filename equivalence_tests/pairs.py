@@ -142,11 +142,13 @@ def run_expanded(impl, nodes, x, activation, levels):
 def run_simulation(impl, nodes, x, levels, schedule):
     """Everything a simulation says, as one flat list of arrays, for every arithmetic that the schedule has.
 
-    Of the streaming logits only those after 1, 2, 4, 8 steps: theta N / 3 is not dyadic.
+    Each of our engines must say it of a streaming network. Of the streaming logits only those after 1, 2, 4, 8 steps:
+    theta N / 3 is not dyadic.
     """
-    said = []
-    for arithmetic in ["increments"] if schedule == "streaming" else ["totals", "increments"]:
-        s = impl.simulate(impl.convert(impl.build(nodes), schedule), x, levels, arithmetic)
+    said, engines = [], ["dense", "event", "auto"] if impl.torch and schedule == "streaming" else [None]
+    for arithmetic in ["increments"] * 3 if schedule == "streaming" else ["totals", "increments"]:
+        engine = {} if engines == [None] else {"engine": engines.pop(0)}
+        s = impl.simulate(impl.convert(impl.build(nodes), schedule), x, levels, arithmetic, **engine)
         rows = [t - 1 for t in (1, 2, 4, 8) if t <= levels] if schedule == "streaming" else slice(None)
         said += [s.logits[rows], *s.counts.values(), s.latency, s.spikes_per_neuron, s.units_that_differ,
                  s.units_that_differ_last, *s.nonzero_share.values()]  # fmt: skip

@@ -1,0 +1,203 @@
+"""The event-driven engine: layers of a streaming network that see spikes add rows of weights, and skip the rest.
+
+A spiking layer behind convolutions, linear layers, skips and 2 x 2 averages of spikes becomes one call of a kernel
+(kernels/event.h), spikes going in and out as bits. Everything else is done as `Layerwise` does it.
+"""
+
+import torch
+from torch import nn
+
+from .kernels import serves
+from .kernels.events import Spikes, State, Weights
+from .layerwise import Layerwise, read_last
+from .network import evaluate, module_of
+from .operators import is_sum
+
+
+def _one(value):
+    """The number of a pair of equal ones, or None."""
+    pair = value if isinstance(value, tuple) else (value, value)
+    return pair[0] if len(set(pair)) == 1 and isinstance(pair[0], int) else None
+
+
+class Term:
+    """A part of a layer's current: `node`'s value, or (with `source`) a convolution of the spikes of a layer."""
+
+    def __init__(self, node, found=(None, False), module=None):
+        (self.source, self.pooled), self.node, self.module = found, node, module
+
+
+class EventDriven(Layerwise):
+    """`Layerwise`, with kernels wherever a layer's current is made of spikes."""
+
+    def __init__(self, network, x):
+        super().__init__(network, x)
+        self.states, self.weights, self.spikes, self.terms = {}, {}, {}, {}
+        self.needed, self.bits = set(self.nodes), set()
+        if not serves(x, *(parameter for parameter in network.parameters())):
+            return
+        self.shapes = self._shapes()
+        for node in self.neurons:
+            if self._per_channel(node):
+                self.terms[node] = self._terms(node.all_input_nodes[0])
+        self._plan()
+
+    def _shapes(self):
+        """{node: shape of one sample}."""
+        values, shapes = {}, {}
+        for node in self.nodes:
+            if node.op == "placeholder":
+                values[node] = self.x[:1]
+            elif node in self.neurons:
+                values[node] = values[node.all_input_nodes[0]]
+            else:
+                values[node] = evaluate(self.graph, node, values)
+            if isinstance(values[node], torch.Tensor):
+                shapes[node] = tuple(values[node].shape[1:])
+        return shapes
+
+    def _image(self, node):
+        """A sample's (channels, height, width); features are channels of one pixel."""
+        shape = self.shapes.get(node, ())
+        return shape if len(shape) == 3 else (*shape, 1, 1) if len(shape) == 1 else None
+
+    def _per_channel(self, node):
+        """Whether a layer is one for `State`: images or features, a threshold for all or for each channel."""
+        module, image = self.neurons[node], self._image(node)
+        if image is None or module.fires is not None:
+            return False
+        shape = (1,) * (len(self.shapes[node]) - module.threshold.ndim) + tuple(module.threshold.shape)
+        return module.threshold.numel() == 1 or (shape[0] == image[0] and all(size == 1 for size in shape[1:]))
+
+    def _through(self, node):
+        """The node itself, or what it passes on unchanged."""
+        while isinstance(module_of(self.graph, node), (nn.Identity, nn.Dropout)):
+            node = node.all_input_nodes[0]
+        return node
+
+    def _source(self, node):
+        """(layer, whether pooled) whose spikes a node's value is, else None."""
+        node = self._through(node)
+        if node in self.neurons:
+            return (node, False) if self._per_channel(node) else None
+        module, before = module_of(self.graph, node), node.all_input_nodes[0] if node.all_input_nodes else None
+        if isinstance(module, nn.AdaptiveAvgPool2d) and self.shapes[node] == self.shapes[before]:
+            return self._source(before)
+        if isinstance(module, nn.AvgPool2d):
+            plain = [_one(value) for value in (module.kernel_size, module.stride, module.padding)] == [2, 2, 0]
+            found = self._source(before) if plain and not module.ceil_mode else None
+            return (found[0], True) if found and not found[1] else None
+        return None
+
+    def _terms(self, node):
+        """What the value of a node is a sum of."""
+        node = self._through(node)
+        module = module_of(self.graph, node)
+        if node in self.neurons and self._per_channel(node):
+            return [Term(node, (node, False))]
+        if is_sum(node) and len(node.all_input_nodes) == 2 and not node.kwargs:
+            return [term for source in node.all_input_nodes for term in self._terms(source)]
+        if isinstance(module, nn.Conv2d):
+            plain = module.groups == 1 and _one(module.dilation) == 1 and module.padding_mode == "zeros"
+            numbers = [_one(value) for value in (module.kernel_size, module.stride, module.padding)]
+            found = self._source(node.all_input_nodes[0]) if plain and None not in numbers else None
+            return [Term(node, found, module)] if found else [Term(node)]
+        if isinstance(module, nn.Linear) and len(self.shapes[node]) == 1:
+            before = self._through(node.all_input_nodes[0])
+            flat = isinstance(module_of(self.graph, before), nn.Flatten)
+            found = self._source(before.all_input_nodes[0] if flat else before)
+            image = self._image(found[0]) if found else None
+            if image and image[1] == image[2]:
+                return [Term(node, found, module)]
+        return [Term(node)]
+
+    def _plan(self):
+        """Which layers fire bits, and which nodes must be computed as dense values: what no term takes as bits."""
+        bits = {term.source for terms in self.terms.values() for term in terms}
+        self.terms = {n: terms for n, terms in self.terms.items() if n in bits or any(t.source for t in terms)}
+        self.bits = {term.source for terms in self.terms.values() for term in terms} - {None}
+        stack = [term.node for terms in self.terms.values() for term in terms if term.source is None]
+        stack += [node.all_input_nodes[0] for node in self.neurons if node not in self.terms]
+        stack += self.reads
+        self.needed = set()
+        while stack:
+            node = stack.pop()
+            if node not in self.needed:
+                self.needed.add(node)
+                stack.extend(() if node in self.neurons else node.all_input_nodes)
+        self.done = read_last(self.nodes, self._reads)
+
+    def _reads(self, node):
+        """The nodes whose dense values a node reads."""
+        if node in self.terms:
+            return [term.node for term in self.terms[node] if term.source is None]
+        return node.all_input_nodes if node in self.needed or node in self.neurons else []
+
+    def _wanted(self, node):
+        return node in self.needed
+
+    def _neuron(self, node, values, count, sent):
+        if node not in self.terms:
+            return super()._neuron(node, values, count, sent)
+        state = self._state(node)
+        sources = [(weights, self._bits(term)) for term, weights in self.weights[node]]
+        before = state.sent().clone() if node in self.reads else None
+        bits = state.fire(count, sources, self._dense(node, values, count))
+        module = self.neurons[node]
+        module.sent, module.now = state.sent().reshape(len(self.x), *self.shapes[node]), module.now + count
+        self.spikes[node] = Spikes(bits, self._worth(node))
+        if node not in self.needed:
+            return None
+        dense = self.spikes[node].dense()
+        if node in self.reads:
+            fired = before + (dense != 0).unflatten(0, (count, -1)).cumsum(0).to(dense.dtype)
+            sent[node] = fired.reshape(count, len(self.x), *self.shapes[node])
+        return dense.reshape(-1, *self.shapes[node])
+
+    def _bits(self, term):
+        spikes = self.spikes[term.source]
+        return spikes.pooled() if term.pooled else spikes.bits
+
+    def _worth(self, node):
+        """theta of each channel of a layer."""
+        module, channels = self.neurons[node], self._image(node)[0]
+        return module.threshold.detach().to(self.x.dtype).reshape(-1).expand(channels).contiguous()
+
+    def _state(self, node):
+        """The layer's state, and its weights, made when it is first asked for."""
+        if node not in self.states:
+            terms = [term for term in self.terms[node] if term.source is not None]
+            biases = [m.bias for m in (term.module for term in terms) if m is not None and m.bias is not None]
+            start, image = self.neurons[node].start, self._image(node)
+            if start is not None:
+                start = start.reshape(len(self.x), *image).permute(0, 2, 3, 1)
+            bias = sum(biases) if biases else None
+            self.states[node] = State((len(self.x), *image), self._worth(node), bias, start)
+            self.weights[node] = [(term, self._prepared(term, self.states[node].tile)) for term in terms]
+        return self.states[node]
+
+    def _prepared(self, term, tile):
+        """The term's weights for kernels; the network keeps them for the next run, until a parameter changes."""
+        source, kept = self.neurons[term.source], self.network.prepared
+        parts = [source.parameter, *([term.module.weight] if term.module is not None else [])]
+        state = tile, term.pooled, self.x.dtype, *((part.data_ptr(), part._version) for part in parts)
+        if kept.get(term.node, (None, None))[0] != state:
+            kept[term.node] = state, self._weights(term, tile)
+        return kept[term.node][1]
+
+    def _weights(self, term, tile):
+        worth, module = self._worth(term.source), term.module
+        if module is None:  # a skip: what fired is added as it is
+            return Weights(torch.eye(len(worth), dtype=worth.dtype)[:, :, None, None], worth, 1, 0, tile, term.pooled)
+        if isinstance(module, nn.Linear):
+            side = self._image(term.source)[1] // (2 if term.pooled else 1)
+            weight = module.weight.reshape(len(module.weight), len(worth), side, side)
+            return Weights(weight, worth, 1, 0, tile, term.pooled)
+        return Weights(module.weight, worth, _one(module.stride), _one(module.padding), tile, term.pooled)
+
+    def _dense(self, node, values, count):
+        """The sum of the terms that are no spikes, [count or 1, batch, channels, height, width]; None without any."""
+        nodes = [term.node for term in self.terms[node] if term.source is None]
+        moving = any(n in self.moving for n in nodes)
+        parts = [self._folded(values[n], count) if moving and n not in self.moving else values[n] for n in nodes]
+        return sum(parts).reshape(-1, len(self.x), *self._image(node)) if parts else None

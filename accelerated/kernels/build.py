@@ -1,0 +1,80 @@
+"""Compile the kernels once and keep them: `library()` is the shared library, or None where there is no C compiler."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FLAGS = (
+    "-O3", "-std=gnu11", "-shared", "-fPIC",
+    "-fno-trapping-math", "-fno-math-errno",  # lets comparisons and floor become vector instructions; no value changes
+    "-ffp-contract=off",  # no fused multiply-add: it would round once where PyTorch rounds twice
+)  # fmt: skip
+NATIVE = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
+
+
+def compiler():
+    """The C compiler to use: $CC, cc, gcc or clang; None where there is none. $ISOSPIKE_KERNELS=off means none."""
+    if os.environ.get("ISOSPIKE_KERNELS") == "off":
+        return None
+    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def cache():
+    """The folder that keeps what was compiled: $XDG_CACHE_HOME/isospike, else ~/.cache/isospike."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isospike"
+
+
+def _machine():
+    """What the binary depends on besides its sources: instructions that this processor has."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        return next(line for line in text.splitlines() if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def build(folder, flags=FLAGS, native=NATIVE):
+    """The path of the compiled kernels in `folder`, compiled now if they are not there; OSError if they cannot be."""
+    sources = sorted([*HERE.glob("*.c"), *HERE.glob("*.h")])
+    program = compiler()
+    if program is None:
+        raise OSError("there is no C compiler")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+    parts = [*flags, *native, version, _machine(), *(source.read_text() for source in sources)]
+    target = folder / f"kernels-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    for option in native:
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False) as file:
+            partial = Path(file.name)
+        command = [program, *flags, *([option] if option else []), "-o", str(partial), str(HERE / "kernels.c"), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            partial.replace(target)  # whole, or not there
+            return target
+        partial.unlink()
+    raise OSError(f"{Path(program).name} says: {(done.stderr.strip() or 'nothing').splitlines()[0]}")
+
+
+@functools.cache
+def library():
+    """The kernels, or None with one line on stderr that says why there are none."""
+    try:
+        try:
+            path = build(cache())
+        except PermissionError:  # a home that cannot be written
+            path = build(Path(tempfile.mkdtemp(prefix="isospike-")))
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        print(f"isospike: kernels are not compiled ({error}); PyTorch does their work, slower", file=sys.stderr)
+        return None

@@ -1,0 +1,56 @@
+"""QCFS and the neuron over many steps on native kernels; None where they do not serve."""
+
+import torch
+
+from . import FORMATS, Thresholds, lies, real, run, serves
+
+
+def _fits(z, theta):
+    """Whether z [batch, ...] lies without gaps, its samples one after another, and theta is that of a sample."""
+    order = lies(z) if z.numel() else None
+    return order is not None and order[0] == 0 and theta.ndim < z.ndim
+
+
+def _like(z, other):
+    """`other` as it would lie in memory in z's place."""
+    return other if other.stride() == z.stride() else torch.empty_like(z).copy_(other)
+
+
+def qcfs(z, theta, levels, shift):
+    """(theta level(z)) / L, or None."""
+    if not (serves(z, theta) and _fits(z, theta)):
+        return None
+    out, by = torch.empty_like(z), Thresholds(theta.detach(), z[0])
+    run(f"qcfs_{FORMATS[z.dtype]}", z.numel(), z, out, *by.arguments, real(levels, z.dtype), real(shift, z.dtype))
+    return out
+
+
+def qcfs_backward(z, theta, upstream, levels, shift):
+    """(d loss / dz, d loss / dtheta), or None."""
+    if not (serves(z, theta, upstream) and _fits(z, theta)):
+        return None
+    by, by_z = Thresholds(theta.detach(), z[0]), torch.empty_like(z)
+    sums = torch.zeros(torch.get_num_threads(), by.count, dtype=torch.float64)
+    numbers = (real(levels, z.dtype), real(shift, z.dtype))
+    run(f"qcfs_backward_{FORMATS[z.dtype]}", z.numel(), z, _like(z, upstream), by_z, *by.arguments, *numbers,
+        each=lambda part: (sums[part],))  # fmt: skip
+    return by_z, by.gathered(sums.sum(0)).to(theta.dtype)
+
+
+def if_run(currents, steps, theta, membrane, counts, out=True):
+    """theta s_t [steps, batch, ...] of the IF neuron, or None; `membrane` and `counts` [batch, ...] are updated.
+
+    currents [steps, batch, ...], or [1, batch, ...] for a constant one; without `out` nothing but counts is written.
+    """
+    sample = currents[0]
+    if not (serves(currents, theta, membrane, counts) and _fits(sample, theta) and lies(currents) is not None):
+        return None
+    if lies(currents)[0] != 0 or membrane.stride() != sample.stride() or counts.stride() != sample.stride():
+        return None
+    by = Thresholds(theta, sample[0])
+    shape, strides = (steps, *sample.shape), (sample.numel(), *sample.stride())
+    sent = torch.empty_strided(shape, strides, dtype=sample.dtype) if out else None
+    stride = sample.numel() if len(currents) > 1 else 0
+    run(f"if_run_{FORMATS[sample.dtype]}", sample.numel(), currents, stride, sent, sample.numel(), membrane, counts,
+        *by.arguments, steps)  # fmt: skip
+    return sent

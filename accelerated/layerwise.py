@@ -1,0 +1,206 @@
+"""Streaming networks layer after layer: each takes several steps at once, with time folded into the batch.
+
+What a step computes is what `Increments` computes; operators that are linear, and per-step ones, see [t batch, ...],
+accumulated ones the running sums of their inputs. What depends on the image alone is computed once. Memory does not
+grow with T: steps come in chunks.
+"""
+
+import torch
+
+from .activation import level_value
+from .checks import InputError
+from .native import elementwise
+from .network import evaluate, layer_name, module_of, output_of
+from .neuron import SpikingNeuron, if_step, resting
+from .operators import is_constant, is_linear, is_shape
+from .transformers import SpikeMask
+
+CHUNK = 4  # steps at once
+
+
+def read_last(nodes, reads=lambda node: node.all_input_nodes):
+    """{node: the nodes whose values nobody reads after it}; `reads(node)` are those that it reads."""
+    last = {source: node for node in nodes for source in reads(node)}
+    done: dict = {}
+    for source, node in last.items():
+        done.setdefault(node, []).append(source)
+    return done
+
+
+def sources_of(network, targets):
+    """`targets` and the nodes that they are computed from, back to the spiking layers, these included."""
+    wanted, stack = set(), list(targets)
+    while stack:
+        node = stack.pop()
+        if node not in wanted:
+            wanted.add(node)
+            if not isinstance(module_of(network.graph, node), SpikingNeuron):
+                stack.extend(node.all_input_nodes)
+    return wanted
+
+
+class Layerwise:
+    """The state of one run; `steps(count)` takes the next steps and gives their logits [count, batch, classes]."""
+
+    def __init__(self, network, x):
+        self.network, self.graph, self.x, self.now = network, network.graph, x, 0
+        self.nodes = [node for node in self.graph.graph.nodes if node.op != "output"]
+        self.answer = output_of(self.graph)
+        self.reads = sources_of(network, [self.answer])
+        self.neurons = {node: module_of(self.graph, node) for node in self.nodes}
+        self.neurons = {node: m for node, m in self.neurons.items() if isinstance(m, SpikingNeuron)}
+        self.constant = {node for node in self.nodes if is_constant(node) and not self._shape_of_a_value(node)}
+        self.moving = self._moving()
+        self.sums, self.still, self.done = {}, {}, read_last(self.nodes)
+
+    @staticmethod
+    def _shape_of_a_value(node):
+        """Whether a number depends on how many images there are: on a shape, and not on weights alone."""
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            if is_shape(node):
+                return True
+            stack.extend(node.all_input_nodes)
+        return False
+
+    def _moving(self):
+        """The nodes whose values differ from step to step, and the shapes of such."""
+        moving = set(self.neurons)
+        for node in self.nodes:
+            if any(source in moving for source in node.all_input_nodes):
+                moving.add(node)
+        return moving
+
+    @property
+    def foldable(self):
+        """Whether time can be folded into the batch: no number of images is mixed with values that move.
+
+        Nor where every step counts: random masks, and neurons that somebody watches by a hook.
+        """
+        masks = any(isinstance(module, SpikeMask) for module in self.graph.modules())
+        masks |= any(module._forward_hooks or module._forward_pre_hooks for module in self.neurons.values())
+        mixed = (
+            source not in self.moving and source not in self.constant and is_constant(source)
+            for node in self.moving for source in node.all_input_nodes
+        )  # fmt: skip
+        return not masks and not any(mixed)
+
+    def steps(self, count):
+        """The logits of the next `count` steps."""
+        values, rows, sent = {}, None, {}
+        for node in self.nodes:
+            if node in self.still:
+                values[node] = self.still[node]
+            elif node.op == "placeholder":
+                values[node] = self._keep(node, self.x)
+            elif node in self.neurons:
+                values[node] = self._neuron(node, values, count, sent)
+            elif node not in self.moving:
+                values[node] = self._keep(node, evaluate(self.graph, node, values))
+            elif self._wanted(node):
+                values[node] = self._operator(node, values, count)
+            for source in self.done.get(node, ()):
+                values.pop(source, None)
+        rows = self._read_out(sent, count)
+        self.now += count
+        return rows
+
+    def _keep(self, node, value):
+        """A value that is the same in every step, kept where a moving one reads it."""
+        if any(user in self.moving for user in node.users) or node in self.reads:
+            self.still[node] = value
+        return value
+
+    def _folded(self, value, count):
+        """A still value [batch, ...] as [count batch, ...]."""
+        return value.repeat(count, *(1,) * (value.ndim - 1))
+
+    def _operator(self, node, values, count):
+        """What is new in a node's output in each of `count` steps: [count batch, ...]."""
+        seen = dict(values)
+        for source in node.all_input_nodes:
+            if source not in self.moving and source not in self.constant and isinstance(values[source], torch.Tensor):
+                seen[source] = self._folded(values[source], count)
+        if is_shape(node) or self.network.operators == "per-step" or is_linear(self.graph, node) or is_constant(node):
+            return evaluate(self.graph, node, seen)
+        scale = torch.arange(self.now + 1, self.now + count + 1, dtype=self.x.dtype, device=self.x.device)
+        sums, before = self.sums.get(node, ({}, None))
+        for source in node.all_input_nodes:
+            if source in self.moving and isinstance(seen[source], torch.Tensor):
+                total = seen[source].unflatten(0, (count, -1)).clone()
+                if source in sums:
+                    total[0] += sums[source]
+                for now in range(1, count):
+                    total[now] += total[now - 1]
+                sums[source] = total[-1].clone()
+                seen[source] = (total / scale.reshape(-1, *(1,) * (total.ndim - 1))).flatten(0, 1)
+        total = evaluate(self.graph, node, seen).unflatten(0, (count, -1))
+        total = total * scale.reshape(-1, *(1,) * (total.ndim - 1))
+        self.sums[node] = sums, total[-1].clone()
+        new = total.clone()
+        new[1:] -= total[:-1]
+        if before is not None:
+            new[0] -= before
+        return new.flatten(0, 1)
+
+    def _begin(self, node, sample):
+        """Membrane and counts of a layer before its first step, as its currents lie in memory."""
+        module = self.neurons[node]
+        if len(sample) != len(self.x):
+            raise InputError(f"{layer_name(node)}: its first axis holds {len(sample)}, not the batch of {len(self.x)}")
+        if module.sent is None:
+            theta = module.threshold.to(sample.dtype)
+            module.membrane = torch.empty_like(sample).copy_(resting(theta, sample.shape, module.start))
+            module.sent = torch.zeros_like(sample)
+        return module
+
+    def _wanted(self, node):
+        """Whether a moving value is to be computed at all."""
+        return True
+
+    def _neuron(self, node, values, count, sent):
+        """theta s_t of a layer, [count batch, ...]."""
+        current = values[node.all_input_nodes[0]]
+        currents = current.unflatten(0, (count, -1)) if node.all_input_nodes[0] in self.moving else current[None]
+        module = self._begin(node, currents[0])
+        theta, before = module.threshold.to(current.dtype), module.sent.clone() if node in self.reads else None
+        spikes = None
+        if module.fires is None:
+            spikes = elementwise.if_run(currents, count, theta, module.membrane, module.sent)
+        if spikes is None:
+            spikes = self._in_torch(module, currents, count, theta)
+        module.now += count
+        if node in self.reads:
+            sent[node] = before + (spikes != 0).cumsum(0).to(current.dtype)
+        return spikes.flatten(0, 1)
+
+    @staticmethod
+    def _in_torch(module, currents, count, theta):
+        spikes = []
+        for now in range(count):
+            spike, module.membrane = if_step(module.membrane, currents[now if len(currents) > 1 else 0], theta)
+            spike = spike if module.fires is None else spike * module.fires
+            module.sent = module.sent + spike
+            spikes.append(theta * spike)
+        return torch.stack(spikes)
+
+    def _read_out(self, sent, count):
+        """The answer after each step, from what has been sent in total: theta N / t."""
+        values = {}
+        for node in self.nodes:
+            if node not in self.reads:
+                continue
+            if node in sent:
+                step = torch.arange(self.now + 1, self.now + count + 1, dtype=self.x.dtype, device=self.x.device)
+                theta = self.neurons[node].threshold.to(sent[node].dtype)
+                step = step.reshape(-1, *(1,) * (sent[node].ndim - 1))
+                values[node] = level_value(sent[node], theta, step).flatten(0, 1)
+            elif node in self.constant:
+                values[node] = evaluate(self.graph, node, values)
+            elif node not in self.moving:
+                value = self.still[node]
+                values[node] = self._folded(value, count) if isinstance(value, torch.Tensor) else value
+            else:
+                values[node] = evaluate(self.graph, node, values)
+        return values[self.answer].unflatten(0, (count, -1))

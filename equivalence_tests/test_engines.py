@@ -1,0 +1,169 @@
+"""Engines: layer by layer is step by step; events are the dense sums in another order; no compiler is needed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import accelerated as acc
+from accelerated import kernels, layerwise, simulation
+from accelerated.kernels import build
+from accelerated.models import make
+
+from . import random_networks as nets
+
+ROOT = Path(__file__).parents[1]
+needs_compiler = pytest.mark.skipif(build.library() is None, reason="there is no C compiler: PyTorch does the work")
+
+
+def step_by_step(monkeypatch, network, x, steps):
+    """The plain form: one step after another, an operator at a time."""
+    with monkeypatch.context() as patch:
+        patch.setattr(layerwise.Layerwise, "foldable", False)
+        return acc.simulate(network, x, steps, engine="dense")
+
+
+def spiking(kind, seed, operators="accumulated"):
+    """A random streaming network in float64 with calibrated thresholds, and images."""
+    random = np.random.default_rng(seed)
+    if kind == "graph":
+        return acc.convert(acc.build(nets.graph(random, exact=False)), "streaming", operators), torch.tensor(
+            random.normal(size=(4, 4))
+        )
+    x = nets.images(random, kind, 4)
+    nodes = nets.quantised(nets.MADE[kind](random, 3), x, "hn-qcfs" if kind == "transformer" else "cs-qcfs", 8)
+    return acc.convert(acc.build(nodes), "streaming", operators), torch.tensor(x)
+
+
+def same(ours, theirs, tolerance):
+    assert ours.counts.keys() == theirs.counts.keys()
+    for name, count in theirs.counts.items():
+        assert torch.equal(ours.counts[name], count), name
+    # what may differ is the last bit of a sum, times a hundred terms
+    assert (ours.logits - theirs.logits).abs().max() <= tolerance * theirs.logits.abs().max()
+    assert ours.spikes_per_neuron == theirs.spikes_per_neuron > 0
+
+
+@pytest.mark.parametrize("operators", ["accumulated", "per-step"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "graph", "transformer"])
+def test_layer_by_layer_is_step_by_step(kind, operators, monkeypatch):
+    """T = 11 is no multiple of the steps taken at once."""
+    for seed in range(4):
+        network, x = spiking(kind, seed, operators)
+        assert layerwise.Layerwise(network, x).foldable
+        same(acc.simulate(network, x, 11, engine="dense"), step_by_step(monkeypatch, network, x, 11), 1e-13)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "graph", "transformer"])
+def test_events_are_the_dense_sums(kind, monkeypatch, record_property):
+    """Float64 and Gaussian weights: a membrane within rounding of its threshold has a chance of about 1e-12 a unit."""
+    layers = bits = 0
+    for seed in range(6):
+        network, x = spiking(kind, seed)
+        run = simulation.engine_named("event")(network, x)
+        layers, bits = layers + len(run.neurons), bits + sum(any(t.source for t in ts) for ts in run.terms.values())
+        same(acc.simulate(network, x, 11, engine="event"), step_by_step(monkeypatch, network, x, 11), 1e-12)
+    record_property("seen", f"events, {kind}: {bits} of {layers} layers see spikes as bits; all counts equal")
+    assert bits or kind == "transformer"
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["resnet18", "vgg16", "resnet50"])
+def test_events_through_known_networks(name, record_property):
+    """Float32, narrow: every layer but the first sees bits; flips of a rounding are rare."""
+    torch.manual_seed(0)
+    x = torch.rand(4, 3, 32, 32)
+    model = make(name, (3, 32, 32), 10, 0.25).train()
+    for _ in range(3):
+        model(x)
+    network = acc.convert(acc.quantise(model.eval(), "cs-qcfs", 8, "calibrated", x), "streaming")
+    run = simulation.engine_named("event")(network, x)
+    assert sum(any(term.source for term in run.terms.get(node, ())) for node in run.neurons) >= len(run.neurons) - 1
+    event, dense = (acc.simulate(network, x, 6, engine=engine) for engine in ("event", "dense"))
+    units = sum(count.numel() for count in dense.counts.values())
+    flips = sum(int((event.counts[name] != count).sum()) for name, count in dense.counts.items())
+    first = next(iter(dense.counts))
+    assert torch.equal(event.counts[first], dense.counts[first])
+    record_property("seen", f"events, {name}, float32: {flips} of {units} counts differ from the dense engine's")
+    assert flips < 0.02 * units  # a sum in another order flips a spike in a million, and a flip spreads
+
+
+@needs_compiler
+def test_calibrated_networks_run_on_events(monkeypatch):
+    network, x = spiking("cnn", 0)
+    for method in ("cos", "srp"):
+        ready = acc.calibrate(network, x, method, 4)
+        same(acc.simulate(ready, x, 5, engine="event"), step_by_step(monkeypatch, ready, x, 5), 1e-12)
+
+
+def test_who_watches_a_neuron_sees_every_step():
+    network, x = spiking("mlp", 0)
+    seen = []
+    handle = next(iter(network.layers.values())).register_forward_hook(lambda *_: seen.append(1))
+    acc.simulate(network, x, 5)
+    handle.remove()
+    assert len(seen) == 5
+
+
+PROGRAM = """
+import sys, numpy as np, torch, accelerated as acc
+from equivalence_tests import random_networks as nets
+nodes = nets.integer_cnn(np.random.default_rng(3), 3, 4)
+network, x = acc.build(nodes), torch.tensor(np.random.default_rng(4).integers(0, 17, (3, 1, 4, 4)) / 16)
+for engine in ("dense", "event", "auto"):
+    s = acc.simulate(acc.convert(network, "streaming"), x, 4, engine=engine)
+    print(s.logits.sum().item(), s.units_that_differ, [int(c.sum()) for c in s.counts.values()])
+x.requires_grad_()
+network(x).square().sum().backward()
+print([p.grad.sum().item() for p in network.parameters()], x.grad.sum().item())
+"""
+
+
+def printed(environment, folder=ROOT):
+    """What the program prints, and what it complains of."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=folder, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(folder)} | environment)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout, done.stderr
+
+
+@needs_compiler
+def test_without_a_compiler_and_without_the_folder_the_numbers_are_the_same(tmp_path):
+    expected, complaint = printed({})
+    assert not complaint
+    for environment in ({"ISOSPIKE_KERNELS": "off"}, {"CC": "no-such-compiler"}, {"CC": "false"}):
+        out, complaint = printed(environment | {"XDG_CACHE_HOME": str(tmp_path)})
+        assert out == expected
+        assert len(complaint.splitlines()) == 1, complaint
+        assert complaint.startswith("isospike: kernels are not compiled (")
+    for package in ("accelerated", "reference", "equivalence_tests"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("kernels", "__pycache__"))
+    assert printed({}, tmp_path) == (expected, "")
+
+
+@needs_compiler
+def test_compiled_for_any_processor_it_computes_the_same(tmp_path, monkeypatch):
+    """No instruction set is assumed: the same results from a build for the oldest processor of the kind."""
+    network, x = spiking("cnn", 1)
+    expected = acc.simulate(network, x, 8, engine="event")
+    import ctypes
+
+    plain = ctypes.CDLL(str(build.build(tmp_path, native=("",))))
+    monkeypatch.setattr(kernels, "library", lambda: plain)
+    kernels._function.cache_clear()
+    same(acc.simulate(network, x, 8, engine="event"), expected, 0)
+    kernels._function.cache_clear()
+    assert len(list(tmp_path.iterdir())) == 1, "nothing half-written is left"
+
+
+def test_bad_engines_are_named():
+    network, x = spiking("mlp", 0)
+    with pytest.raises(ValueError, match="engine 'fast': choose from auto, dense, event"):
+        acc.simulate(network, x, 2, engine="fast")
+    assert simulation.ENGINES == ("auto", "dense", "event")
