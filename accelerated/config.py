@@ -52,7 +52,7 @@ class Config:
     gelu: bool = False
     """Let the first stage train a transformer as timm has it, with GELU, in place of the form with ReLUs."""
     activation: str = "cs-qcfs"
-    """The quantised activation: cs-qcfs (thresholds per channel, always positive), qcfs, s-qcfs, c-qcfs, n-qcfs; for
+    """The quantised activation: cs-qcfs (thresholds per channel, always positive), qcfs, s-, c-, e- or ce-qcfs; for
     transformers hn-qcfs (a threshold for each head and neuron), h-qcfs, n-qcfs; raw- before these: no Softplus."""
     stage1: str = "auto"
     """The layer-wise activation of stage 1; auto is s-qcfs, or `activation` itself where that is layer-wise."""

@@ -144,7 +144,11 @@ def convert(network, schedule, operators="accumulated"):
     one_of(schedule, SCHEDULES, "schedule"), one_of(operators, OPERATORS, "operators")
     if operators == "per-step" and schedule != "streaming":
         raise InputError(f"operators 'per-step' need schedule 'streaming'; {schedule!r} carries what has accumulated")
-    graph = fold_batch_norms(network)
+    graph = trace(network)
+    kinds = [is_relu(graph, node) or isinstance(module_of(graph, node), QCFS) for node in graph.graph.nodes]
+    if not any(kinds):
+        raise InputError("the network has no QCFS activation to convert: quantise it first")
+    graph = fold_batch_norms(graph)
     refuse_unknown(graph)
     for name, value in graph.state_dict().items():
         finite(value, name)
@@ -157,8 +161,6 @@ def convert(network, schedule, operators="accumulated"):
             positive(module.threshold, f"the threshold of {layer_name(node)!r}")
             exact_levels(module.levels, module.parameter.dtype, layer_name(node))
             graph.set_submodule(node.target, SpikingNeuron(module, schedule, depth[node.name]))
-    if not any(isinstance(module, SpikingNeuron) for module in graph.modules()):
-        raise InputError("the network has no QCFS activation to convert: quantise it first")
     if schedule != "streaming" and any(isinstance(module, SpikeMask) for module in graph.modules()):
         raise InputError(f"random spike masks change in every step: {schedule!r} cannot be exact, choose 'streaming'")
     return SpikingNetwork(graph, schedule, operators)

@@ -99,7 +99,8 @@ def evaluate(graph, node, values):
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise InputError(f"{node.target}: {str(error).splitlines()[0]}") from error
+        name = node.target if node.op == "call_module" else node.name
+        raise InputError(f"{name}: what it is given does not fit: {str(error).splitlines()[0]}") from error
     return operator.attrgetter(node.target)(graph)  # get_attr
 
 
@@ -259,7 +260,8 @@ def images(network, x):
 def answer(network, x):
     """The network's output (its logits) for images x [batch, ...], in evaluation mode."""
     try:
-        return network.eval()(images(network, x))
+        network, x = network.eval(), images(network, x)
+        return network.forward(x) if isinstance(network, fx.GraphModule) else network(x)  # fx prints a traceback else
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

@@ -202,7 +202,7 @@ def markdown(name, preset, scale, seeds, made):
     if scale == "smoke":
         lines += [
             "",
-            "Smoke scale learns digits for an epoch: it shows that every row runs and claims no accuracy.",
+            "Smoke scale learns digits for an epoch (transformers: five): every row runs; no accuracy is claimed.",
         ]
     lines += schedules_page(made) if preset.kind == "accuracy" else []
     return "\n".join(lines) + "\n"

@@ -127,7 +127,7 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
         isinstance(initial_threshold, str) and initial_threshold == "calibrated",
     )
     if (calibrated and sample is None) or not (calibrated or isinstance(initial_threshold, Real)):
-        choices = "a positive number or 'calibrated' with a sample"
+        choices = "a positive number, or 'calibrated' together with a sample of images"
         raise InputError(f"initial_threshold must be {choices}, got {initial_threshold!r}")
     if not calibrated:
         positive(initial_threshold)

@@ -22,7 +22,7 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     """Seeds of the runs; with several, means and standard deviations are shown."""
     only: tuple[str, ...] = ()
-    """Run only rows whose label contains all of these, for instance ResNet-20 COS; rows that are there stay."""
+    """Run only rows whose label has all of these, whole or in part, for instance CIFAR-10; a wrong one lists all."""
     data_root: str = "data"
     """Folder that holds the data sets."""
     download: bool = False
@@ -41,9 +41,12 @@ class Options:
     """Folder that holds the runs; each network is trained once for all tables that need it."""
 
 
-def matches(row, parts):
-    """Whether each part is found somewhere in the row's label, in any case."""
-    return all(any(part.lower() in own.lower() for own in row.label) for part in parts)
+def choose(rows, parts):
+    """The rows whose labels have each part, in any case: whole if some row has it whole, else as a piece."""
+    for part in (part.lower() for part in parts):
+        whole_ones = [row for row in rows if part in (own.lower() for own in row.label)]
+        rows = whole_ones or [row for row in rows if any(part in own.lower() for own in row.label)]
+    return rows
 
 
 def carry_out(configs, console, runs=True):
@@ -84,7 +87,7 @@ def run(name, options, console=None):
     asked = {key: value for key, value in vars(options).items() if key not in ("scale", "seeds", "only")}
     distributed.join(device(options.device))
     preset, planned = jobs(name, options.scale, options.seeds, **asked)
-    chosen = [row for row in preset.rows if matches(row, options.only)]
+    chosen = choose(preset.rows, options.only)
     if not chosen and preset.rows:
         parts = ", ".join(dict.fromkeys(part for row in preset.rows for part in row.label))
         raise InputError(f"no row of {name} is called {' '.join(options.only)}: its rows are made of {parts}")

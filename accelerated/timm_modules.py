@@ -40,9 +40,11 @@ def _window_block(old, style, mask):
 
 
 def plain_norm(norm):
-    """torch's own LayerNorm for a class derived from it, with the same weights; any other module unchanged."""
+    """torch's own LayerNorm for timm's, with the same weights; InputError for any other kind; else unchanged."""
     if type(norm) is nn.LayerNorm or not isinstance(norm, nn.LayerNorm):
         return norm
+    if type(norm).forward is not nn.LayerNorm.forward and type(norm).__name__ != "LayerNorm":
+        raise InputError(f"{type(norm).__name__}, a layer norm of its own kind, cannot be converted; use nn.LayerNorm")
     new = nn.LayerNorm(norm.normalized_shape, norm.eps, norm.weight is not None, norm.bias is not None)
     new.weight, new.bias = norm.weight, norm.bias
     return new

@@ -69,7 +69,7 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
     granularity, positivity = variant(activation)
     levels, calibrated = whole(levels, "levels"), initial_threshold == "calibrated"
     if (calibrated and sample is None) or not (calibrated or isinstance(initial_threshold, Real)):
-        choices = "a positive number or 'calibrated' with a sample"
+        choices = "a positive number, or 'calibrated' together with a sample of images"
         raise InputError(f"initial_threshold must be {choices}, got {initial_threshold!r}")
     network = build(network)
     values = {} if sample is None else forward(network, finite(sample, "sample"))

@@ -57,7 +57,7 @@ def ionic(v, n, m, h):
 def hodgkin_huxley(current, duration=400.0, dt=0.01, start=-65.0):
     """Voltages [steps, ...] of one neuron for each constant current, from rest at `start` mV; explicit Euler."""
     v = np.full(np.shape(current), start)
-    gates = [a / (a + b) for a, b in rates(v)]
+    gates = [a / (a + b) for a, b in rates(v)]  # where a (1 - x) = b x: at rest
     trace = np.empty((round(duration / dt), *v.shape))
     for k in range(len(trace)):
         v, gates = (
@@ -106,6 +106,11 @@ repeated, lowest = currents[late > 0][0], late[late > 0][0]
 print(f"repeated firing from {repeated} µA/cm², at {lowest:.0f} spikes a second")
 assert 6.0 < repeated < 6.5
 assert 45 < lowest < 65
+
+
+# %% [markdown]
+# Near rest the four equations are nearly linear, and a small push decays if all eigenvalues of their matrix have a negative
+# real part; if one has a positive one, the push grows. So the largest real part says where rest ends:
 
 
 # %%
@@ -228,6 +233,7 @@ assert np.abs(hard / steps - np.clip(z, 0, 1)).max() > 0.2
 #
 # ## Questions
 #
-# 1. Which of the three equations of the IF neuron is left of the leak, which of the potassium channels, which of sodium?
+# 1. The IF neuron adds, compares, subtracts. Which of these does the work of the sodium channels, which of the potassium channels,
+#    and what has become of the leak?
 # 2. Between 6.3 and 9.8 µA/cm² the squid's neuron may rest or fire, whichever it did before. Why can the IF neuron not?
 # 3. Why has the neuron that goes back to 0 the same rate for every $z$ between $\theta / 2$ and $\theta$?

@@ -150,7 +150,7 @@ assert strict == 0, "a strict comparison misses this spike"
 # %% [markdown]
 # ## Questions
 #
-# 1. On paper: $\theta = 2$, $z = 3/2$, four steps. Membranes, spikes, residue? Check with the loop of the first cells.
-# 2. The order of the currents is changed, their sum is not. The membranes change; does the count? (Try 0, 0, 1, 1 and
+# 1. On paper: $\theta = 2$, $z = 3/2$, four steps. Membranes, spikes, residue? Check by a loop like that of the first cells (their asserts are about other numbers).
+# 2. $\theta = 1$. The order of the currents is changed, their sum is not. The membranes change; does the count? (Try 0, 0, 1, 1 and
 #    1, 1, 0, 0; then -1, 1, 1, 1 and 1, 1, 1, -1. Tutorial 6 is about the second pair.)
 # 3. What does "reset to 0" instead of "subtract the threshold" do to the line *nothing is ever lost*?

@@ -128,8 +128,8 @@ assert best < 0.8 * pre.max(), "covering the largest activation is not the best 
 #
 # Thresholds at each layer's largest activation, no further training, $T$ from 1 to 64. An image is a constant current: the
 # first layer sees it in every step. A spike carries $\theta$ times a weight to the next layer; the last layer does not spike,
-# its logits are those of what arrived on average. `quantise` puts a staircase with
-# $L$ levels where each ReLU was; the spiking network under *integrate-then-fire* (tutorial 6) says exactly the same with
+# its logits are those of what arrived on average. `quantise` puts a staircase of
+# $L$ steps where each ReLU was; the spiking network under *integrate-then-fire* (tutorial 6) says exactly the same with
 # $T = L$ steps, so we can read the curve off either.
 
 # %%

@@ -119,7 +119,8 @@ numeric = float((surrogate(z0, softplus(lam + h), held, L) - surrogate(z0, softp
 print(f"printed {printed:.4f}, derived {derived:.4f}, finite difference {numeric:.4f}")
 assert abs(derived - numeric) < 1e-8 < 0.4 < abs(printed - numeric)
 
-ours = reference.qcfs_parameter_grad(np.array([[z0]]), np.array([lam]), L, "softplus", np.array([[1.0]]))
+upstream = np.array([[1.0]])  # the derivative of a loss by the output; 1 gives that of the output itself
+ours = reference.qcfs_parameter_grad(np.array([[z0]]), np.array([lam]), L, "softplus", upstream)
 assert abs(ours[0] - numeric) < 1e-8
 
 # %%
@@ -174,8 +175,8 @@ assert at[1] < 1.1 * min(loss), "the pretended derivative comes close to the tru
 # %% [markdown]
 # ## Questions
 #
-# 1. A unit sits exactly at $u = L$. What would its two derivatives be if the mask were $0 \le u \le L$? Calibration puts
-#    many units at $z = \theta$: what is $u$ there, and does the mask's end matter for them?
+# 1. A unit sits exactly at $u = L$. What would its two derivatives be if the mask were $0 \le u \le L$? A *calibrated* threshold is
+#    the largest activation $z$ of its layer: what is $u$ of that unit, and does the mask's end matter for it?
 # 2. Where in the third panel of the first picture is the derivative by $\theta$ negative, and what does it say there?
 # 3. One threshold serves a whole channel. Each of its units says how it would like the threshold to move. How are these
 #    combined into one gradient, and why that way?

@@ -137,7 +137,7 @@ for T in (1, 2, 3, 4, 5, 8):
 # %%
 broken = {
     "V(0) = 0": neuron(z, 4, z3.RealVal(0)) == level(z, 4),
-    "V(0) = 0.5 / T, as a summary of the QCFS paper has it": neuron(z, 4, z3.Q(1, 8)) == level(z, 4),
+    "V(0) = 0.5 / T, as one source has it (docs/errata.md)": neuron(z, 4, z3.Q(1, 8)) == level(z, 4),
     "fires only above the threshold (>)": neuron(z, 4, half, lambda v: v > 1) == level(z, 4),
     "T = 4 steps, L = 3 levels": neuron(z, 4, half) * 3 == level(z, 3) * 4,  # count / 4 = level / 3
 }
@@ -189,7 +189,8 @@ assert counterexample(broken["fires only above the threshold (>)"], off_ties) is
 # ## What was *not* claimed
 #
 # T1 speaks of **one layer under a current that does not change over time**. The sentence "zero
-# conversion error" of the sources (README) is T1. Ask the solver about two currents that differ:
+# conversion error" of the sources (README) is T1. Ask the solver about two currents that differ,
+# and compare with the level of their mean, which is what the quantised network sees:
 
 # %%
 a, b = z3.Reals("a b")

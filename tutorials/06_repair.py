@@ -34,7 +34,7 @@ from reference import training
 # | | streaming | integrate-then-fire | signed |
 # |---|---|---|---|
 # | a neuron fires | as soon as $V \ge \theta$ | when all its input is in | by $s_t = \mathrm{clip}(\mathrm{level}(\text{input so far}) - N, -1, 1)$ |
-# | the image comes | again in every step | again in every step of the first phase | once, whole, in step 1 |
+# | the image comes | again in every step | again in each of the first $T$ steps (cure 1) | once, whole, in step 1 |
 # | $N$ spikes say | $\theta N / t$ after step $t$ | $\theta N / T$ | $\theta N / L$ |
 #
 # Streaming is the published way, and the one of tutorials 2 to 5.
@@ -42,7 +42,7 @@ from reference import training
 # ## Two currents are enough
 #
 # Threshold 1, two steps, $V(0) = 1/2$. A second layer receives spikes times weights, so its current is *not* constant, and
-# may be negative or above the threshold. Statement **N1** ("N" for no) says that the equality then fails; these are the smallest cases.
+# may be negative or above the threshold. Statement **N1** ("N" for no) says that the equality then fails; here are two small cases (no shorter ones exist: one step is one constant current).
 
 # %%
 cases = {"early: fires at once, cannot take it back": (0.5, -0.25), "late: too much comes too late": (0.0, 1.5)}
@@ -70,7 +70,8 @@ plt.show()
 # ## It grows with depth
 #
 # Random networks, $T = L = 8$, thresholds at the largest activations (`s-qcfs`: one a layer, kept positive by softplus; tutorial
-# 7). If a layer hardly fired, counts would agree for free, so we look at `nonzero_share`, the share of neurons that spike. The share of units in the last layer whose count is not the quantised network's level.
+# 7). If a layer hardly fired, counts would agree for free, so we look at `nonzero_share`, the share of neurons that spike. The
+# picture shows the share of units in the last layer whose count is not the quantised network's level.
 
 
 # %%
@@ -145,8 +146,8 @@ assert over_time[0] < accuracy(target) - 0.05
 
 # %% [markdown]
 # Early answers are worse, later ones are good again (by chance an image better, even, than the quantised network's, with other
-# units wrong): digits are easy, and some wrong units do not change the class. On MNIST the same network type has 38 % at $T = 8$
-# where the exact schedules have 98 %, and of three VGG-16s that differ in their random seed alone one has 95 % and one 12 %
+# units wrong): digits are easy, and some wrong units do not change the class. On MNIST-5k a small residual CNN has 38 % at $T = 8$
+# where the exact schedules have 98 %, and of three VGG-16s that differ in their random seed alone one has 12 %
 # ([experiments](../experiments.md)). An error that *usually* does no harm is not an equality.
 #
 # ## Cure 1: integrate, then fire
@@ -167,7 +168,7 @@ assert waiting.latency == (D + 1) * L
 # Let a neuron also send $-1$: "one of my spikes was wrong". In each step it moves one towards the level of all the input
 # so far (the image is given once, so for the first layer that is the image), so when its input stops changing it gets
 # there (**T3**), and then the next layer, and the next. It has *settled* when nothing fires in a step: nothing ever will again.
-# At most $1 + D (L - 1)$ steps; usually far fewer.
+# At most $1 + D (L - 1)$ steps (derivations 6.2); usually far fewer.
 
 # %%
 signed = reference.simulate(reference.convert(network, "signed"), test_x, 2 + D * (L - 1))
@@ -180,7 +181,8 @@ assert signed.latency <= 1 + D * (L - 1)
 # ## Cure 3: shift the start (COS)
 #
 # Keep plain streaming neurons, but look first: run $\rho$ extra steps, see from the membrane at their end whether a neuron has
-# sent a spike too many or too few, and shift where its membrane starts by one threshold (Hao et al. 2023; derivations 12). It
+# sent a spike too many or too few, and shift where its membrane starts by a threshold, or a little more where that
+# would not be enough (Hao et al. 2023; derivations 12). It
 # is not exact, but it is close, and every spike stays positive. It is done again for *every image*, without its label; so it is
 # no training, and its $D \rho$ extra steps and their spikes are part of the cost of an answer.
 
@@ -221,8 +223,8 @@ plt.show()
 #
 # ## Questions
 #
-# 1. Run both small cases by hand with signed spikes, and a third step without input: is a spike taken back, and when does
-#    the last one come?
+# 1. Run both small cases by hand with signed spikes, $L = 2$, and a third step without input. Signed spikes take their input
+#    once and not $T$ times, so halve it: $(1/4, -1/8, 0)$ and $(0, 3/4, 0)$. Is a spike taken back? When does the last one come?
 # 2. COS takes $D \rho + T$ steps. Sort the three cures by latency for $D = 20$, $L = T = \rho = 4$ (signed: its bound). Does the
 #    order change for $D = 2$, $L = T = \rho = 32$?
 # 3. A skip connection brings spikes of layer 1 to layer 5. From when to when does layer 5 have to integrate?

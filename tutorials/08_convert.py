@@ -14,7 +14,7 @@
 #
 # **You will learn** what a run writes, what every column of its table means, and which of them to look at first.
 #
-# **You need** tutorials 3 and 6. From here on we use `accelerated`, which has the functions of `reference` under the same
+# **You need** tutorials 3, 6 and 7. From here on we use `accelerated`, which has the functions of `reference` under the same
 # names, on PyTorch.
 
 # %%
@@ -54,19 +54,22 @@ print("a run writes:", ", ".join(sorted(path.name for path in folder.iterdir()))
 # %% [markdown]
 # ## Read the report
 #
-# The same table is printed at the end of the run and stands in `report.md`.
+# The whole table stands in `report.md`; the main columns are printed at the end of the run.
 #
 # - **T**: time steps of a simulation; **latency**: steps until the answer is there, everything included. Compare latencies.
-# - **units that differ**: share of neurons whose spike count is not the quantised network's level. 0 is what we are after.
+# - **units that differ**: share of neurons whose spike count is not the quantised network's level (rounded: 0.00 % may be a few).
+#   0 is what we are after.
+# - **spikes per neuron**: mean over images and neurons. **synaptic operations**: one for each spike and each weight that it meets.
+#   **energy**: what these and the first layer's multiplications take (tutorial 10).
 # - **logits equal**: whether *all bits* of all logits of all test images are those of the quantised network.
 # - **least active layer**: if a layer hardly spikes, being equal is easy. Look here before you believe an equality.
 
 # %%
-print(f"{'schedule':>20}  T  accuracy  differ  latency  logits equal  least active layer")
+print(f"{'schedule':>20}  T  accuracy  differ   latency  logits equal  least active layer")
 for row in results["rows"]:
     differ = "" if row["units_that_differ"] is None else f"{100 * row['units_that_differ']:.2f} %"
     equal = {True: "all bits", False: "no", None: ""}[row["logits_equal"]]
-    print(f"{row['schedule']:>20} {row['T']:>2}  {100 * row['accuracy']:6.2f} % {differ:>8} {row['latency'] or '':>6} "
+    print(f"{row['schedule']:>20} {row['T']:>2}  {100 * row['accuracy']:6.2f} % {differ:>8} {row['latency'] or 'unsettled':>9} "
           f"{equal:>12} {100 * min(row['nonzero_share'].values()):10.1f} %")  # fmt: skip
 
 exact = {row["schedule"] for row in results["rows"] if row["logits_equal"]}
@@ -167,4 +170,5 @@ assert "SiLU" in refused
 #
 # 1. Why is streaming's "logits equal" not filled in for $T \ne L$?
 # 2. `signed` above ran 8 steps and the bound of T3 is $1 + D (L - 1) = 7$. What does the eighth show?
-# 3. Run the command with `--arithmetic increments`. What changes, and which statement does not cover it (derivations 9)?
+# 3. Run the command with `--arithmetic increments`. What is added, and why does T5 not promise its equality
+#    (derivations 6, the end)? In float32 you will probably see no difference.

@@ -14,7 +14,7 @@
 #
 # **You will learn** when spikes save energy, when they do not, and which numbers a table must show so that nobody is fooled.
 #
-# **You need** tutorials 6 and 8.
+# **You need** tutorials 6, 7 and 8.
 
 # %%
 import matplotlib.pyplot as plt
@@ -59,7 +59,8 @@ print(f"quantised network: {100 * accuracy(answer(quantised, x)):.1f} %")
 # adds: one **AC** for each spike and each weight that it meets. On 45 nm silicon (Horowitz 2014, float32) a MAC takes
 # 3.7 + 0.9 = 4.6 pJ and an AC 0.9 pJ. Memory traffic, which may well be more, is left out, here as nearly everywhere.
 #
-# So a layer saves energy if its inputs send fewer than $4.6 / 0.9 \approx 5$ spikes each.
+# So a layer saves energy if its inputs send fewer than $4.6 / 0.9 \approx 5$ spikes each. (Behind a pooling of 4 pixels fewer than
+# a quarter of that: pooling is not spiking, so each of the 4 pixels' spikes is counted once for every weight behind it.)
 
 # %%
 streaming = convert(quantised, "streaming")
@@ -76,7 +77,7 @@ assert cost.joules < cost.ann_joules
 # %% [markdown]
 # The first layer sees the image, not spikes: it multiplies, once, since the image does not change.
 #
-# A spike through a layer costs as many additions as it has outgoing weights. Check one layer by hand: spikes sent, times
+# A spike through a layer costs as many additions as it has outgoing weights, through a pooling if there is one. Check one layer by hand: spikes sent, times
 # fan-out. For the read-out that is 10 for each spike that reaches it.
 
 # %%
@@ -94,7 +95,11 @@ assert abs(total - cost.joules) < 1e-9 * total
 
 # %%
 ways = [("streaming", "none", T) for T in (1, 2, 4, 8, 16)]
-ways += [("streaming", "cos", L), ("integrate-then-fire", "none", L), ("signed", "none", 2 + 5 * (L - 1))]
+ways += [
+    ("streaming", "cos", L),
+    ("integrate-then-fire", "none", L),
+    ("signed", "none", 2 + 5 * (L - 1)),
+]  # D = 5: settled within 1 + D (L - 1) steps
 rows = []
 for schedule, calibration, T in ways:
     spiking = convert(quantised, schedule)
@@ -161,7 +166,7 @@ assert patient[2] > early[2]
 # %% [markdown]
 # A plausible idea, and from step 1 on it loses to simply waiting four steps: the first logits are *confident and wrong*,
 # because deep layers have hardly fired. A margin needs a few steps before it means anything. Measure before you believe.
-#
+
 # %% [markdown]
 # ## What this does not say
 #

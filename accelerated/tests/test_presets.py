@@ -194,3 +194,12 @@ def test_the_list_names_every_preset(capsys):
     assert call("list") == 0
     out = capsys.readouterr().out
     assert all(name in out for name in presets.PRESETS)
+
+
+def test_a_label_that_is_whole_is_not_taken_for_a_piece():
+    rows = presets.PRESETS["table-4-4"].rows
+    chosen = tables.choose(rows, ("cifar-10", "ViT"))
+    assert len(chosen) == 3
+    assert {row.label[0] for row in chosen} == {"CIFAR-10"}
+    assert tables.choose(rows, ("cifar-1", "vit")) == rows
+    assert tables.choose(rows, ("CIFAR-10", "no such")) == []
