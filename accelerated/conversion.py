@@ -17,6 +17,13 @@ MANY = 6  # names in one line; more are counted
 SCHEDULES = ("streaming", "integrate-then-fire", "signed")
 
 
+class Prepared(dict):
+    """What an engine keeps between runs of a network, by the name of a node; a copy of the network begins without."""
+
+    def __deepcopy__(self, memo):
+        return Prepared()
+
+
 class SpikingNetwork(nn.Module):
     """A quantised network whose activations are neurons; a module with the same parameters.
 
@@ -32,7 +39,7 @@ class SpikingNetwork(nn.Module):
         self.layers = {layer_name(node): graph.get_submodule(node.target) for node in calls}
         self.pre_steps, self.pre_spikes = 0, {}  # what a calibration took, and the images that it is for
         self.images: torch.Tensor | None = None
-        self.prepared: dict = {}  # weights as an engine keeps them between runs
+        self.prepared = Prepared()
 
     @property
     def depth(self):

@@ -4,7 +4,10 @@ A spiking layer behind convolutions, linear layers, skips and 2 x 2 averages of 
 (kernels/event.h), spikes going in and out as bits. Everything else is done as `Layerwise` does it.
 """
 
+from time import perf_counter
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .kernels import serves
@@ -28,10 +31,15 @@ class Term:
 
 
 class EventDriven(Layerwise):
-    """`Layerwise`, with kernels wherever a layer's current is made of spikes."""
+    """`Layerwise`, with kernels wherever a layer's current is made of spikes.
 
-    def __init__(self, network, x):
+    With `choose`, a layer goes on with dense convolutions if these were faster in the first steps that it took; the
+    network remembers that for later batches of the same size.
+    """
+
+    def __init__(self, network, x, choose=False):
         super().__init__(network, x)
+        self.choose, self.dense = choose, set()
         self.states, self.weights, self.spikes, self.terms = {}, {}, {}, {}
         self.needed, self.bits = set(self.nodes), set()
         if not serves(x, *(parameter for parameter in network.parameters())):
@@ -41,6 +49,8 @@ class EventDriven(Layerwise):
             if self._per_channel(node):
                 self.terms[node] = self._terms(node.all_input_nodes[0])
         self._plan()
+        if choose and (seen := self._seen()) is not None:
+            self._go_dense(seen)
 
     def _shapes(self):
         """{node: shape of one sample}."""
@@ -85,7 +95,8 @@ class EventDriven(Layerwise):
             return self._source(before)
         if isinstance(module, nn.AvgPool2d):
             plain = [_one(value) for value in (module.kernel_size, module.stride, module.padding)] == [2, 2, 0]
-            found = self._source(before) if plain and not module.ceil_mode else None
+            plain = plain and not module.ceil_mode and module.divisor_override is None
+            found = self._source(before) if plain else None
             return (found[0], True) if found and not found[1] else None
         return None
 
@@ -114,7 +125,8 @@ class EventDriven(Layerwise):
     def _plan(self):
         """Which layers fire bits, and which nodes must be computed as dense values: what no term takes as bits."""
         bits = {term.source for terms in self.terms.values() for term in terms}
-        self.terms = {n: terms for n, terms in self.terms.items() if n in bits or any(t.source for t in terms)}
+        kept = {n for n, terms in self.terms.items() if n in bits or n in self.states or any(t.source for t in terms)}
+        self.terms = {n: terms for n, terms in self.terms.items() if n in kept}
         self.bits = {term.source for terms in self.terms.values() for term in terms} - {None}
         stack = [term.node for terms in self.terms.values() for term in terms if term.source is None]
         stack += [node.all_input_nodes[0] for node in self.neurons if node not in self.terms]
@@ -136,13 +148,53 @@ class EventDriven(Layerwise):
     def _wanted(self, node):
         return node in self.needed
 
+    def steps(self, count):
+        measured = self.choose and self._seen() is None
+        if measured:
+            self.times = {}
+        rows = super().steps(count)
+        if measured:
+            slow = {node.name for node, (event, dense) in self.times.items() if dense < event}
+            self.network.prepared["dense", self.x.shape] = slow
+            self._go_dense(slow)
+        self.spikes = {}
+        return rows
+
+    def _seen(self):
+        """The names of the layers that were faster with dense convolutions, if that was measured before."""
+        return self.network.prepared.get(("dense", self.x.shape))
+
+    def _go_dense(self, names):
+        """Have these layers' currents computed by PyTorch from now on."""
+        for node in [node for node in self.terms if node.name in names]:
+            self.terms[node] = [Term(node.all_input_nodes[0])]
+            self.weights[node] = []
+            if node in self.states:
+                self.states[node].bias.zero_()
+        self._plan()
+
+    def _measure(self, node, count):
+        """Seconds of a layer's dense convolutions, the second time (the first prepares)."""
+        for _ in range(2):
+            start = perf_counter()
+            for term in self.terms[node]:
+                if term.source is not None:
+                    x = self.spikes[term.source].dense()
+                    x = F.avg_pool2d(x, 2) if term.pooled else x
+                    x = x if term.module is None else term.module(x.flatten(1) if x.shape[2:] == (1, 1) and isinstance(
+                        term.module, nn.Linear) else x)  # fmt: skip
+        return perf_counter() - start
+
     def _neuron(self, node, values, count, sent):
         if node not in self.terms:
             return super()._neuron(node, values, count, sent)
         state = self._state(node)
         sources = [(weights, self._bits(term)) for term, weights in self.weights[node]]
         before = state.sent().clone() if node in self.reads else None
+        start = perf_counter()
         bits = state.fire(count, sources, self._dense(node, values, count))
+        if self.choose and sources and self._seen() is None:
+            self.times[node] = perf_counter() - start, self._measure(node, count)
         module = self.neurons[node]
         module.sent, module.now = state.sent().reshape(len(self.x), *self.shapes[node]), module.now + count
         self.spikes[node] = Spikes(bits, self._worth(node))
@@ -181,9 +233,9 @@ class EventDriven(Layerwise):
         source, kept = self.neurons[term.source], self.network.prepared
         parts = [source.parameter, *([term.module.weight] if term.module is not None else [])]
         state = tile, term.pooled, self.x.dtype, *((part.data_ptr(), part._version) for part in parts)
-        if kept.get(term.node, (None, None))[0] != state:
-            kept[term.node] = state, self._weights(term, tile)
-        return kept[term.node][1]
+        if kept.get(key := (term.node.name, tile), (None, None))[0] != state:
+            kept[key] = state, self._weights(term, tile)
+        return kept[key][1]
 
     def _weights(self, term, tile):
         worth, module = self._worth(term.source), term.module

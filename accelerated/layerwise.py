@@ -15,7 +15,12 @@ from .neuron import SpikingNeuron, if_step, resting
 from .operators import is_constant, is_linear, is_shape
 from .transformers import SpikeMask
 
-CHUNK = 4  # steps at once
+CHUNK, LARGE = 4, 2**22  # steps at once, and numbers in a batch of images beyond which there are fewer
+
+
+def at_once(x):
+    """How many steps are taken at once for images x."""
+    return max(1, min(CHUNK, LARGE // x.numel()))
 
 
 def read_last(nodes, reads=lambda node: node.all_input_nodes):

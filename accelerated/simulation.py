@@ -5,6 +5,7 @@ Schedules and arithmetics: see `reference.simulation`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -12,7 +13,7 @@ from .activation import level_value, qcfs_level
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .increments import Increments
-from .layerwise import CHUNK, Layerwise, read_last, sources_of
+from .layerwise import Layerwise, at_once, read_last, sources_of
 from .native import PRESENT
 from .network import evaluate, images, layer_name, module_of, output_of
 from .neuron import SpikingNeuron
@@ -167,12 +168,12 @@ ENGINES = ("auto", "dense", "event")
 
 
 def engine_named(name):
-    """The class that runs a streaming network; without the folder of kernels there is one."""
+    """What runs a streaming network: (network, x) -> a run; without the folder of kernels there is one."""
     if name == "dense" or not PRESENT:
         return Layerwise
     from .events import EventDriven
 
-    return EventDriven
+    return partial(EventDriven, choose=name == "auto")
 
 
 def _chunks(network, x, times, engine):
@@ -183,7 +184,7 @@ def _chunks(network, x, times, engine):
         return
     for steps in sorted(times):
         while now < steps:
-            count = min(CHUNK, steps - now)
+            count = min(at_once(x), steps - now)
             yield from run.steps(count)
             now += count
 

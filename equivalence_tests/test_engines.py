@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import accelerated as acc
-from accelerated import kernels, layerwise, simulation
+from accelerated import events, kernels, layerwise, simulation
 from accelerated.kernels import build
 from accelerated.models import make
 
@@ -71,6 +71,21 @@ def test_events_are_the_dense_sums(kind, monkeypatch, record_property):
         same(acc.simulate(network, x, 11, engine="event"), step_by_step(monkeypatch, network, x, 11), 1e-12)
     record_property("seen", f"events, {kind}: {bits} of {layers} layers see spikes as bits; all counts equal")
     assert bits or kind == "transformer"
+
+
+@needs_compiler
+@pytest.mark.parametrize("faster", ["dense", "event", "every other"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_auto_changes_engines_on_the_way(kind, faster, monkeypatch):
+    """After the first steps each layer goes on as was faster; its state goes with it, and the next run knows."""
+    seconds = {"dense": lambda: 0, "event": lambda: 9, "every other": iter([0, 9] * 99).__next__}[faster]
+    monkeypatch.setattr(events.EventDriven, "_measure", lambda *_: seconds())
+    network, x = spiking(kind, 0)
+    expected = step_by_step(monkeypatch, network, x, 11)
+    for _ in range(2):
+        same(acc.simulate(network, x, 11), expected, 1e-12)
+    slow = network.prepared["dense", x.shape]
+    assert len(slow) == {"dense": 2, "event": 0, "every other": 1}[faster]
 
 
 @needs_compiler
