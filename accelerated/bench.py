@@ -7,7 +7,9 @@ writes take, or the network's own forward pass.
 
 import gc
 import json
+import os
 import platform
+import subprocess
 import sys
 from dataclasses import dataclass
 from math import comb
@@ -32,6 +34,7 @@ from .run import parse
 from .simulation import engine_named
 
 PROGRAM = "python -m accelerated.bench"
+WARM = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Options:
     """How often all candidates of a benchmark run, one after another."""
     width: float = 1.0
     """Channels of the networks, as a multiple."""
+    allocator: str = "warm"
+    """warm (memory once taken is kept: glibc's MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ raised, in a process
+    of its own) or default (blocks over 32 MiB are mapped afresh each time, which can cost more than the work)."""
     out: str = "bench.json"
     """File for the measurements."""
 
@@ -202,6 +208,10 @@ def main(arguments=None):
             one_of(name, (*BENCHMARKS, *MODELS), "benchmark")
         for name in ("steps", "batch", "rounds"):
             whole(getattr(options, name), name)
+        one_of(options.allocator, ("warm", "default"), "allocator")
+        if options.allocator == "warm" and WARM.items() - os.environ.items():
+            words = sys.argv[1:] if arguments is None else arguments
+            return subprocess.run([sys.executable, "-m", __spec__.name, *words], env=os.environ | WARM).returncode
         out, results = Console(), {}
         for name in options.what:
             results[name] = measured(name, options)

@@ -22,7 +22,20 @@ def test_ratios_are_taken_within_a_round():
 def test_it_prints_and_writes_what_it_measured(tmp_path, capsys):
     out = tmp_path / "bench.json"
     what = ["neuron", "qcfs", "resnet20", "vit_tiny"]
-    options = ["--batch", "2", "--rounds", "3", "--steps", "3", "--width", "0.25", "--out", str(out)]
+    options = [
+        "--batch",
+        "2",
+        "--rounds",
+        "3",
+        "--steps",
+        "3",
+        "--width",
+        "0.25",
+        "--out",
+        str(out),
+        "--allocator",
+        "default",
+    ]
     assert bench.main(["--what", *what, *options]) == 0
     written = json.loads(out.read_text())
     assert list(written["results"]) == what
@@ -35,12 +48,19 @@ def test_it_prints_and_writes_what_it_measured(tmp_path, capsys):
     assert "95 % interval" in capsys.readouterr().out
 
 
+def test_a_warm_allocator_is_a_process_of_its_own(tmp_path):
+    out = tmp_path / "bench.json"
+    assert bench.main(["--what", "neuron", "--batch", "1", "--rounds", "1", "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["options"]["allocator"] == "warm"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["--what", "resnet19"], "unknown benchmark 'resnet19'"),
         (["--rounds", "0"], "rounds must be"),
         (["--steps", "x"], "invalid"),
+        (["--allocator", "fast"], "unknown allocator 'fast'"),
     ],
 )
 def test_bad_options_are_one_line(arguments, complaint, capsys, tmp_path):
