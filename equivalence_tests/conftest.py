@@ -17,8 +17,9 @@ ours = {
     "report_multiple_bugs": False,
 }
 settings.register_profile("default-round", max_examples=100, **ours)
-grading = ours | {"derandomize": False, "database": None}  # inputs that --hypothesis-seed decides
-settings.register_profile("no-shrinking", max_examples=60, phases=[Phase.explicit, Phase.generate], **grading)
+quick = {"max_examples": 60, "phases": [Phase.explicit, Phase.generate]}  # no shrinking
+settings.register_profile("no-shrinking", **quick, **ours)
+settings.register_profile("grading", **quick, **ours | {"derandomize": False, "database": None})  # --hypothesis-seed
 settings.load_profile("default-round")
 
 _loaded = {}
@@ -130,7 +131,7 @@ def first_seed(request):
 @pytest.fixture(params=[1, pytest.param(30, marks=pytest.mark.long)], ids=["short", "long"])
 def rounds(request):
     """`@rounds(n)` sets the number of examples: n in the default round, 30 n in its twin that `-m long` runs."""
-    if request.config.getoption("--hypothesis-profile") == "no-shrinking":
+    if request.config.getoption("--hypothesis-profile") in ("no-shrinking", "grading"):
         return lambda n: settings(max_examples=min(n, settings().max_examples))
     return lambda n: settings(max_examples=n * request.param)
 

@@ -85,7 +85,7 @@ def judge(path, name, seed, call=10.0):
         verdicts = _Verdicts(tests)
         files = dict.fromkeys(str(HERE / (test.partition("::")[0] + ".py")) for test in tests)
         options = ["-n0", "-p", "no:terminal", "-p", "no:cacheprovider", "--rootdir", str(HERE.parent), "-c",
-                   os.devnull, "--hypothesis-profile", "no-shrinking", "--hypothesis-seed", str(seed),
+                   os.devnull, "--hypothesis-profile", "grading", "--hypothesis-seed", str(seed),
                    "--first-seed", str(seed), "--impl", f"sandboxed-{id(submission)}", "-k", "not long"]  # fmt: skip
         RUNNING[f"sandboxed-{id(submission)}"] = submission
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

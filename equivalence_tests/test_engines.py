@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import accelerated as acc
-from accelerated import events, kernels, layerwise, simulation
+from accelerated import activation, events, kernels, layerwise, native, simulation
 from accelerated.kernels import build
 from accelerated.models import make
+from accelerated.neuron import if_step
+from accelerated.thresholds import sum_to
 
 from . import random_networks as nets
 
@@ -47,6 +49,49 @@ def same(ours, theirs, tolerance):
     # what may differ is the last bit of a sum, times a hundred terms
     assert (ours.logits - theirs.logits).abs().max() <= tolerance * theirs.logits.abs().max()
     assert ours.spikes_per_neuron == theirs.spikes_per_neuron > 0
+
+
+SHAPES = [  # of a batch, and of a threshold: all there are, in every way that it can lie in memory
+    ((7, 16, 9, 9), (16, 1, 1)), ((7, 16, 9, 9), ()), ((7, 16, 4, 4), (16, 1, 1)), ((5, 64), (64,)), ((5, 7), (1,)),
+    ((5, 3, 20, 8), (3, 1, 1)), ((3, 4, 40, 40), (4, 1, 1)), ((5, 3, 10, 32), (32,)), ((4, 130, 5, 5), (130, 1, 1)),
+    ((2, 3, 7, 9), (3, 7, 9)), ((2, 3, 7, 9), (3, 1, 9)),
+]  # fmt: skip
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("shape", "blocks"), SHAPES)
+def test_elementwise_kernels_are_the_torch_code_bit_for_bit(shape, blocks, layout, dtype):
+    """On edges of steps and beside them; the threshold's gradient is a sum in another order."""
+    if layout is torch.channels_last and len(shape) != 4:
+        layout = torch.contiguous_format
+    random, levels = torch.Generator().manual_seed(0), 8
+    theta = torch.rand(blocks, generator=random, dtype=dtype) + 0.5
+    edge = torch.randint(-1, levels + 2, shape, generator=random) - 0.5
+    beside = torch.rand(shape, generator=random, dtype=dtype) * (torch.rand(shape, generator=random) < 0.5)
+    z = ((edge + beside) * theta / levels).contiguous(memory_format=layout)
+    value = activation.level_value(activation.unchecked_level(z, theta, levels), theta, levels)
+    assert torch.equal(native.elementwise.qcfs(z, theta, levels, 0.5), value)
+    upstream = torch.randn(shape, generator=random, dtype=dtype)
+    by_z, by_theta = native.elementwise.qcfs_backward(z, theta, upstream, levels, 0.5)
+    masks, slopes = activation._grad(z, theta, levels, 0.5)
+    assert torch.equal(by_z, upstream * masks)
+    assert 0 < masks.mean() < 1
+    expected = sum_to(upstream.double() * slopes, theta.shape)
+    assert by_theta.shape == theta.shape
+    # some thousand terms of size one: our sum is in double, of terms rounded in the format
+    assert (by_theta - expected).abs().max() < 1e4 * torch.finfo(dtype).eps
+    currents = torch.rand((5, *shape), generator=random, dtype=dtype) * 2 - 0.5
+    currents = currents.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, (5, -1))
+    membrane = torch.empty_like(currents[0]).copy_((theta / 2).expand(shape))
+    counts, v = torch.zeros_like(membrane), membrane.clone()
+    sent = native.elementwise.if_run(currents, 5, theta, membrane, counts)
+    for now in range(5):
+        spike, v = if_step(v, currents[now], theta)
+        assert torch.equal(sent[now], theta * spike)
+    assert torch.equal(membrane, v)
+    assert torch.equal(counts, (sent != 0).sum(0).to(dtype))
 
 
 @pytest.mark.parametrize("operators", ["accumulated", "per-step"])
