@@ -13,6 +13,7 @@ from .calibration import METHODS
 from .checks import InputError, one_of, positive, whole
 from .conversion import SCHEDULES, exact_levels
 from .models import MODELS, STEMS, TRANSFORMERS
+from .simulation import ENGINES
 from .timm_modules import NORMS, STYLES
 from .tokens import OPERATORS
 
@@ -104,6 +105,8 @@ class Config:
     """Read each image out of the longest streaming run once its best class leads by so much probability."""
     arithmetic: str = "totals"
     """totals, or increments: runs the drifting form of integrate-then-fire and signed beside it."""
+    engine: str = "dense"
+    """Of streaming networks: dense (PyTorch), event (CPU: skips what did not fire) or auto (by layer, the faster)."""
     test_batch: int = 256
     """Test images that are simulated at once; less saves memory."""
     test_images: int = 0
@@ -156,6 +159,7 @@ def checked(config):
     one_of(config.model, MODELS, "model")
     one_of(config.stem, STEMS, "stem")
     one_of(config.arithmetic, ("totals", "increments"), "arithmetic")
+    one_of(config.engine, ENGINES, "engine")
     one_of(config.precision, training.PRECISIONS, "precision")
     one_of(config.augment, ("auto", *AUGMENTATIONS), "augment")
     colour = config.data not in ("digits", "mnist5k")

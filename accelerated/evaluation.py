@@ -122,7 +122,7 @@ def rows_of(config, quantised, data, job, advance):
             ready = calibrate(spiking, x, calibration, config.pre_steps, config.iterations)
         with torch.no_grad():
             expected = quantised(x)
-        for steps, result in simulate_at(ready, x, times, arithmetic):
+        for steps, result in simulate_at(ready, x, times, arithmetic, config.engine):
             tallies[steps].add(ready, x, y, result, expected)
         for margin, seen in early.items():
             answer, taken = read_out_early(result.logits, margin)  # of the longest

@@ -189,7 +189,7 @@ class EventDriven(Layerwise):
         if node not in self.terms:
             return super()._neuron(node, values, count, sent)
         state = self._state(node)
-        sources = [(weights, self._bits(term)) for term, weights in self.weights[node]]
+        sources = [(weights, weights.seen(self.spikes[term.source])) for term, weights in self.weights[node]]
         before = state.sent().clone() if node in self.reads else None
         start = perf_counter()
         bits = state.fire(count, sources, self._dense(node, values, count))
@@ -205,10 +205,6 @@ class EventDriven(Layerwise):
             fired = before + (dense != 0).unflatten(0, (count, -1)).cumsum(0).to(dense.dtype)
             sent[node] = fired.reshape(count, len(self.x), *self.shapes[node])
         return dense.reshape(-1, *self.shapes[node])
-
-    def _bits(self, term):
-        spikes = self.spikes[term.source]
-        return spikes.pooled() if term.pooled else spikes.bits
 
     def _worth(self, node):
         """theta of each channel of a layer."""

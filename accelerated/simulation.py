@@ -250,7 +250,7 @@ def _result(network, x, rows, steps, fired, compared):
 
 
 @torch.no_grad()
-def simulate_at(network, x, times, arithmetic=None, engine="auto"):
+def simulate_at(network, x, times, arithmetic=None, engine="dense"):
     """Yield (T, what `simulate` gives for T) for several T, in order; one run where a shorter one is its beginning.
 
     The network carries the run's state until the last is taken.
@@ -276,13 +276,13 @@ def simulate_at(network, x, times, arithmetic=None, engine="auto"):
     network.reset()
 
 
-def simulate(network, x, steps, arithmetic=None, engine="auto"):
+def simulate(network, x, steps, arithmetic=None, engine="dense"):
     """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`.
 
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
     (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
-    `engine` is for streaming: "dense" (PyTorch; sums as it takes them), "event" (on the CPU, layers that see spikes
-    add weights for what fired and skip the rest: sums in another order) or "auto" (by layer, what should be faster).
+    `engine` is for streaming: "dense" (PyTorch), "event" (on the CPU, layers that see spikes add weights for what
+    fired and skip the rest: sums in another order) or "auto" (by layer, what was faster in the first steps).
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
     if not isinstance(network, SpikingNetwork):

@@ -112,7 +112,7 @@ MUTANTS = [
            "- z[i + j]) : above", "test_g1.py", "G1_through_whole_networks"),
     Mutant("events_fire_strictly", "accelerated/kernels/event_width.h", "fire = v[j] >= th[j]", "fire = v[j] > th[j]",
            "test_pairs.py", "simulate"),
-    Mutant("events_of_the_first_tap", "accelerated/kernels/event_width.h", "tap % in.kernel - in.padding",
+    Mutant("events_of_the_first_tap", "accelerated/kernels/event_width.h", "tap / in.kernel[1] - in.padding",
            "0 - in.padding", "test_pairs.py", "simulate"),
     Mutant("stopped_too_early", "accelerated/simulation.py", 'silent = quiet and network.schedule', "silent = network.schedule",
            "test_t5.py", "T5"),

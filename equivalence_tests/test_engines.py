@@ -128,7 +128,7 @@ def test_auto_changes_engines_on_the_way(kind, faster, monkeypatch):
     network, x = spiking(kind, 0)
     expected = step_by_step(monkeypatch, network, x, 11)
     for _ in range(2):
-        same(acc.simulate(network, x, 11), expected, 1e-12)
+        same(acc.simulate(network, x, 11, engine="auto"), expected, 1e-12)
     slow = network.prepared["dense", x.shape]
     assert len(slow) == {"dense": 2, "event": 0, "every other": 1}[faster]
 

@@ -22,7 +22,8 @@ class Source(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("bits", "weight")),
-        *((name, ctypes.c_longlong) for name in ("height", "width", "words", "kernel", "stride", "padding")),
+        *((name, ctypes.c_longlong) for name in ("height", "width", "words")),
+        *((name, ctypes.c_longlong * 2) for name in ("kernel", "stride", "padding")),
     )
 
 

@@ -10,10 +10,10 @@
 #define BLOCK 512 /* pixels x steps whose sums stay in the second cache; events.py makes room for them */
 #endif
 
-typedef struct { /* one convolution's view of one layer's spikes; sizes are those of its input */
+typedef struct { /* one convolution's view of one layer's spikes; sizes are those of its input, then down and across */
   const uint64_t *bits;
   const void *weight;
-  index_t height, width, words, kernel, stride, padding;
+  index_t height, width, words, kernel[2], stride[2], padding[2];
 } source_t;
 
 /* 64 truth values in bytes -> 64 bits */
@@ -90,6 +90,23 @@ void NAME(unpack)(const uint64_t *bits, REAL *out, const REAL *worth, index_t ch
 
 #ifndef EVENT_POOL
 #define EVENT_POOL
+/* Few channels: `group` neighbouring taps of a kernel's row share a word. [rows, width] of one word each ->
+   [rows, out_width, words]; channel c of tap i of its word is bit i channels + c. */
+void gather_bits(const uint64_t *bits, uint64_t *out, index_t width, index_t out_width, index_t channels, index_t kernel,
+                 index_t stride, index_t padding, index_t group, index_t begin, index_t end) {
+  index_t words = (kernel + group - 1) / group;
+  for (index_t row = begin; row < end; row++)
+    for (index_t x = 0; x < out_width; x++)
+      for (index_t w = 0; w < words; w++) {
+        uint64_t word = 0;
+        for (index_t i = 0; i < group && w * group + i < kernel; i++) {
+          index_t at = x * stride + w * group + i - padding;
+          if (at >= 0 && at < width) word |= bits[row * width + at] << (i * channels);
+        }
+        out[(row * out_width + x) * words + w] = word;
+      }
+}
+
 /* Sums over 2 x 2 windows as three planes of bits (ones, twos, fours): [n, height, width, words] ->
    [n, height / 2, width / 2, 3 words]; a pooled pixel is (ones + 2 twos + 4 fours) / 4. */
 void pool_bits(const uint64_t *bits, uint64_t *out, index_t height, index_t width, index_t words, index_t begin,

@@ -25,29 +25,40 @@ void WIDE(event_layer)(const source_t *sources, index_t n_sources, const REAL *b
           memcpy(sums + p * WIDTH, bias + tile * WIDTH, WIDTH * sizeof(REAL));
         for (index_t s = 0; s < n_sources; s++) {
           source_t in = sources[s];
-          index_t taps = in.kernel * in.kernel;
+          index_t taps = in.kernel[0] * in.kernel[1];
           for (index_t tap = 0; tap < taps; tap++) {
-            index_t dy = tap / in.kernel - in.padding, dx = tap % in.kernel - in.padding;
+            index_t dy = tap / in.kernel[1] - in.padding[0], dx = tap % in.kernel[1] - in.padding[1];
             for (index_t w = 0; w < in.words; w++) {
               const REAL *weight = (const REAL *)in.weight + ((tile * taps + tap) * in.words + w) * 64 * WIDTH;
               for (index_t t = 0; t < steps; t++)
                 for (index_t r = 0; r < images * rows; r++) {
-                  index_t image = first + r / rows, from = (top + r % rows) * in.stride + dy;
+                  index_t image = first + r / rows, from = (top + r % rows) * in.stride[0] + dy;
                   if (from < 0 || from >= in.height) continue;
                   const uint64_t *row = in.bits + (((t * batch + image) * in.height + from) * in.width) * in.words + w;
                   REAL *sum = sums + (t * images * rows + r) * width * WIDTH;
                   for (index_t x = 0; x < width; x++) {
-                    index_t at = x * in.stride + dx;
+                    index_t at = x * in.stride[1] + dx;
                     if (at < 0 || at >= in.width) continue;
                     uint64_t word = row[at * in.words];
                     if (!word) continue;
                     VECTOR *target = (VECTOR *)(sum + x * WIDTH), part[VECTORS];
                     for (int k = 0; k < VECTORS; k++) part[k] = target[k];
-                    do {
+#if WIDTH < 64 /* two chains of additions: one would wait for itself */
+                    VECTOR other[VECTORS];
+                    memset(other, 0, sizeof other);
+                    for (int pairs = __builtin_popcountll(word) / 2; pairs; pairs--) {
+                      const VECTOR *one = (const VECTOR *)(weight + __builtin_ctzll(word) * WIDTH);
+                      word &= word - 1;
+                      const VECTOR *two = (const VECTOR *)(weight + __builtin_ctzll(word) * WIDTH);
+                      word &= word - 1;
+                      for (int k = 0; k < VECTORS; k++) part[k] += one[k], other[k] += two[k];
+                    }
+                    for (int k = 0; k < VECTORS; k++) part[k] += other[k];
+#endif
+                    for (; word; word &= word - 1) {
                       const VECTOR *one = (const VECTOR *)(weight + __builtin_ctzll(word) * WIDTH);
                       for (int k = 0; k < VECTORS; k++) part[k] += one[k];
-                      word &= word - 1;
-                    } while (word);
+                    }
                     for (int k = 0; k < VECTORS; k++) target[k] = part[k];
                   }
                 }

@@ -4,6 +4,7 @@ import ctypes
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from . import FORMATS, Source, run
 
@@ -43,26 +44,49 @@ class Spikes:
 
 
 class Weights:
-    """A convolution's weights as event.h reads them: [tile][tap][word][64][width], times what a spike is worth."""
+    """A convolution's weights as event.h reads them: [tile][tap][word][64][width], times what a spike is worth.
+
+    Where the input has few channels, `group` neighbouring taps of a row of the kernel share a word.
+    """
 
     def __init__(self, weight, worth, stride, padding, width, pooled=False):
-        out, into, self.kernel, _ = weight.shape
+        out, self.into, self.kernel, _ = weight.shape
         self.stride, self.padding, self.pooled = stride, padding, pooled
+        self.group = 1 if pooled else max(1, min(self.kernel, WORD // self.into))
         weight = weight * worth.reshape(-1, 1, 1)
-        planes = [weight / 4, weight / 2, weight] if pooled else [weight]
-        tiles, words = -(-out // width), words_of(into)
-        filled = weight.new_zeros(tiles * width, self.kernel**2, len(planes), words * WORD)
-        for i, plane in enumerate(planes):
-            filled[:out, :, i, :into] = plane.flatten(2).transpose(1, 2)
-        filled = filled.reshape(tiles, width, self.kernel**2, len(planes) * words, WORD)
-        self.data = filled.permute(0, 2, 3, 4, 1).contiguous()
+        planes = torch.stack([weight / 4, weight / 2, weight] if pooled else [weight], 2)  # [out, into, plane, k, k]
+        if self.group == 1:  # [out, taps, words, bits]: a word is 64 channels of one plane
+            parts = planes.permute(0, 3, 4, 2, 1).flatten(1, 2)
+            parts = F.pad(parts, (0, words_of(self.into) * WORD - self.into))
+        else:  # a tap is a row of the kernel, a word `group` places in it
+            parts = planes[:, :, 0].permute(0, 2, 3, 1)
+            parts = F.pad(parts, (0, 0, 0, -self.kernel % self.group))
+            parts = parts.reshape(out, self.kernel, -1, self.group * self.into)
+            parts = F.pad(parts, (0, WORD - self.group * self.into))
+        tiles, taps = -(-out // width), parts.shape[1]
+        parts = F.pad(parts.reshape(out, taps, -1, WORD), (0, 0, 0, 0, 0, 0, 0, tiles * width - out))
+        self.data = parts.reshape(tiles, width, taps, -1, WORD).permute(0, 2, 3, 4, 1).contiguous()
+
+    def seen(self, spikes):
+        """The bits as these weights see them; to be kept until the layer has fired."""
+        if self.pooled:
+            return spikes.pooled()
+        if self.group == 1:
+            return spikes.bits
+        *rows, width, _ = spikes.bits.shape
+        out_width = (width + 2 * self.padding - self.kernel) // self.stride + 1
+        out = torch.empty(*rows, out_width, -(-self.kernel // self.group), dtype=torch.int64)
+        numbers = (width, out_width, self.into, self.kernel, self.stride, self.padding, self.group)
+        run("gather_bits", out.shape[:-2].numel(), spikes.bits, out, *numbers, least=64)
+        return out
 
     def source(self, bits):
         """This convolution of these bits."""
         *_, height, width, words = bits.shape
-        return Source(
-            bits.data_ptr(), self.data.data_ptr(), height, width, words, self.kernel, self.stride, self.padding
-        )
+        pair = ctypes.c_longlong * 2
+        across = (self.kernel, self.stride, self.padding) if self.group == 1 else (1, 1, 0)
+        return Source(bits.data_ptr(), self.data.data_ptr(), height, width, words, pair(self.kernel, across[0]),
+                      pair(self.stride, across[1]), pair(self.padding, across[2]))  # fmt: skip
 
 
 class State:
@@ -93,7 +117,7 @@ class State:
         if dense is None:
             return None
         dense = dense.permute(0, 1, 3, 4, 2)
-        return torch.nn.functional.pad(dense, (0, self.membrane.shape[-1] - self.channels)).contiguous()
+        return F.pad(dense, (0, self.membrane.shape[-1] - self.channels)).contiguous()
 
     def fire(self, steps, sources, dense):
         """The next `steps` steps behind (weights, bits) pairs and dense currents; bits [steps, ..., words]."""

@@ -85,6 +85,17 @@ def test_every_column_has_a_header_and_the_table_fits_a_terminal(finished):
     assert "…" not in printed.getvalue(), "nothing is cut off"
 
 
+def test_events_give_the_same_rows(finished, tmp_path):
+    """The same training, streamed by the other engine: a flip of a rounding may cost an image; nothing else moves."""
+    assert call("--out", tmp_path, "--name", "events", "--arithmetic", "increments", "--engine", "event", *TINY) == 0
+    ours = json.loads((tmp_path / "events" / "results.json").read_text())["rows"]
+    for row, other in zip(ours, finished[1]["rows"], strict=True):
+        if row["schedule"] != "streaming":
+            assert row == other
+        assert abs(row["accuracy"] - other["accuracy"]) <= 1.5 / 360
+        assert row["spikes_per_neuron"] == pytest.approx(other["spikes_per_neuron"], rel=1e-3)
+
+
 def test_the_report_shows_every_row(finished):
     folder, results = finished
     text = (folder / "report.md").read_text()
@@ -160,6 +171,7 @@ BAD = [
     (["--initial-threshold", "-4"], "initial_threshold must be positive and finite, got -4"),
     (["--initial-threshold", "four"], "a number or 'calibrated', got 'four'"),
     (["--arithmetic", "total"], "did you mean 'totals'?"),
+    (["--engine", "fast"], "unknown engine 'fast': choose from auto, dense, event"),
     (["--device", "cuda:77"], "device 'cuda:77' is not available"),
     (["--device", "gpu"], "device 'gpu' is not available"),
     (["--device", "meta"], "device 'meta' is not available"),
