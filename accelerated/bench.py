@@ -31,7 +31,7 @@ from .native import elementwise
 from .neuron import if_run
 from .quantisation import quantise
 from .run import parse
-from .simulation import engine_named
+from .simulation import engine_named, simulate
 
 PROGRAM = "python -m accelerated.bench"
 WARM = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
@@ -172,6 +172,8 @@ def network(name):
 
         candidates = {"quantised network": lambda: pass_(folded)}
         candidates |= {engine: run(engine) for engine in ("dense", "event", "auto")}
+        waiting = convert(quantised, "integrate-then-fire")
+        candidates["integrate-then-fire, by theorem"] = lambda: simulate(waiting, x, options.steps, "theorem")
         candidates["auto"]()
         return candidates, "quantised network", f"rate {sum(rates) / len(rates) / options.steps:.2f}"
 

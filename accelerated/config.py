@@ -105,6 +105,8 @@ class Config:
     """Read each image out of the longest streaming run once its best class leads by so much probability."""
     arithmetic: str = "totals"
     """totals, or increments: runs the drifting form of integrate-then-fire and signed beside it."""
+    audit: bool = True
+    """Execute the steps of integrate-then-fire; --no-audit takes its counts from T2, and leaves equality empty."""
     engine: str = "dense"
     """Of streaming networks: dense (PyTorch), event (CPU: skips what did not fire) or auto (by layer, the faster)."""
     test_batch: int = 256

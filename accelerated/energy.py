@@ -81,7 +81,7 @@ def structure(graph, node, values):
 def energy(network, x, simulation):
     """The `Energy` of a simulation of a spiking network on images x [batch, ...]."""
     batch, graph = len(x), network.graph
-    steps = simulation.latency if network.schedule == "signed" else len(simulation.logits) + network.pre_steps
+    steps = simulation.latency // network.phases  # integrate-then-fire: T
     format = next((p.dtype for p in network.parameters()), torch.get_default_dtype())
     kind: dict[fx.Node, str | None] = {}  # by what a node is fed: image, spikes or values
     values, acs, macs, ann_macs = {}, {}, {}, {}  # values: the spikes that reach a node, or something of its shape

@@ -105,7 +105,10 @@ def plan(config, depth):
                 for calibration in config.calibrations:
                     yield Job(schedule, "increments", calibration, operators, times)
             continue
-        for arithmetic in sorted({"totals", config.arithmetic}, reverse=True):
+        ways = {"totals", config.arithmetic}
+        if schedule == "integrate-then-fire" and not config.audit:
+            ways = {"theorem"}
+        for arithmetic in sorted(ways, reverse=True):
             yield Job(schedule, arithmetic, "none", "accumulated", times)
 
 

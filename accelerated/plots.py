@@ -21,6 +21,7 @@ def label(row):
         row["schedule"],
         "per step" * (row.get("operators") == "per-step"),
         "increments" * drifting,
+        "by theorem" * (row["arithmetic"] == "theorem"),
         row["calibration"].upper() * (row["calibration"] != "none"),
     ]
     parts.append("" if row["margin"] is None else f"margin {row['margin']:g}")

@@ -193,7 +193,9 @@ def _checked(network, x, times, arithmetic):
     """(images, arithmetic) of a run, or InputError."""
     x, schedule = images(network, x), network.schedule
     arithmetic = arithmetic or ("increments" if schedule == "streaming" else "totals")
-    one_of(arithmetic, ("totals", "increments"), "arithmetic")
+    one_of(arithmetic, ("totals", "increments", "theorem"), "arithmetic")
+    if arithmetic == "theorem" and schedule != "integrate-then-fire":
+        raise InputError(f"arithmetic 'theorem' is for integrate-then-fire, whose counts T2 gives; got {schedule!r}")
     if schedule == "streaming" and arithmetic == "totals":
         raise InputError("streaming neurons carry increments: arithmetic must be 'increments', got 'totals'")
     if network.images is not None and not torch.equal(network.images, x):
@@ -202,6 +204,25 @@ def _checked(network, x, times, arithmetic):
         signed = schedule == "signed"
         exact_levels(neuron.levels if signed else max(times), x.dtype, name, "levels" if signed else "steps")
     return x, arithmetic
+
+
+def _by_theorem(network, x, steps):
+    """Integrate-then-fire without its steps: by T2 counts are the levels of one pass of the network at T levels."""
+    counts: dict = {}
+
+    def neuron(name, module, z):
+        theta = module.threshold.to(z.dtype)
+        level = qcfs_level(z, theta, steps)
+        counts[name] = level.int()
+        return level_value(level, theta, steps)
+
+    logits = propagate(network, x, neuron)
+    return Simulation(
+        logits=logits[None], counts=counts, emitted=dict(counts), latency=network.phases * steps,
+        spikes_per_neuron=sum(int(c.sum()) for c in counts.values()) / sum(c.numel() for c in counts.values()),
+        settled_at=None, settled=None, units_that_differ=None, units_that_differ_last=None,
+        nonzero_share={name: (count != 0).double().mean().item() for name, count in counts.items()},
+    )  # fmt: skip
 
 
 class _Spikes:
@@ -261,6 +282,9 @@ def simulate_at(network, x, times, arithmetic=None, engine="dense"):
         return
     one_of(engine, ENGINES, "engine")
     x, arithmetic = _checked(network, x, times, arithmetic)
+    if arithmetic == "theorem":
+        yield times[0], _by_theorem(network.eval(), x, times[0])
+        return
     network.eval().reset(max(times), arithmetic)
     fired, rows = _Spikes(network, x), []
     if network.schedule == "streaming":
@@ -280,7 +304,8 @@ def simulate(network, x, steps, arithmetic=None, engine="dense"):
     """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`.
 
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
-    (signed). `arithmetic` is "totals" (default, but for streaming) or "increments" (streaming has no other).
+    (signed). `arithmetic` is "totals" (default, but for streaming), "increments" (streaming has no other), or
+    "theorem": the counts and the last logits that integrate-then-fire has by T2, from one pass, without any step.
     `engine` is for streaming: "dense" (PyTorch), "event" (on the CPU, layers that see spikes add weights for what
     fired and skip the rest: sums in another order) or "auto" (by layer, what was faster in the first steps).
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.

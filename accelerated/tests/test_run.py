@@ -96,6 +96,20 @@ def test_events_give_the_same_rows(finished, tmp_path):
         assert row["spikes_per_neuron"] == pytest.approx(other["spikes_per_neuron"], rel=1e-3)
 
 
+def test_counts_by_theorem_leave_equality_empty(finished, tmp_path):
+    """--no-audit: integrate-then-fire's rows have the same figures, say where they come from, and claim no equality."""
+    assert call("--out", tmp_path, "--name", "stated", "--no-audit", "--schedules", "integrate-then-fire", *TINY) == 0
+    stated = json.loads((tmp_path / "stated" / "results.json").read_text())["rows"]
+    kept = [row for row in finished[1]["rows"] if row["schedule"] == "integrate-then-fire"]
+    stepped = {row["T"]: row for row in kept if row["arithmetic"] == "totals"}
+    assert [row["T"] for row in stated] == list(stepped)
+    for row in stated:
+        assert row["logits_equal"] is row["units_that_differ"] is None
+        for figure in ("accuracy", "latency", "spikes_per_neuron", "joules", "nonzero_share"):
+            assert row[figure] == stepped[row["T"]][figure], figure
+    assert "integrate-then-fire, by theorem" in (tmp_path / "stated" / "report.md").read_text()
+
+
 def test_the_report_shows_every_row(finished):
     folder, results = finished
     text = (folder / "report.md").read_text()
