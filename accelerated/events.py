@@ -14,7 +14,9 @@ from .kernels import serves
 from .kernels.events import Spikes, State, Weights
 from .layerwise import Layerwise, read_last
 from .network import evaluate, module_of
-from .operators import is_sum
+from .operators import is_sum, kind_of
+
+FLATTEN = (nn.Flatten, torch.flatten, torch.reshape, "flatten", "reshape", "view")  # of an image, if features come out
 
 
 def _one(value):
@@ -115,8 +117,7 @@ class EventDriven(Layerwise):
             return [Term(node, found, module)] if found else [Term(node)]
         if isinstance(module, nn.Linear) and len(self.shapes[node]) == 1:
             before = self._through(node.all_input_nodes[0])
-            flat = isinstance(module_of(self.graph, before), nn.Flatten)
-            found = self._source(before.all_input_nodes[0] if flat else before)
+            found = self._source(before.all_input_nodes[0] if kind_of(self.graph, before) in FLATTEN else before)
             image = self._image(found[0]) if found else None
             if image and image[1] == image[2]:
                 return [Term(node, found, module)]
@@ -181,8 +182,8 @@ class EventDriven(Layerwise):
                 if term.source is not None:
                     x = self.spikes[term.source].dense()
                     x = F.avg_pool2d(x, 2) if term.pooled else x
-                    x = x if term.module is None else term.module(x.flatten(1) if x.shape[2:] == (1, 1) and isinstance(
-                        term.module, nn.Linear) else x)  # fmt: skip
+                    x = x.flatten(1) if isinstance(term.module, nn.Linear) else x
+                    x = x if term.module is None else term.module(x)
         return perf_counter() - start
 
     def _neuron(self, node, values, count, sent):

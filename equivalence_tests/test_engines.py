@@ -154,6 +154,30 @@ def test_events_through_known_networks(name, record_property):
     assert flips < 0.02 * units  # a sum in another order flips a spike in a million, and a flip spreads
 
 
+class Functional(torch.nn.Module):
+    """A network as many write it: functions for activations, pooling and flattening; a linear layer after an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc1, self.fc2 = torch.nn.Conv2d(1, 8, 3), torch.nn.Linear(72, 24), torch.nn.Linear(24, 5)
+        self.pool = torch.nn.AvgPool2d(2)
+
+    def forward(self, x):
+        x = torch.flatten(self.pool(torch.relu(self.conv(x))), 1)
+        return self.fc2(torch.relu(self.fc1(x)))
+
+
+@needs_compiler
+def test_a_linear_layer_sees_an_image_of_bits(monkeypatch):
+    torch.manual_seed(0)
+    x = torch.rand(4, 1, 8, 8, dtype=torch.float64)
+    network = acc.convert(acc.quantise(Functional().double(), "s-qcfs", 8, "calibrated", x), "streaming")
+    run = events.EventDriven(network, x)
+    assert any(term.pooled and isinstance(term.module, torch.nn.Linear) for ts in run.terms.values() for term in ts)
+    for engine in ("event", "auto", "auto"):
+        same(acc.simulate(network, x, 7, engine=engine), step_by_step(monkeypatch, network, x, 7), 1e-12)
+
+
 @needs_compiler
 def test_calibrated_networks_run_on_events(monkeypatch):
     network, x = spiking("cnn", 0)
