@@ -32,7 +32,11 @@ def test_T1_count_equals_level_on_every_edge(impl, rounds, seen):
             assert np.array_equal(own, level), "qcfs_level is clip(floor(z L / theta + 1/2), 0, L)"
         assert np.shape(spikes) == (steps, 1, len(z))
         wrong = np.flatnonzero(spikes.sum(axis=0)[0] != level)
-        assert not wrong.size, f"z={z[wrong[:3]]}: count {spikes.sum(axis=0)[0][wrong[:3]]}, level {level[wrong[:3]]}"
+        counts = spikes.sum(axis=0)[0]
+        assert not wrong.size, (
+            f"if_run at z = {z[wrong[:3]]}, theta = {theta}, T = {steps}: counts {counts[wrong[:3]]}, "
+            f"expected {level[wrong[:3]]} (T1)"
+        )
         assert set(np.unique(spikes)) <= {0, 1}
         assert np.array_equal(membrane, (theta / 2 + steps * z - theta * level)[None]), (
             "membrane after a soft reset (Eq. 2-15)"
