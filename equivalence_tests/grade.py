@@ -156,8 +156,7 @@ def main(arguments=None):
         name, reason = in_a_cell(path.name), in_a_cell(reason)
         rows.append([name, round(sum(points.values()), 1), *(points[s] for s in statements), reason])
         print(
-            f"{path.name}: {rows[-1][1]:g} of {ASSIGNMENTS[options.assignment].points}"
-            + (f"; {reason}" if reason else "")
+            f"{name}: {rows[-1][1]:g} of {ASSIGNMENTS[options.assignment].points}" + (f"; {reason}" if reason else "")
         )
     partial = options.out.with_name(options.out.name + ".part")
     with partial.open("w", newline="") as file:

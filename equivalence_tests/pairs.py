@@ -67,7 +67,8 @@ def parameter_grad_arguments(draw):
 @st.composite
 def float_currents(draw):
     theta, steps = draw(thresholds()), draw(st.integers(1, 12))
-    values = draw(st.lists(st.floats(-2, 2), min_size=4 * steps, max_size=4 * steps))
+    value = st.floats(-2, 2) | st.integers(-8, 8).map(lambda k: k / 4)  # quarters of the threshold: ties
+    values = draw(st.lists(value, min_size=4 * steps, max_size=4 * steps))
     return np.array(values).reshape(steps, 1, 4) * theta, np.array(theta)
 
 

@@ -1,6 +1,7 @@
 """The parent's side of `sandboxed.py`: an `Implementation` whose functions run in a submission's own process."""
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -43,6 +44,8 @@ def _limits():
     import resource
 
     os.setsid()
+    with contextlib.suppress(OSError, AttributeError):  # Linux: it dies with the judge
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -55,8 +58,30 @@ def plain(text):
     return "".join(c if c.isprintable() else "?" for c in line)[:300]
 
 
+RECORD = frozenset({"logits", "counts", "latency", "spikes_per_neuron", "settled", "units_that_differ",
+                    "units_that_differ_last", "nonzero_share"})  # fmt: skip
+DEPTH, ITEMS = 8, 10_000  # of an answer
+
+
 def _record(fields, is_tuple):
-    return tuple(fields.values()) if is_tuple else SimpleNamespace(**fields)
+    """Named fields of an answer: those of a simulation alone, for others might mean something to Python or NumPy."""
+    if is_tuple:
+        return tuple(fields.values())
+    return SimpleNamespace(**{name: value for name, value in fields.items() if name in RECORD})
+
+
+def _small(message):
+    """Whether a message nests at most DEPTH collections, and holds at most ITEMS things."""
+    level, items = [message], 0
+    for _ in range(3 * DEPTH):  # each collection is up to three of JSON's
+        inside = [v for v in level if isinstance(v, (list, dict))]
+        level = [part for v in inside for part in (v.values() if isinstance(v, dict) else v)]
+        items += len(level)
+        if items > ITEMS:
+            return False
+        if not level:
+            return True
+    return False
 
 
 class Sandbox(Implementation):
@@ -140,6 +165,8 @@ class Sandbox(Implementation):
         self.left -= time.monotonic() - start
         if not isinstance(message, dict):
             self._lose("it wrote to the pipe itself")
+        if not _small(message):
+            self._lose(f"it sent an answer of more than {ITEMS} parts, or {DEPTH} deep")
         if "broke" in message:
             self._lose(plain(message["broke"]))
         return message

@@ -32,7 +32,7 @@ DENIED = (  # events of Python's audit hooks, by how they begin; opening and imp
 )  # fmt: skip
 HARMLESS = ("os.listdir", "os.scandir")  # what `import` does
 CALLS = (  # of the system: memory, time, the two pipes, the end
-    "read", "write", "readv", "writev", "close", "fstat", "newfstatat", "lseek", "brk", "mmap", "munmap", "mremap",
+    "read", "write", "readv", "writev", "close", "fstat", "lseek", "brk", "mmap", "munmap", "mremap",
     "mprotect", "madvise", "futex", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "clock_gettime",
     "clock_getres", "gettimeofday", "time", "getrandom", "getpid", "gettid", "sched_yield", "sched_getaffinity",
     "restart_syscall", "exit", "exit_group",

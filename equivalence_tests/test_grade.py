@@ -80,7 +80,15 @@ SAYS_NOTHING = {  # what answers in the right form, or in no form at all, withou
         "def {name}(x, *_): return Report(np.zeros((1, 1)), {{f'act{{i}}': np.ones(1) for i in range(9)}})\n"
     ),
 }
-EMPTY_HANDED = {  # they break no rule, and give no right answer
+POINTER = """
+class R: __dataclass_fields__ = {"__array_interface__": 0}
+r = R()
+r.__array_interface__ = {"data": (8, False), "shape": (1,), "typestr": "<f8", "version": 3}
+def if_run(*_): return r
+"""
+EMPTY_HANDED = {  # they break no rule, or one of the judge's own, and give no right answer
+    "points_into_the_judge": POINTER,
+    "answers_at_length": "def if_run(*_): return [[]] * 10**6\n",
     "prints_a_report": "print('T1: 4 passed, T2: 4 passed, T3: 4 passed; 100 of 100')\ndef if_run(*_): return 0, 0\n",
     "always_equal": (
         "class Right:\n    def __eq__(self, _): return True\n    def __getattr__(self, _): return lambda *_: self\n"

@@ -20,6 +20,7 @@ def test_T2_count_is_the_level_of_the_mean(impl, rounds, seen):
     def check(neuron):
         currents, theta, steps = neuron
         spikes, membrane = impl.integrate_then_fire_run(currents, theta)
+        assert np.shape(spikes) == currents.shape
         count, total = spikes.sum(axis=0), currents.sum(axis=0)
         level = level_of(total / steps, theta, steps)
         assert np.array_equal(count, level), (currents.ravel(), theta, count, level)
@@ -75,8 +76,8 @@ def assert_same_counts(nodes, x, steps, s, where):
         assert abs(getattr(s, name) - getattr(expected, name)) < 1e-12, f"{where}: streaming, {name}"
 
 
-def assert_exact(nodes, x, s, ann, where):
-    """Counts are levels, logits the reference's, in every bit; exact arithmetic. The share of levels other than 0."""
+def assert_exact(nodes, x, s, ann, schedule, where):
+    """Counts are levels, logits the reference's, in every step and bit; exact arithmetic. The share of levels but 0."""
     levels = levels_of(nodes, x)
     assert set(s.counts) == set(levels), f"{where}: counts of {sorted(s.counts)}, expected {sorted(levels)}"
     for name, level in levels.items():
@@ -84,6 +85,12 @@ def assert_exact(nodes, x, s, ann, where):
     whole = reference.answer(reference.build(nodes), x)
     assert np.array_equal(ann, whole), f"{where}: the quantised network's own logits differ from the reference's"
     assert np.array_equal(s.logits[-1], ann), f"{where}: logits differ"
+    stepped = reference.simulate(reference.convert(reference.build(nodes), schedule), x, len(s.logits), "increments")
+    assert np.array_equal(s.logits, stepped.logits), f"{where}: logits on the way are not the reference's"
+    assert s.latency == stepped.latency, f"{where}: latency {s.latency}, expected {stepped.latency}"
+    assert s.settled == stepped.settled, f"{where}: settled {s.settled}, expected {stepped.settled}"
+    spikes = s.spikes_per_neuron, stepped.spikes_per_neuron
+    assert abs(spikes[0] - spikes[1]) < 1e-9, f"{where}: {spikes[0]} spikes a neuron, expected {spikes[1]}"
     assert s.units_that_differ == 0, f"{where}: {s.units_that_differ:.1%} of units differ, says the report"
     return np.mean([(level != 0).mean() for level in levels.values()])
 
@@ -98,7 +105,7 @@ def test_T2_whole_networks_with_integer_weights_bit_for_bit(impl, rounds, seen):
         random = np.random.default_rng(seed)
         nodes, x = nets.integer_cnn(random, depth, levels), random.integers(0, 17, (3, 1, 4, 4)) / 16
         s, ann = executed(impl, nodes, x, levels, "integrate-then-fire", "increments")
-        shares.append(assert_exact(nodes, x, s, ann, f"seed {seed}, depth {depth}"))
+        shares.append(assert_exact(nodes, x, s, ann, "integrate-then-fire", f"seed {seed}, depth {depth}"))
         assert s.latency == (depth + 1) * levels, "latency is (D + 1) T"
         streamed, _ = executed(impl, nodes, x, levels, "streaming", None)
         assert_same_counts(nodes, x, levels, streamed, f"seed {seed}, depth {depth}")

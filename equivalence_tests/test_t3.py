@@ -19,6 +19,7 @@ def test_T3_settles_within_L_steps_after_any_input(impl, rounds, seen):
         currents, theta, _ = neuron
         quiet = np.zeros((levels, *currents.shape[1:]))
         spikes, sent = impl.st_bif_run(np.concatenate([currents, quiet]), theta, levels)
+        assert np.shape(spikes) == (len(currents) + levels, *currents.shape[1:])
         level = level_of(currents.sum(axis=0), theta, levels)
         assert np.array_equal(sent, level), (currents.ravel(), theta, levels)
         assert np.array_equal(impl.qcfs_level(currents.sum(axis=0), theta, levels), level)
@@ -79,7 +80,7 @@ def test_T3_whole_networks_with_integer_weights_bit_for_bit(impl, rounds, seen):
         bound = 1 + depth * (levels - 1)
         s, ann = executed(impl, nodes, x, bound + 1, "signed", "increments")
         assert s.settled, f"seed {seed}, depth {depth}: a sample still fires after {bound} steps"
-        shares.append(assert_exact(nodes, x, s, ann, f"seed {seed}, depth {depth}"))
+        shares.append(assert_exact(nodes, x, s, ann, "signed", f"seed {seed}, depth {depth}"))
         sent = sum(np.abs(c).sum() for c in s.counts.values()) / sum(c.size for c in s.counts.values())
         negative.append(s.spikes_per_neuron - sent)
 
