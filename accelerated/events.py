@@ -43,7 +43,7 @@ class EventDriven(Layerwise):
         super().__init__(network, x)
         self.choose, self.dense = choose, set()
         self.states, self.weights, self.spikes, self.terms = {}, {}, {}, {}
-        self.needed, self.bits = set(self.nodes), set()
+        self.needed = set(self.nodes)
         if not serves(x, *(parameter for parameter in network.parameters())):
             return
         self.shapes = self._shapes()
@@ -128,7 +128,6 @@ class EventDriven(Layerwise):
         bits = {term.source for terms in self.terms.values() for term in terms}
         kept = {n for n, terms in self.terms.items() if n in bits or n in self.states or any(t.source for t in terms)}
         self.terms = {n: terms for n, terms in self.terms.items() if n in kept}
-        self.bits = {term.source for terms in self.terms.values() for term in terms} - {None}
         stack = [term.node for terms in self.terms.values() for term in terms if term.source is None]
         stack += [node.all_input_nodes[0] for node in self.neurons if node not in self.terms]
         stack += self.reads
@@ -174,7 +173,7 @@ class EventDriven(Layerwise):
                 self.states[node].bias.zero_()
         self._plan()
 
-    def _measure(self, node, count):
+    def _measure(self, node):
         """Seconds of a layer's dense convolutions, the second time (the first prepares)."""
         for _ in range(2):
             start = perf_counter()
@@ -195,17 +194,16 @@ class EventDriven(Layerwise):
         start = perf_counter()
         bits = state.fire(count, sources, self._dense(node, values, count))
         if self.choose and sources and self._seen() is None:
-            self.times[node] = perf_counter() - start, self._measure(node, count)
+            self.times[node] = perf_counter() - start, self._measure(node)
         module = self.neurons[node]
         module.sent, module.now = state.sent().reshape(len(self.x), *self.shapes[node]), module.now + count
         self.spikes[node] = Spikes(bits, self._worth(node))
         if node not in self.needed:
             return None
-        dense = self.spikes[node].dense()
-        if node in self.reads:
-            fired = before + (dense != 0).unflatten(0, (count, -1)).cumsum(0).to(dense.dtype)
-            sent[node] = fired.reshape(count, len(self.x), *self.shapes[node])
-        return dense.reshape(-1, *self.shapes[node])
+        dense = self.spikes[node].dense().reshape(-1, *self.shapes[node])
+        if before is not None:
+            sent[node] = self._sent(before.reshape(module.sent.shape), dense.unflatten(0, (count, -1)))
+        return dense
 
     def _worth(self, node):
         """theta of each channel of a layer."""

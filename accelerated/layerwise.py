@@ -177,8 +177,13 @@ class Layerwise:
             spikes = self._in_torch(module, currents, count, theta)
         module.now += count
         if node in self.reads:
-            sent[node] = before + (spikes != 0).cumsum(0).to(current.dtype)
+            sent[node] = self._sent(before, spikes)
         return spikes.flatten(0, 1)
+
+    @staticmethod
+    def _sent(before, spikes):
+        """Spikes sent up to each step [count, batch, ...], from those before and theta s_t of these steps."""
+        return before + (spikes != 0).cumsum(0).to(spikes.dtype)
 
     @staticmethod
     def _in_torch(module, currents, count, theta):

@@ -81,16 +81,19 @@ def read_out_early(logits, margin):
     return logits.argmax(-1).gather(0, step[None])[0], step + 1
 
 
-def visit_levels(network, x, see):
-    """see(name, level(z)) for every spiking layer, in the quantised network that this one came from."""
+def visit_levels(network, x, see, levels=None):
+    """The logits of the quantised network that this one came from, with see(name, level(z)) for every spiking layer.
+
+    `levels`: as if all its layers had so many, and not their own.
+    """
 
     def neuron(name, module, z):
-        theta = module.threshold.to(z.dtype)
-        level = qcfs_level(z, theta, module.levels)
+        theta, steps = module.threshold.to(z.dtype), levels or module.levels
+        level = qcfs_level(z, theta, steps)
         see(name, level)
-        return level_value(level, theta, module.levels)
+        return level_value(level, theta, steps)
 
-    propagate(network, x, neuron)
+    return propagate(network, x, neuron)
 
 
 def ann_levels(network, x):
@@ -209,14 +212,7 @@ def _checked(network, x, times, arithmetic):
 def _by_theorem(network, x, steps):
     """Integrate-then-fire without its steps: by T2 counts are the levels of one pass of the network at T levels."""
     counts: dict = {}
-
-    def neuron(name, module, z):
-        theta = module.threshold.to(z.dtype)
-        level = qcfs_level(z, theta, steps)
-        counts[name] = level.int()
-        return level_value(level, theta, steps)
-
-    logits = propagate(network, x, neuron)
+    logits = visit_levels(network, x, lambda name, level: counts.update({name: level.int()}), steps)
     return Simulation(
         logits=logits[None], counts=counts, emitted=dict(counts), latency=network.phases * steps,
         spikes_per_neuron=sum(int(c.sum()) for c in counts.values()) / sum(c.numel() for c in counts.values()),

@@ -22,6 +22,7 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "at
 myst_heading_anchors = 3
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode, nb_execution_timeout, nb_execution_raise_on_error = "cache", 300, True
+nb_execution_show_tb = True  # an example that fails says why, on the page of who builds it
 nb_merge_streams = True
 autodoc_default_options, autodoc_member_order, autodoc_typehints = {"members": True}, "bysource", "none"
 suppress_warnings = ["mystnb.unknown_mime_type"]

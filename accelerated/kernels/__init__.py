@@ -1,6 +1,6 @@
 """Native kernels: what they compute is PyTorch's, bit for bit but for the order of sums; they only make it faster.
 
-Each function says whether it `serves` its arguments; who calls it has a form in PyTorch for when it does not.
+Where they do not serve a function gives None, and who calls it has a form in PyTorch.
 """
 
 import ctypes

@@ -12,7 +12,9 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
+BLOCK = 512  # pixels x steps whose sums an event-driven layer holds at once; events.py makes room for them
 FLAGS = (
+    f"-DBLOCK={BLOCK}",
     "-O3", "-std=gnu11", "-shared", "-fPIC",
     "-fno-trapping-math", "-fno-math-errno",  # lets comparisons and floor become vector instructions; no value changes
     "-ffp-contract=off",  # no fused multiply-add: it would round once where PyTorch rounds twice

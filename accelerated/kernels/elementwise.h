@@ -30,7 +30,7 @@ static void NAME(thresholds)(REAL *th, const REAL *theta, index_t count, index_t
 
 /* V <- V + z_t; s_t = [V >= theta]; V <- V - theta s_t, for t = 0..steps - 1, from `membrane`, where the last V is left.
 
-   z_t begins at z + t z_step (a constant current: z_step 0), theta s_t at out + t out_step (out may be NULL). The spikes
+   z_t begins at z + t z_step (a constant current: z_step 0), theta s_t at out + t out_step. The spikes
    are added to `counts`. */
 void NAME(if_run)(const REAL *restrict z, index_t z_step, REAL *restrict out, index_t out_step, REAL *restrict membrane,
                   REAL *restrict counts, const REAL *theta, index_t count, index_t inner, index_t steps, index_t begin,
@@ -43,20 +43,12 @@ void NAME(if_run)(const REAL *restrict z, index_t z_step, REAL *restrict out, in
     memcpy(n, counts + i, size * sizeof(REAL));
     for (index_t t = 0; t < steps; t++) {
       const REAL *restrict current = z + t * z_step + i;
-      if (out) {
-        REAL *restrict sent = out + t * out_step + i;
-        for (index_t j = 0; j < size; j++) {
-          REAL high = v[j] + current[j], fire = high >= th[j] ? th[j] : 0;
-          v[j] = high - fire;
-          n[j] += high >= th[j] ? 1 : 0;
-          sent[j] = fire;
-        }
-      } else {
-        for (index_t j = 0; j < size; j++) {
-          REAL high = v[j] + current[j], fire = high >= th[j] ? th[j] : 0;
-          v[j] = high - fire;
-          n[j] += high >= th[j] ? 1 : 0;
-        }
+      REAL *restrict sent = out + t * out_step + i;
+      for (index_t j = 0; j < size; j++) {
+        REAL high = v[j] + current[j], fire = high >= th[j] ? th[j] : 0;
+        v[j] = high - fire;
+        n[j] += high >= th[j] ? 1 : 0;
+        sent[j] = fire;
       }
     }
     memcpy(membrane + i, v, size * sizeof(REAL));

@@ -6,9 +6,6 @@
 
 #ifndef EVENT_TYPES
 #define EVENT_TYPES
-#ifndef BLOCK
-#define BLOCK 512 /* pixels x steps whose sums stay in the second cache; events.py makes room for them */
-#endif
 
 typedef struct { /* one convolution's view of one layer's spikes; sizes are those of its input, then down and across */
   const uint64_t *bits;

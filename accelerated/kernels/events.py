@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from . import FORMATS, Source, run
+from .build import BLOCK
 
-WORD, BLOCK = 64, 512  # bits in a word; pixels x steps whose sums are held at once (event.h)
+WORD = 64  # bits
 
 
 def words_of(channels):
