@@ -13,6 +13,7 @@ import io
 import os
 import re
 import secrets
+import signal
 import stat
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +28,7 @@ from .implementations import RUNNING
 from .sandbox import Sandbox, plain
 
 HERE = Path(__file__).parent
+LIMIT = 900  # seconds for one file: it may be waited for 180, the rest is the judge's own work on what it answers
 
 
 class _Verdicts:
@@ -57,6 +59,14 @@ class _Verdicts:
         if not report.passed:
             self.reasons.append(_first_line(report))
 
+    def points(self, statement):
+        """In proportion to the tests that pass; a law counts only where the pairs that are listed with it pass."""
+        assert all(self.fates[test] for test in statement.tests), f"a test of {statement.name} did not run"
+        pairs = [fate for test in statement.tests if test.startswith("test_pairs") for fate in self.fates[test]]
+        laws = [fate for test in statement.tests if not test.startswith("test_pairs") for fate in self.fates[test]]
+        passed = sum(pairs) + (sum(laws) if all(pairs) else 0)
+        return round(statement.points * passed / len(pairs + laws), 1)
+
 
 def _first_line(report):
     """What went wrong, in one line: without the traceback, and without what a long array adds."""
@@ -76,6 +86,14 @@ def nothing(name):
 
 def judge(path, name, seed, call=10.0):
     """{statement: points}, reason, whether the kernel helped; of one submission for the assignment `name`."""
+    signal.alarm(LIMIT)  # ends this process; `grade` goes on with the next
+    try:
+        return _judged(path, name, seed, call)
+    finally:
+        signal.alarm(0)
+
+
+def _judged(path, name, seed, call):
     assignment = ASSIGNMENTS[name]
     submission = Sandbox(path, call)
     try:
@@ -95,18 +113,19 @@ def judge(path, name, seed, call=10.0):
             return nothing(name), submission.lost, submission.confined
     finally:
         submission.close()
-    points = {}
-    for statement in assignment.statements:
-        fates = [fate for test in statement.tests for fate in verdicts.fates[test]]
-        assert all(verdicts.fates[test] for test in statement.tests), f"a test of {statement.name} did not run"
-        points[statement.name] = round(statement.points * sum(fates) / len(fates), 1)
+    points = {statement.name: verdicts.points(statement) for statement in assignment.statements}
     return points, verdicts.reasons[0] if verdicts.reasons else "", submission.confined
 
 
 def in_a_cell(text):
-    """Text that neither a spreadsheet takes for a formula nor a terminal for a command."""
-    text = plain(text)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    """Text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "'") else text
+
+
+def name_of(path):
+    """A file's name as text that no terminal takes for a command; two names never become one."""
+    shown = (c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in path.name)
+    return in_a_cell("".join(shown))
 
 
 def pool_of(workers):
@@ -125,6 +144,8 @@ def grade(name, paths, seed, workers=None):
                 except BrokenProcessPool:  # it, or one beside it, took the judge down: once more, alone
                     with pool_of(1) as alone:
                         yield path, *alone.submit(judge, str(path), name, seed).result()
+            except BrokenProcessPool:
+                yield path, nothing(name), f"it took the judge down, or kept it busy for more than {LIMIT} s", True
             except Exception as error:  # one file must not cost the others their grades
                 yield path, nothing(name), f"it could not be judged ({type(error).__name__}: {error})", True
 
@@ -144,6 +165,7 @@ def main(arguments=None):
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="files judged at once (default: all cores)")
     parser.add_argument("--seed", type=int, help="repeat the round with this seed (default: a new one)")
     options = parser.parse_args(arguments)
+    sys.stdout.reconfigure(errors="backslashreplace")  # a name may have characters that the terminal lacks
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     paths = sorted(options.submissions.glob("*.py")) if options.submissions.is_dir() else [options.submissions]
     if not paths or not (options.submissions.is_dir() or options.submissions.is_file()):
@@ -153,13 +175,13 @@ def main(arguments=None):
     rows, unconfined = [], 0
     for path, points, reason, confined in grade(options.assignment, paths, seed, options.workers):
         unconfined += not confined
-        name, reason = in_a_cell(path.name), in_a_cell(reason)
+        name, reason = name_of(path), in_a_cell(plain(reason))
         rows.append([name, round(sum(points.values()), 1), *(points[s] for s in statements), reason])
         print(
             f"{name}: {rows[-1][1]:g} of {ASSIGNMENTS[options.assignment].points}" + (f"; {reason}" if reason else "")
         )
     partial = options.out.with_name(options.out.name + ".part")
-    with partial.open("w", newline="") as file:
+    with partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["file", "total", *statements, "reason"], *rows])
     partial.replace(options.out)
     print(f"written to {options.out}; --seed {seed} repeats this round")

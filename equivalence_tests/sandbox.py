@@ -102,6 +102,13 @@ class Sandbox(Implementation):
         os.set_blocking(down[1], False)
         self.down, self.up, self.buffer = down[1], up[0], b""
         self.defined, self.confined, self.left, self.closed = set(), False, WAIT, False
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self):
         with contextlib.suppress(Lost):  # every statement will say so
             try:
                 self.confined = self._next()["confined"]  # said before the file's first line runs

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from . import grade
 from .assignments import ASSIGNMENTS
-from .grade import in_a_cell
+from .grade import in_a_cell, name_of
+from .sandbox import plain
 from .sandboxed import OFFERED
 
 ROOT = Path(__file__).parent.parent
@@ -103,8 +105,17 @@ EMPTY_HANDED = {  # they break no rule, or one of the judge's own, and give no r
 
 def test_text_of_a_submission_is_harmless_in_a_report():
     assert in_a_cell("=HYPERLINK(1)") == "'=HYPERLINK(1)"
-    assert in_a_cell("a\x1b[2Jb\nc\ud800") == "a?[2Jb c\\ud800"
-    assert len(in_a_cell("x" * 10**6)) == 300
+    assert plain("a\x1b[2Jb\nc\ud800") == "a?[2Jb c\\ud800"
+    assert len(plain("x" * 10**6)) == 300
+
+
+def test_two_names_never_become_one():
+    """Letters of any alphabet stay; what a terminal obeys, or what spelled it out would look like, is spelled out."""
+    names = ["李.py", "=a", "'=a", "a b", "a  b", "a\tb", "a\\tb", "a\x1bb", "a\\x1bb", "\ud800", "\\ud800", "x" * 255]
+    shown = [name_of(Path(name)) for name in names]
+    assert shown[:4] == ["李.py", "'=a", "''=a", "a b"]
+    assert len(set(shown)) == len(names)
+    assert all(text.isprintable() for text in shown)
 
 
 def test_the_rules_list_what_is_offered():
@@ -233,20 +244,84 @@ def test_the_kernel_refuses_what_computing_does_not_need(attempt):
 
 
 def test_partial_credit_and_a_reason_that_teaches(tmp_path):
-    """A strict comparison in the IF neuron: the statements about it lose points, the others do not."""
+    """A strict comparison in the IF neuron costs the statements about it, a late leak those about the LIF neuron."""
     folder = tmp_path / "submissions"
     folder.mkdir()
     broken = HONEST.replace("membrane * leak + current\n        spike = (membrane >= threshold)",
                             "membrane * leak + current\n        spike = (membrane > threshold)")  # fmt: skip
     assert broken != HONEST
     (folder / "strict.py").write_text(broken)
-    row = graded("a1", folder, tmp_path / "grades.csv")["strict.py"]
+    late = HONEST.replace("membrane * leak + current", "(membrane + current) * leak")
+    assert late != HONEST
+    (folder / "late.py").write_text(late)
+    rows = graded("a1", folder, tmp_path / "grades.csv")
+    row = rows["late.py"]
+    assert 0 < float(row["if"]) < 20
+    assert {float(row[name]) / points for name, points in (("T1", 25), ("N1", 10), ("T2", 20), ("T3", 25))} == {1}
+    row = rows["strict.py"]
     assert float(row["T2"]) == 20
     assert float(row["T3"]) == 25
-    assert float(row["T1"]) < 25
-    assert 0 < float(row["if"]) < 20
+    assert float(row["T1"]) == 0
     assert "if_run" in row["reason"]
     assert "expected" in row["reason"]
+
+
+SPREAD = """
+def if_run(z, theta, start=None):
+    steps = len(z)
+    count = qcfs_level(z.mean(axis=0), theta, steps, 0.5 if start is None else start / theta)
+    spikes = (np.arange(steps).reshape(-1, *[1] * count.ndim) < count).astype(z.dtype)
+    return spikes, (theta / 2 if start is None else start) + z.sum(axis=0) - theta * count
+
+integrate_then_fire_run = if_run
+
+def lif_run(z, theta, leak, start=None):
+    return if_run(z, theta, start)
+
+def st_bif_run(z, theta, *_):
+    return if_run(z, theta)
+
+def signed_step(total, sent, theta, levels):
+    return np.zeros_like(total)
+"""
+ITSELF = """
+def attention_spiking(x, weights, theta, levels, heads, steps, *_):
+    out = attention(x, weights, theta, levels, heads)
+    return Simulation(np.stack([out] * steps), 5 * levels, 1.0, {"q": 1.0})
+
+def feed_forward_spiking(x, weights, theta, levels, steps, *_):
+    out = feed_forward(x, weights, theta, levels)
+    return Simulation(np.stack([out] * steps), 2 * levels, 1.0, {"q": 1.0})
+"""
+
+
+def test_what_follows_from_the_steps_is_worth_nothing_without_them(tmp_path):
+    """A neuron that spreads the level's count obeys T1; an attention that repeats its answer equals itself."""
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    (folder / "spread.py").write_text(HONEST + SPREAD)
+    row = graded("a1", folder, tmp_path / "grades.csv")["spread.py"]
+    assert float(row["total"]) <= 10 / 3, f"more than qcfs_level alone: {row}"
+    (folder / "spread.py").unlink()
+    (folder / "itself.py").write_text((SOLUTIONS / "a4.py").read_text() + ITSELF)
+    row = graded("a4", folder, tmp_path / "grades.csv")["itself.py"]
+    assert (float(row["attention"]), float(row["T5"])) == (25, 0)
+
+
+def _stuck(*_):
+    signal.alarm(1)
+    while True:
+        pass
+
+
+def test_a_judge_that_is_kept_busy_ends_and_the_round_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text(HONEST)
+    monkeypatch.setattr(grade, "_judged", lambda *_: signal.alarm(0))
+    assert grade.judge(tmp_path / "a.py", "a1", 0) > grade.LIMIT - 2, "seconds that the alarm has left"
+    monkeypatch.setattr(grade, "judge", _stuck)
+    (row,) = grade.grade("a1", [tmp_path / "a.py"], 0, 1)
+    assert set(row[1].values()) == {0.0}
+    assert "took the judge down" in row[2]
 
 
 def test_bad_calls_of_the_grader_say_so(tmp_path):
