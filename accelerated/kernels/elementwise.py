@@ -37,10 +37,10 @@ def qcfs_backward(z, theta, upstream, levels, shift):
     return by_z, by.gathered(sums.sum(0)).to(theta.dtype)
 
 
-def if_run(currents, steps, theta, membrane, counts):
+def if_run(currents, steps, theta, membrane, counts, out=None):
     """theta s_t [steps, batch, ...] of the IF neuron, or None; `membrane` and `counts` [batch, ...] are updated.
 
-    currents [steps, batch, ...], or [1, batch, ...] for a constant one.
+    currents [steps, batch, ...], or [1, batch, ...] for a constant one. `out` is memory for the answer.
     """
     sample = currents[0]
     if not (serves(currents, theta, membrane, counts) and _fits(sample, theta) and lies(currents) is not None):
@@ -49,7 +49,8 @@ def if_run(currents, steps, theta, membrane, counts):
         return None
     by = Thresholds(theta, sample[0])
     shape, strides = (steps, *sample.shape), (sample.numel(), *sample.stride())
-    sent = torch.empty_strided(shape, strides, dtype=sample.dtype)
+    sent = torch.empty_strided(shape, strides, dtype=sample.dtype) if out is None else out
+    assert (sent.shape, sent.stride()) == (shape, strides)
     stride = sample.numel() if len(currents) > 1 else 0
     run(f"if_run_{FORMATS[sample.dtype]}", sample.numel(), currents, stride, sent, sample.numel(), membrane, counts,
         *by.arguments, steps)  # fmt: skip

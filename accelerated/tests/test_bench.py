@@ -1,70 +1,113 @@
 """The benchmark: it measures in rounds, says how sure it is, and writes what it measured."""
 
+import io
 import json
 from math import comb
 
 import pytest
+import torch
+from rich.console import Console
 
-from accelerated import bench
+from accelerated import convert, experiment, fold_batch_norms, models, quantise, simulate
+from accelerated.bench import __main__ as bench
+from accelerated.bench import growth, peers, timing
+from accelerated.neuron import if_run
 
 
 def test_the_interval_holds_the_median_of_a_distribution():
     """Of 30 rounds the 10th and 21st: the median lies outside with 2 P(Binomial(30, 1/2) <= 9) < 5 %."""
-    assert bench.interval(range(1, 31)) == (15.5, 10, 21)
+    assert timing.interval(range(1, 31)) == (15.5, 10, 21)
     assert 2 * sum(comb(30, k) for k in range(10)) / 2**30 < 0.05 < 2 * sum(comb(30, k) for k in range(11)) / 2**30
-    assert bench.interval([3.0]) == (3.0, 3.0, 3.0)
+    assert timing.interval([3.0]) == (3.0, 3.0, 3.0)
 
 
 def test_ratios_are_taken_within_a_round():
-    assert bench.ratios({"a": [2.0, 20.0, 2.0], "b": [1.0, 10.0, 1.0]}, "b")["a"] == (2, 2, 2)
+    assert timing.ratio({"a": [2.0, 20.0, 2.0], "b": [1.0, 10.0, 1.0]}, "a", "b") == (2, 2, 2)
 
 
-def test_it_prints_and_writes_what_it_measured(tmp_path, capsys):
-    out = tmp_path / "bench.json"
-    what = ["neuron", "qcfs", "resnet20", "vit_tiny"]
-    options = [
-        "--batch",
-        "2",
-        "--rounds",
-        "3",
-        "--steps",
-        "3",
-        "--width",
-        "0.25",
-        "--out",
-        str(out),
-        "--allocator",
-        "default",
-    ]
-    assert bench.main(["--what", *what, *options]) == 0
-    written = json.loads(out.read_text())
+SMALL = ["--batch", "2", "--rounds", "3", "--steps", "3", "--width", "0.25", "--allocator", "default", "--no-compile"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on disk."""
+    out = tmp_path_factory.mktemp("runs")
+    config = experiment.checked(experiment.Config(
+        quick=True, model="cnn", activation="s-qcfs", times=(4,), schedules=("streaming",), out=str(out), device="cpu",
+    ))  # fmt: skip
+    return str(experiment.run(config, Console(file=io.StringIO()))[0])
+
+
+def test_it_prints_writes_and_draws_what_it_measured(tmp_path, capsys, trained, monkeypatch):
+    monkeypatch.setitem(growth.AXES, "steps", (1, 2))
+    monkeypatch.setitem(growth.AXES, "rate", (0.1, 0.4))
+    monkeypatch.setattr(growth, "TIMES", (2,))
+    what = ["neuron", "qcfs", "training", "resnet20", trained]
+    assert bench.main(["--what", *what, *SMALL, "--out", str(tmp_path)]) == 0
+    assert bench.main(["--what", "mlp", "--growth", "steps", "rate", "--memory", *SMALL, "--out",
+                       str(tmp_path / "grown")]) == 0  # fmt: skip
+    written = json.loads((tmp_path / "bench.json").read_text())
     assert list(written["results"]) == what
     assert written["machine"]["torch"]
-    for result in written["results"].values():
+    for name, result in written["results"].items():
         assert {len(times) for times in result["seconds"].values()} == {3}
         assert result["ratios"][result["limit"]] == [1, 1, 1]
         rate = result["note"].removeprefix("rate ")
         assert rate == "L = 8" or 0.02 < float(rate) < 0.9, "silence would be fast"
-    assert "95 % interval" in capsys.readouterr().out
+        assert (result["fastest peer"] is None) == (name in ("qcfs", "training"))
+    printed = capsys.readouterr().out
+    assert "times limit" in printed
+    assert "MiB at T = 2" in printed
+    grown = json.loads((tmp_path / "grown" / "bench.json").read_text())["results"]["mlp"]
+    assert [value for value, _ in grown["over steps"]] == [1, 2]
+    assert {path.name for path in (tmp_path / "grown").iterdir()} == {
+        "bench.json", "mlp-steps.png", "mlp-rate.png"}  # fmt: skip
 
 
 def test_a_warm_allocator_is_a_process_of_its_own(tmp_path):
-    out = tmp_path / "bench.json"
-    assert bench.main(["--what", "neuron", "--batch", "1", "--rounds", "1", "--out", str(out)]) == 0
-    assert json.loads(out.read_text())["options"]["allocator"] == "warm"
+    assert (
+        bench.main(["--what", "neuron", "--batch", "1", "--rounds", "1", "--no-compile", "--out", str(tmp_path)]) == 0
+    )
+    assert json.loads((tmp_path / "bench.json").read_text())["options"]["allocator"] == "warm"
+
+
+@pytest.mark.parametrize("name", ["published loop", *peers.OTHERS])
+def test_other_packages_compute_what_is_compared_with_them(name):
+    """The same spikes from each neuron, and but for snntorch the same logits from a network, in float64."""
+    if name not in peers.neurons():
+        pytest.skip(f"{name} is not installed (pip install -e '.[bench]')")
+    kind = peers.neurons()[name]
+    torch.manual_seed(0)
+    # off the threshold, where snntorch does not fire; below it, for snntorch puts off a second reset
+    currents = torch.randint(-8, 8, (6, 2, 3, 5)) / 16 + 1 / 1024
+    with torch.no_grad():
+        assert torch.equal(kind(0.5)(currents), if_run(currents, torch.tensor(0.5))[0] * 0.5)
+        if name == "snntorch":
+            return
+        x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+        model = models.make("resnet20", (3, 16, 16), 10, 0.25).double()
+        quantised = quantise(model.eval(), "s-qcfs", 4, "calibrated", x).eval()
+        ours = simulate(convert(quantised, "streaming"), x, 6).logits
+        theirs = peers.Network(fold_batch_norms(quantised), kind, 6)(x).cumsum(0)
+    steps = torch.arange(1, 7).reshape(-1, 1, 1)
+    assert torch.allclose(
+        ours, theirs / steps, rtol=0, atol=1e-6
+    )  # a theta that passes through float32; no spike differs
+    assert ours.std() > 0.01
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["--what", "resnet19"], "unknown benchmark 'resnet19'"),
+        (["--growth", "depth"], "unknown axis of growth 'depth'"),
         (["--rounds", "0"], "rounds must be"),
         (["--steps", "x"], "invalid"),
         (["--allocator", "fast"], "unknown allocator 'fast'"),
     ],
 )
 def test_bad_options_are_one_line(arguments, complaint, capsys, tmp_path):
-    assert bench.main([*arguments, "--out", str(tmp_path / "b.json")]) == 2
+    assert bench.main([*arguments, "--out", str(tmp_path / "b")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert complaint in error

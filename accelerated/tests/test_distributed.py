@@ -65,7 +65,7 @@ def test_two_processes_give_the_accuracy_of_one(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes to kill in /proc, which Linux has")
 def test_two_processes_killed_and_resumed_end_with_the_same_weights(tmp_path):
-    arguments = ["--epochs", 40, 2, 1, *TINY, "--out", tmp_path]
+    arguments = ["--epochs", 15, 1, 1, *TINY, "--out", tmp_path]
     process = launch(2, "--name", "cut", *arguments)
     metrics, deadline = tmp_path / "cut" / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:

@@ -59,11 +59,11 @@ def exact(network, x, schedule, record, what, least=0.05):
 @pytest.mark.parametrize("format", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_T5_timms_transformers_bit_for_bit(name, format, size, record_property):
-    """All twelve blocks and four stages, random weights, calibrated thresholds; 64 x 64 images, 224 with -m long."""
+    """All twelve blocks and four stages, random weights, calibrated thresholds: 64 x 64, L = 8; 224, L = 16 if long."""
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=10, img_size=size).eval()
     x = torch.randn(2, 3, size, size)
-    q = acc.quantise(model, "hn-qcfs", 16, "calibrated", x).to(getattr(torch, format)).eval()
+    q = acc.quantise(model, "hn-qcfs", 8 if size == 64 else 16, "calibrated", x).to(getattr(torch, format)).eval()
     for schedule in ("integrate-then-fire", "signed"):
         s = exact(q, x.to(getattr(torch, format)), schedule, record_property, f"{name} at {size}, {format}")
         assert len(s.counts) == 12 * 8

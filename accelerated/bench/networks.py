@@ -1,0 +1,76 @@
+"""Benchmarks of whole networks: streaming on each engine, beside other packages and the quantised network itself."""
+
+from pathlib import Path
+
+import torch
+
+from .. import data as datasets
+from ..compiling import compiled, works
+from ..conversion import convert, fold_batch_norms
+from ..layerwise import Layerwise, at_once
+from ..models import TRANSFORMERS, make
+from ..quantisation import quantise
+from ..rebuilding import config_of, network_of
+from ..simulation import engine_named, simulate
+from . import peers
+from .layers import LEVELS
+from .timing import Case
+
+
+def untrained(name, options):
+    """(quantised network with random weights and calibrated thresholds, images)."""
+    torch.manual_seed(0)
+    x = torch.rand(options.batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    model = make(name, (3, 32, 32), 10, options.width).to(memory_format=torch.channels_last).train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(x)  # running statistics for the batch norms
+    kind = "hn-qcfs" if name in TRANSFORMERS else "s-qcfs"  # one threshold a layer: other packages have no more
+    return quantise(model.eval(), kind, LEVELS, "calibrated", x).eval(), x
+
+
+def trained(folder, options):
+    """(quantised network, test images) of a run on disk."""
+    config = config_of(folder)
+    data = datasets.load(config.data, config.data_root, config.size)
+    network = network_of(folder, config, data).eval().to(memory_format=torch.channels_last)
+    x = datasets.first(data, "test", options.batch, "cpu")
+    return network, x.contiguous(memory_format=torch.channels_last)
+
+
+def streaming(spiking, x, steps, kind, at_a_time=None, rates=None):
+    """A callable that streams for `steps` steps, some at a time; spikes a neuron and step, by layer, go to `rates`."""
+
+    @torch.no_grad()
+    def run():
+        spiking.reset(steps)
+        state, count = kind(spiking, x), at_a_time or at_once(x)
+        for now in range(0, steps, count):
+            state.steps(min(count, steps - now))
+        if rates is not None:
+            rates[:] = [(n.sent.sum() / n.sent.numel()).item() / steps for n in spiking.layers.values()]
+        spiking.reset()
+
+    return run
+
+
+def network(name, options):
+    """A network by name or run: engines, the theorem, other packages; the limit is the quantised network's pass."""
+    quantised, x = trained(Path(name), options) if Path(name).is_dir() else untrained(name, options)
+    folded, spiking = fold_batch_norms(quantised), convert(quantised, "streaming")
+    waiting = convert(quantised, "integrate-then-fire")
+    candidates = {"quantised network": torch.no_grad()(lambda: folded(x))}
+    for kind in ("dense", "event", "auto"):
+        candidates[kind] = streaming(spiking, x, options.steps, engine_named(kind))
+    candidates["integrate-then-fire, by theorem"] = lambda: simulate(waiting, x, options.steps, "theorem")
+    candidates["step by step"] = streaming(spiking, x, options.steps, Layerwise, 1)
+    others = {}
+    if all(neuron.threshold.numel() == 1 for neuron in spiking.layers.values()):
+        others = {n: peers.Network(folded, kind, options.steps) for n, kind in peers.neurons().items()}
+        if options.compile and works():
+            chosen = ("published loop", "spikingjelly")
+            others |= {f"{n}, compiled": compiled(others[n]) for n in chosen if n in others}
+    candidates |= {n: torch.no_grad()(lambda other=other: other(x)) for n, other in others.items()}
+    rates: list = []
+    streaming(spiking, x, options.steps, engine_named("event"), rates=rates)()
+    return Case(candidates, "quantised network", f"rate {sum(rates) / len(rates):.2f}", tuple(others))

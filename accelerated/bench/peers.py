@@ -1,0 +1,113 @@
+"""The IF neuron as other packages have it, set up as their documentation recommends for speed; each where installed.
+
+A neuron takes currents [T, batch, ...] and gives theta s_t. All start at theta / 2 and subtract theta, so that they
+compute what we do; a `Network` of theirs folds time into the batch.
+"""
+
+import copy
+import importlib.util
+
+import torch
+from torch import nn
+
+from ..activation import QCFS
+
+
+class Loop(nn.Module):
+    """The loop of the QCFS authors' published code: step by step in PyTorch, spikes stacked."""
+
+    def __init__(self, theta):
+        super().__init__()
+        self.theta = theta
+
+    def forward(self, currents):
+        membrane, spikes = torch.full_like(currents[0], self.theta / 2), []
+        for current in currents:
+            membrane = membrane + current
+            spike = (membrane >= self.theta).to(current.dtype) * self.theta
+            membrane = membrane - spike
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
+class SpikingJelly(nn.Module):
+    """spikingjelly's HalfThresholdIFNode; it stays in its state until `reset_net`, so it is reset here."""
+
+    def __init__(self, theta):
+        from spikingjelly.activation_based import neuron
+
+        super().__init__()
+        self.theta, self.neuron = theta, neuron.HalfThresholdIFNode(theta, step_mode="m")
+
+    def forward(self, currents):
+        self.neuron.reset()
+        return self.neuron(currents) * self.theta
+
+
+class SnnTorch(nn.Module):
+    """snntorch's Leaky without a leak, reset in the step of the spike."""
+
+    def __init__(self, theta):
+        import snntorch
+
+        super().__init__()
+        self.theta, self.neuron = theta, snntorch.Leaky(beta=1.0, threshold=theta, reset_delay=False)
+
+    def forward(self, currents):
+        membrane, spikes = torch.full_like(currents[0], self.theta / 2), []
+        for current in currents:
+            spike, membrane = self.neuron(current, membrane)
+            spikes.append(spike)
+        return torch.stack(spikes) * self.theta
+
+
+class Sinabs(nn.Module):
+    """sinabs' IAF with single spikes; it wants [batch, T, ...]."""
+
+    def __init__(self, theta):
+        from sinabs.activation import SingleSpike
+        from sinabs.layers import IAF
+
+        super().__init__()
+        self.theta, self.neuron = theta, IAF(spike_threshold=torch.tensor(theta), spike_fn=SingleSpike)
+
+    def forward(self, currents):
+        self.neuron.init_state_with_shape(currents[0].shape)
+        self.neuron.v_mem.fill_(self.theta / 2)
+        return self.neuron(currents.transpose(0, 1)).transpose(0, 1).to(currents.dtype) * self.theta
+
+
+OTHERS = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch, "sinabs": Sinabs}
+
+
+def neurons():
+    """{name: neuron of theta} of the published loop and of the packages that are installed."""
+    here = {name: kind for name, kind in OTHERS.items() if importlib.util.find_spec(name)}
+    return {"published loop": Loop} | here
+
+
+class _Folded(nn.Module):
+    """A neuron in a network whose batch holds T steps of each image."""
+
+    def __init__(self, neuron, steps):
+        super().__init__()
+        self.neuron, self.steps = neuron, steps
+
+    def forward(self, x):
+        return self.neuron(x.unflatten(0, (self.steps, -1))).flatten(0, 1)
+
+
+class Network(nn.Module):
+    """A quantised network with one threshold a layer, simulated with a package's neurons: logits of all T steps."""
+
+    def __init__(self, quantised, kind, steps):
+        super().__init__()
+        self.graph, self.steps = copy.deepcopy(quantised), steps
+        for name, module in list(self.graph.named_modules()):
+            if isinstance(module, QCFS):
+                parent, _, child = name.rpartition(".")
+                setattr(self.graph.get_submodule(parent), child, _Folded(kind(module.threshold.item()), steps))
+
+    def forward(self, x):
+        x = x.repeat(self.steps, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        return self.graph(x).unflatten(0, (self.steps, -1))
