@@ -68,6 +68,16 @@ def _grad(z, threshold, levels, shift):
     return inside.to(z.dtype), by_threshold
 
 
+def qcfs_counts(z, threshold, levels, shift=0.5):
+    """(qcfs(z), level(z) as int32, the sum of the levels, how many are not 0), without derivatives."""
+    native = elementwise.qcfs_counts(z, threshold, levels, shift)
+    if native is not None:
+        return native
+    level = qcfs_level(z, threshold, levels, shift)
+    counts = level.int()
+    return level_value(level, threshold.to(z.dtype), levels), counts, int(counts.sum()), int(counts.count_nonzero())
+
+
 class _QCFS(torch.autograd.Function):
     """Straight-through, with the mask written out: what clamp passes at its bounds differs between torch versions."""
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from .activation import level_value, qcfs_level
+from .activation import level_value, qcfs_counts
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .increments import Increments
@@ -82,31 +82,31 @@ def read_out_early(logits, margin):
 
 
 def visit_levels(network, x, see, levels=None):
-    """The logits of the quantised network that this one came from, with see(name, level(z)) for every spiking layer.
+    """The logits of the quantised network that this one came from; of each spiking layer see(name, level(z) as int32,
+    their sum, how many are not 0).
 
     `levels`: as if all its layers had so many, and not their own.
     """
 
     def neuron(name, module, z):
-        theta, steps = module.threshold.to(z.dtype), levels or module.levels
-        level = qcfs_level(z, theta, steps)
-        see(name, level)
-        return level_value(level, theta, steps)
+        value, *seen = qcfs_counts(z, module.threshold.to(z.dtype), levels or module.levels)
+        see(name, *seen)
+        return value
 
     return propagate(network, x, neuron)
 
 
 def ann_levels(network, x):
-    """{layer: level(z)} of the quantised network that this one came from."""
+    """{layer: level(z) as int32} of the quantised network that this one came from."""
     levels: dict = {}
-    visit_levels(network, x, levels.__setitem__)
+    visit_levels(network, x, lambda name, level, *_: levels.update({name: level}))
     return levels
 
 
 def differing(network, x, counts):
     """{layer: units of all samples whose count is not the quantised network's level}; no second copy is held."""
     differ: dict = {}
-    visit_levels(network, x, lambda name, level: differ.update({name: int((counts[name] != level.int()).sum())}))
+    visit_levels(network, x, lambda name, level, *_: differ.update({name: int((counts[name] != level).sum())}))
     return differ
 
 
@@ -212,12 +212,17 @@ def _checked(network, x, times, arithmetic):
 def _by_theorem(network, x, steps):
     """Integrate-then-fire without its steps: by T2 counts are the levels of one pass of the network at T levels."""
     counts: dict = {}
-    logits = visit_levels(network, x, lambda name, level: counts.update({name: level.int()}), steps)
+    spikes: dict = {}
+
+    def see(name, level, total, some):
+        counts[name], spikes[name] = level, (total, some)
+
+    logits = visit_levels(network, x, see, steps)
     return Simulation(
         logits=logits[None], counts=counts, emitted=dict(counts), latency=network.phases * steps,
-        spikes_per_neuron=sum(int(c.sum()) for c in counts.values()) / sum(c.numel() for c in counts.values()),
+        spikes_per_neuron=sum(total for total, _ in spikes.values()) / sum(c.numel() for c in counts.values()),
         settled_at=None, settled=None, units_that_differ=None, units_that_differ_last=None,
-        nonzero_share={name: (count != 0).double().mean().item() for name, count in counts.items()},
+        nonzero_share={name: some / counts[name].numel() for name, (_, some) in spikes.items()},
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """What an assignment asks for, as data: for each statement its points and the tests that judge it.
 
 A test is named by file, function and, where a function judges many things, the part of its parameters that counts.
-Points of a statement are given in proportion to its tests that pass; but a law counts only where every pair that is listed
-with it passes, for what does not do the steps may still obey what follows from them.
+Points of a statement are given in proportion to its tests that pass; but a law counts only where every pair that is
+listed with it passes, for what does not do the steps may still obey what follows from them.
 """
 
 from dataclasses import dataclass

@@ -73,6 +73,11 @@ def test_elementwise_kernels_are_the_torch_code_bit_for_bit(shape, blocks, layou
     z = ((edge + beside) * theta / levels).contiguous(memory_format=layout)
     value = activation.level_value(activation.unchecked_level(z, theta, levels), theta, levels)
     assert torch.equal(native.elementwise.qcfs(z, theta, levels, 0.5), value)
+    level = activation.unchecked_level(z, theta, levels)
+    same, counts, total, some = native.elementwise.qcfs_counts(z, theta, levels, 0.5)
+    assert torch.equal(same, value)
+    assert torch.equal(counts, level.int())
+    assert (total, some) == (level.sum(), (level != 0).sum())
     upstream = torch.randn(shape, generator=random, dtype=dtype)
     by_z, by_theta = native.elementwise.qcfs_backward(z, theta, upstream, levels, 0.5)
     masks, slopes = activation._grad(z, theta, levels, 0.5)
@@ -244,6 +249,20 @@ def test_compiled_for_any_processor_it_computes_the_same(tmp_path, monkeypatch):
     same(acc.simulate(network, x, 8, engine="event"), expected, 0)
     kernels._function.cache_clear()
     assert len(list(tmp_path.iterdir())) == 1, "nothing half-written is left"
+
+
+@pytest.mark.parametrize("on", ["on", "off"])
+def test_an_image_that_overflows_is_named_by_the_theorem_too(on, monkeypatch):
+    """1e38 times two weights of 3 is infinite, and infinity less infinity no number: no level is made of it."""
+    if on == "off":
+        monkeypatch.setattr(activation, "elementwise", native._Absent())
+    one = {"op": "qcfs", "levels": 4, "positivity": "raw", "parameter": np.array(1.0)}
+    nodes = [{"name": "fc", "op": "linear", "inputs": ["image"], "weight": np.array([[30.0, -30.0]])},
+             {"name": "act", "inputs": ["fc"], **one},
+             {"name": "out", "op": "linear", "inputs": ["act"], "weight": np.eye(1)}]  # fmt: skip
+    network = acc.convert(acc.build(nodes).float(), "integrate-then-fire")
+    with pytest.raises(ValueError, match="z must be finite"):
+        acc.simulate(network, torch.full((1, 2), 1e38), 4, "theorem")
 
 
 def test_bad_engines_are_named():

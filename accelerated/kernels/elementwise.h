@@ -56,6 +56,12 @@ void NAME(if_run)(const REAL *restrict z, index_t z_step, REAL *restrict out, in
   }
 }
 
+/* clip(floor(z L / theta + shift), 0, L); a NaN stays one */
+static inline REAL NAME(level)(REAL z, REAL theta, REAL levels, REAL shift) {
+  REAL level = FLOOR(z * levels / theta + shift);
+  return level < 0 ? 0 : level > levels ? levels : level;
+}
+
 /* out = (theta clip(floor(z L / theta + shift), 0, L)) / L */
 void NAME(qcfs)(const REAL *restrict z, REAL *restrict out, const REAL *theta, index_t count, index_t inner, REAL levels,
                 REAL shift, index_t begin, index_t end) {
@@ -64,10 +70,32 @@ void NAME(qcfs)(const REAL *restrict z, REAL *restrict out, const REAL *theta, i
     index_t size = end - i < TILE ? end - i : TILE;
     if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
     for (index_t j = 0; j < size; j++) {
-      REAL level = FLOOR(z[i + j] * levels / th[j] + shift);
-      level = level < 0 ? 0 : level > levels ? levels : level; /* a NaN stays one */
+      REAL level = NAME(level)(z[i + j], th[j], levels, shift);
       out[i + j] = th[j] * level / levels;
     }
+  }
+}
+
+/* As qcfs, and counts = level; totals[0..2] += the sum of the levels, how many are not 0, and how many z are NaN. */
+void NAME(qcfs_counts)(const REAL *restrict z, REAL *restrict out, int32_t *restrict counts, const REAL *theta,
+                       index_t count, index_t inner, REAL levels, REAL shift, int64_t *totals, index_t begin,
+                       index_t end) {
+  REAL th[TILE];
+  for (index_t i = begin; i < end; i += TILE) {
+    index_t size = end - i < TILE ? end - i : TILE;
+    if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
+    int32_t some = 0, wrong = 0;
+    int64_t sum = 0;
+    for (index_t j = 0; j < size; j++) {
+      REAL level = NAME(level)(z[i + j], th[j], levels, shift);
+      wrong += level != level;
+      out[i + j] = th[j] * level / levels;
+      level = level == level ? level : 0; /* a NaN is no integer */
+      counts[i + j] = (int32_t)level;
+      some += level != 0;
+      sum += counts[i + j];
+    }
+    totals[0] += sum, totals[1] += some, totals[2] += wrong;
   }
 }
 

@@ -25,6 +25,18 @@ def qcfs(z, theta, levels, shift):
     return out
 
 
+def qcfs_counts(z, theta, levels, shift):
+    """((theta level(z)) / L, level(z) as int32, the sum of the levels, how many are not 0), or None; None for a NaN."""
+    if not (serves(z, theta) and _fits(z, theta)):
+        return None
+    out, counts, by = torch.empty_like(z), torch.empty_like(z, dtype=torch.int32), Thresholds(theta.detach(), z[0])
+    totals = torch.zeros(torch.get_num_threads(), 8, dtype=torch.int64)  # a cache line for each thread
+    run(f"qcfs_counts_{FORMATS[z.dtype]}", z.numel(), z, out, counts, *by.arguments, real(levels, z.dtype),
+        real(shift, z.dtype), each=lambda part: (totals[part],))  # fmt: skip
+    total, some, wrong = totals.sum(0)[:3].tolist()
+    return None if wrong else (out, counts, total, some)
+
+
 def qcfs_backward(z, theta, upstream, levels, shift):
     """(d loss / dz, d loss / dtheta), or None."""
     if not (serves(z, theta, upstream) and _fits(z, theta)):
