@@ -7,7 +7,7 @@ import torch
 
 
 @functools.cache
-def works(device="cpu"):
+def works(device):
     """Whether torch.compile can compile here: it needs a C++ compiler (on a GPU, Triton); one line on stderr if not."""
     try:
         torch.compile(lambda x: x + 1)(torch.ones(2, device=device))

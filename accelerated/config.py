@@ -85,6 +85,9 @@ class Config:
     """Of the forward pass in training: float32, bfloat16, or float16 (GPU only)."""
     channels_last: bool = False
     """Keep images with their channels last in memory: faster convolutions on GPUs."""
+    compile: bool = False
+    """Train under torch.compile: fewer passes over memory, after a minute of compiling. It needs a C++ compiler (on a
+    GPU: Triton); where that is missing, one line says so and training goes on without."""
     workers: int = 2
     """Processes that read and augment images (0: none of their own)."""
     seed: int = 0

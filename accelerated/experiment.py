@@ -18,6 +18,7 @@ from . import distributed, training
 from .activation import QCFS
 from .checkpoint import save_weights, whole_file
 from .checks import InputError
+from .compiling import compiled
 from .config import Config, checked
 from .conversion import convert, fold_batch_norms
 from .evaluation import laid_out, plan, rows_of, shown
@@ -93,7 +94,9 @@ def train(config, folder, state, data, progress, clock):
             start = reached[1]
         bar = progress.add_task(f"train {stage}", total=epochs, completed=start)
         teach = (teacher, config.distillation) if teacher is not None else None
-        trained = nn.parallel.DistributedDataParallel(network) if distributed.launched() and epochs > start else network
+        trained = compiled(network, config.device) if config.compile and epochs > start else network
+        if distributed.launched() and epochs > start:
+            trained = nn.parallel.DistributedDataParallel(trained)
         for epoch in range(start, epochs):
             seed = (config.seed * 1_009 + index * 100_003 + epoch * 10_007 + distributed.rank()) % 2**40
             torch.manual_seed(seed)  # for dropout; whoever resumes here draws the same

@@ -31,7 +31,7 @@ def neuron(options):
         return torch.no_grad()(lambda: layer(z))
 
     others = {name: kind(1.0) for name, kind in peers.neurons().items()}
-    if options.compile and works():
+    if options.compile and works("cpu"):
         others |= {f"{name}, compiled": compiled(layer) for name, layer in others.items()}
     candidates = {"copy": lambda: target.copy_(z), "this": kernel, "this, in torch": lambda: if_run(z, theta)}
     candidates |= {name: run(layer) for name, layer in others.items()}
@@ -68,7 +68,7 @@ def activation(options):
 
     candidates = {"limit": limit, "this": both(layer), "composed": both(composed(layer.parameter)),
                   "ReLU": both(torch.relu)}  # fmt: skip
-    if options.compile and works():
+    if options.compile and works("cpu"):
         candidates |= {f"{name}, compiled": both(compiled(function)) for name, function in
                        (("this", layer), ("composed", composed(layer.parameter)), ("ReLU", torch.relu))}  # fmt: skip
     return Case(candidates, "limit", f"L = {LEVELS}")
@@ -118,6 +118,6 @@ def training(options):
         return network
 
     networks = {"ReLU": relu(), "this": ours(), "composed": by_operators()}
-    if options.compile and works():
+    if options.compile and works("cpu"):
         networks |= {"ReLU, compiled": compiled(relu()), "this, compiled": compiled(ours())}
     return Case({name: step_of(network, x, labels) for name, network in networks.items()}, "ReLU", f"L = {LEVELS}")

@@ -67,7 +67,7 @@ def network(name, options):
     others = {}
     if all(neuron.threshold.numel() == 1 for neuron in spiking.layers.values()):
         others = {n: peers.Network(folded, kind, options.steps) for n, kind in peers.neurons().items()}
-        if options.compile and works():
+        if options.compile and works("cpu"):
             chosen = ("published loop", "spikingjelly")
             others |= {f"{n}, compiled": compiled(others[n]) for n in chosen if n in others}
     candidates |= {n: torch.no_grad()(lambda other=other: other(x)) for n, other in others.items()}
