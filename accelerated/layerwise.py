@@ -44,6 +44,39 @@ def sources_of(network, targets):
     return wanted
 
 
+def _zeros(values, count):
+    """Zeros of the shape of one of `count` steps in [count batch, ...]."""
+    return torch.zeros(len(values) // count, *values.shape[1:], dtype=values.dtype, device=values.device)
+
+
+def means(values, count, sums, now):
+    """The mean of all so far, after each of `count` steps in values [count batch, ...] that follow `now` others.
+
+    `sums`, of the others, are updated.
+    """
+    native = elementwise.running(values, count, sums, now + 1)
+    if native is not None:
+        return native
+    out = []
+    for step, value in enumerate(values.unflatten(0, (count, -1)), now + 1):
+        sums += value
+        out.append(sums / step)
+    return torch.cat(out)
+
+
+def news(values, count, before, now):
+    """What is new in a sum in each step, from the means after them; `before`, the sum after `now` steps, is updated."""
+    native = elementwise.increments(values, count, before, now + 1)
+    if native is not None:
+        return native
+    out = []
+    for step, value in enumerate(values.unflatten(0, (count, -1)), now + 1):
+        total = value * step
+        out.append(total - before)
+        before.copy_(total)
+    return torch.cat(out)
+
+
 class Layerwise:
     """The state of one run; `steps(count)` takes the next steps and gives their logits [count, batch, classes]."""
 
@@ -57,6 +90,7 @@ class Layerwise:
         self.constant = {node for node in self.nodes if is_constant(node) and not self._shape_of_a_value(node)}
         self.moving = self._moving()
         self.sums, self.still, self.done = {}, {}, read_last(self.nodes)
+        self.thetas: dict = {}
 
     @staticmethod
     def _shape_of_a_value(node):
@@ -129,25 +163,19 @@ class Layerwise:
                 seen[source] = self._folded(values[source], count)
         if is_shape(node) or self.network.operators == "per-step" or is_linear(self.graph, node) or is_constant(node):
             return evaluate(self.graph, node, seen)
-        scale = torch.arange(self.now + 1, self.now + count + 1, dtype=self.x.dtype, device=self.x.device)
-        sums, before = self.sums.get(node, ({}, None))
+        sums = self.sums.setdefault(node, {})
         for source in node.all_input_nodes:
             if source in self.moving and isinstance(seen[source], torch.Tensor):
-                total = seen[source].unflatten(0, (count, -1)).clone()
-                if source in sums:
-                    total[0] += sums[source]
-                for now in range(1, count):
-                    total[now] += total[now - 1]
-                sums[source] = total[-1].clone()
-                seen[source] = (total / scale.reshape(-1, *(1,) * (total.ndim - 1))).flatten(0, 1)
-        total = evaluate(self.graph, node, seen).unflatten(0, (count, -1))
-        total = total * scale.reshape(-1, *(1,) * (total.ndim - 1))
-        self.sums[node] = sums, total[-1].clone()
-        new = total.clone()
-        new[1:] -= total[:-1]
-        if before is not None:
-            new[0] -= before
-        return new.flatten(0, 1)
+                total = sums.setdefault(source, _zeros(seen[source], count))
+                seen[source] = means(seen[source], count, total, self.now)
+        value = evaluate(self.graph, node, seen)
+        return news(value, count, sums.setdefault(node, _zeros(value, count)), self.now)
+
+    def _theta(self, module, dtype):
+        """A layer's threshold, made from its parameter once."""
+        if module not in self.thetas:
+            self.thetas[module] = module.threshold.to(dtype)
+        return self.thetas[module]
 
     def _begin(self, node, sample):
         """Membrane and counts of a layer before its first step, as its currents lie in memory."""
@@ -155,7 +183,7 @@ class Layerwise:
         if len(sample) != len(self.x):
             raise InputError(f"{layer_name(node)}: its first axis holds {len(sample)}, not the batch of {len(self.x)}")
         if module.sent is None:
-            theta = module.threshold.to(sample.dtype)
+            theta = self._theta(module, sample.dtype)
             module.membrane = torch.empty_like(sample).copy_(resting(theta, sample.shape, module.start))
             module.sent = torch.zeros_like(sample)
         return module
@@ -168,8 +196,10 @@ class Layerwise:
         """theta s_t of a layer, [count batch, ...]."""
         current = values[node.all_input_nodes[0]]
         currents = current.unflatten(0, (count, -1)) if node.all_input_nodes[0] in self.moving else current[None]
+        if elementwise.gaps(currents):
+            currents = currents.contiguous()
         module = self._begin(node, currents[0])
-        theta, before = module.threshold.to(current.dtype), module.sent.clone() if node in self.reads else None
+        theta, before = self._theta(module, current.dtype), module.sent.clone() if node in self.reads else None
         spikes = None
         if module.fires is None:
             spikes = elementwise.if_run(currents, count, theta, module.membrane, module.sent)
@@ -203,7 +233,7 @@ class Layerwise:
                 continue
             if node in sent:
                 step = torch.arange(self.now + 1, self.now + count + 1, dtype=self.x.dtype, device=self.x.device)
-                theta = self.neurons[node].threshold.to(sent[node].dtype)
+                theta = self._theta(self.neurons[node], sent[node].dtype)
                 step = step.reshape(-1, *(1,) * (sent[node].ndim - 1))
                 values[node] = level_value(sent[node], theta, step).flatten(0, 1)
             elif node in self.constant:

@@ -60,6 +60,28 @@ SHAPES = [  # of a batch, and of a threshold: all there are, in every way that i
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kernels_over_time_are_the_torch_code_bit_for_bit(dtype, monkeypatch):
+    """Running means and what is new in them, in two chunks; values that lie step after step, and such that do not."""
+    random = torch.Generator().manual_seed(0)
+    for shape in ((3, 4, 5), (3, 700, 5), (3, 4, 6, 5)):
+        values = torch.randn(6 * shape[0], *shape[1:], generator=random, dtype=dtype)
+        for given in (values, values.transpose(1, 2)):
+            for function in (layerwise.means, layerwise.news):
+                answers = []
+                for absent in (False, True):
+                    with monkeypatch.context() as patch:
+                        if absent:
+                            patch.setattr(layerwise, "elementwise", native._Absent())
+                        state = torch.zeros_like(given[: shape[0]]).contiguous()
+                        parts = [function(part, n, state, now) for part, n, now in
+                                 ((given[: 2 * shape[0]], 2, 0), (given[2 * shape[0] :], 4, 2))]  # fmt: skip
+                        answers.append((torch.cat(parts), state))
+                assert torch.equal(answers[0][0], answers[1][0]), function.__name__
+                assert torch.equal(answers[0][1], answers[1][1]), function.__name__
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("shape", "blocks"), SHAPES)
 def test_elementwise_kernels_are_the_torch_code_bit_for_bit(shape, blocks, layout, dtype):

@@ -56,6 +56,29 @@ void NAME(if_run)(const REAL *restrict z, index_t z_step, REAL *restrict out, in
   }
 }
 
+/* out_t = (sums + x_0 + ... + x_t) / (first + t) for t = 0..steps - 1, of arrays of `size` elements; sums are updated. */
+void NAME(running)(const REAL *restrict x, REAL *restrict out, REAL *restrict sums, index_t steps, index_t size,
+                   REAL first, index_t begin, index_t end) {
+  for (index_t i = begin; i < end; i += TILE)
+    for (index_t t = 0; t < steps; t++)
+      for (index_t j = i; j < (end < i + TILE ? end : i + TILE); j++) {
+        sums[j] += x[t * size + j];
+        out[t * size + j] = sums[j] / (first + t);
+      }
+}
+
+/* out_t = (first + t) f_t - what this product was a step before (`before`, updated), for t = 0..steps - 1. */
+void NAME(increments)(const REAL *restrict f, REAL *restrict out, REAL *restrict before, index_t steps, index_t size,
+                      REAL first, index_t begin, index_t end) {
+  for (index_t i = begin; i < end; i += TILE)
+    for (index_t t = 0; t < steps; t++)
+      for (index_t j = i; j < (end < i + TILE ? end : i + TILE); j++) {
+        REAL now = f[t * size + j] * (first + t);
+        out[t * size + j] = now - before[j];
+        before[j] = now;
+      }
+}
+
 /* clip(floor(z L / theta + shift), 0, L); a NaN stays one */
 static inline REAL NAME(level)(REAL z, REAL theta, REAL levels, REAL shift) {
   REAL level = FLOOR(z * levels / theta + shift);

@@ -49,6 +49,35 @@ def qcfs_backward(z, theta, upstream, levels, shift):
     return by_z, by.gathered(sums.sum(0)).to(theta.dtype)
 
 
+def _over_time(name, values, steps, state, first):
+    """A kernel of (values, state) over [steps batch, ...], values one after another; None where it does not serve."""
+    if not serves(values, state):
+        return None
+    values = values.contiguous()
+    out, size = torch.empty_like(values), state.numel()
+    run(f"{name}_{FORMATS[values.dtype]}", size, values, out, state, steps, size, real(first, values.dtype))
+    return out
+
+
+def running(values, steps, sums, first):
+    """(sums + values_0 + ... + values_t) / (first + t) for each of `steps` steps in [steps batch, ...], or None.
+
+    `sums` (contiguous, of a step's size) are updated.
+    """
+    return _over_time("running", values, steps, sums, first)
+
+
+def increments(values, steps, before, first):
+    """(first + t) values_t less the same a step before, or None; `before` is updated."""
+    return _over_time("increments", values, steps, before, first)
+
+
+def gaps(currents):
+    """Whether `if_run` needs a copy of these currents [steps, batch, ...] that lies in memory step after step."""
+    order = lies(currents)
+    return order is None or order[0] != 0 or lies(currents[0])[0] != 0
+
+
 def if_run(currents, steps, theta, membrane, counts, out=None):
     """theta s_t [steps, batch, ...] of the IF neuron, or None; `membrane` and `counts` [batch, ...] are updated.
 
