@@ -5,6 +5,7 @@ from torch import nn
 
 from .activation import level_value, qcfs_level, unchecked_level
 from .checks import InputError, broadcasts, finite, positive, tensor, whole
+from .native import elementwise
 from .thresholds import threshold_of
 
 
@@ -139,9 +140,25 @@ class SpikingNeuron(nn.Module):
     def forward(self, x):
         theta = self.threshold.to(x.dtype)
         sent = torch.zeros_like(x) if self.sent is None else self.sent
+        if self.arithmetic == "totals":
+            native = self._native(x, sent, theta)
+            if native is not None:
+                return native
         self.spike, value = (self._total if self.arithmetic == "totals" else self._increment)(x, sent, theta)
         self.sent, self.now = sent + self.spike, self.now + 1
         return self.value() if self.arithmetic == "totals" else value
+
+    def _native(self, total, sent, theta):
+        """A step on totals by a kernel, or None."""
+        if not self.firing:
+            return None
+        signed = self.schedule == "signed"
+        t = -1 if signed else self.now - self.depth * self.steps
+        done = elementwise.total_step(total, sent, theta, self.levels if signed else self.steps, t)
+        if done is None:
+            return None
+        self.spike, self.sent, self.now = done[0], sent, self.now + 1
+        return done[1]
 
     def value(self):
         """What has been sent so far: theta N / resolution."""

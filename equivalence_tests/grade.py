@@ -26,46 +26,27 @@ import pytest
 from .assignments import ASSIGNMENTS
 from .implementations import RUNNING
 from .sandbox import Sandbox, plain
+from .verdicts import Verdicts
 
 HERE = Path(__file__).parent
 LIMIT = 900  # seconds for one file: it may be waited for 180, the rest is the judge's own work on what it answers
 
 
-class _Verdicts:
-    """What pytest reports, by test: passed, failed, or skipped because a name is missing; and the first message."""
+class _Judge(Verdicts):
+    """The listed tests, as a plugin of pytest; and the first message of those that fail."""
 
     def __init__(self, tests):
-        self.tests, self.fates, self.reasons = tests, {test: [] for test in tests}, []
-
-    def _test_of(self, nodeid):
-        file, function, parameters = re.match(r".*?(\w+)\.py::(\w+)(?:\[(.*)\])?$", nodeid).groups()
-        for test in self.tests:
-            wanted, _, parameter = test.partition("[")
-            if wanted == f"{file}::{function}" and (not parameter or parameters.endswith(f"-{parameter[:-1]}")):
-                return test
-        return None
+        super().__init__(tests)
+        self.reasons = []
 
     def pytest_collection_modifyitems(self, config, items):
-        chosen = [item for item in items if self._test_of(item.nodeid)]
+        chosen = [item for item in items if self.test_of(item.nodeid)]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
 
     def pytest_runtest_logreport(self, report):
-        if report.when != "call" and report.passed:
-            return
-        if report.skipped and "does not define" not in str(report.longrepr):
-            return  # what is asked of the reference alone
-        self.fates[self._test_of(report.nodeid)].append(report.passed)
-        if not report.passed:
+        if (report.when == "call" or not report.passed) and self.add(report) and not report.passed:
             self.reasons.append(_first_line(report))
-
-    def points(self, statement):
-        """In proportion to the tests that pass; a law counts only where the pairs that are listed with it pass."""
-        assert all(self.fates[test] for test in statement.tests), f"a test of {statement.name} did not run"
-        pairs = [fate for test in statement.tests if test.startswith("test_pairs") for fate in self.fates[test]]
-        laws = [fate for test in statement.tests if not test.startswith("test_pairs") for fate in self.fates[test]]
-        passed = sum(pairs) + (sum(laws) if all(pairs) else 0)
-        return round(statement.points * passed / len(pairs + laws), 1)
 
 
 def _first_line(report):
@@ -100,7 +81,7 @@ def _judged(path, name, seed, call):
         if submission.lost:
             return nothing(name), submission.lost, submission.confined
         tests = [test for statement in assignment.statements for test in statement.tests]
-        verdicts = _Verdicts(tests)
+        verdicts = _Judge(tests)
         files = dict.fromkeys(str(HERE / (test.partition("::")[0] + ".py")) for test in tests)
         options = ["-n0", "-p", "no:terminal", "-p", "no:cacheprovider", "--rootdir", str(HERE.parent), "-c",
                    os.devnull, "--hypothesis-profile", "grading", "--hypothesis-seed", str(seed),

@@ -59,6 +59,27 @@ SHAPES = [  # of a batch, and of a threshold: all there are, in every way that i
 
 
 @needs_compiler
+@pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed"])
+@pytest.mark.parametrize("shape", [(16, 1, 1), ()])
+def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedule, monkeypatch):
+    """A neuron over 12 steps of changing totals, spikes taken back included: spikes, counts and values."""
+    random = torch.Generator().manual_seed(0)
+    layer = activation.QCFS(shape, 4, "softplus", 1.5)
+    totals = torch.randn(12, 5, 16, 6, 6, generator=random) + torch.arange(12).reshape(-1, 1, 1, 1, 1) / 8
+    answers = []
+    for absent in (False, True):
+        if absent:
+            monkeypatch.setattr("accelerated.neuron.elementwise", native._Absent())
+        neuron = acc.SpikingNeuron(layer, schedule, 1)
+        neuron.reset(4, "totals")
+        steps = [(neuron(total), neuron.spike, neuron.sent.clone()) for total in totals]
+        answers.append([torch.stack(parts) for parts in zip(*steps, strict=True)])
+    for ours, theirs in zip(*answers, strict=True):
+        assert torch.equal(ours, theirs)
+    assert set(answers[0][1].unique().tolist()) == ({-1, 0, 1} if schedule == "signed" else {0, 1})
+
+
+@needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_kernels_over_time_are_the_torch_code_bit_for_bit(dtype, monkeypatch):
     """Running means and what is new in them, in two chunks; values that lie step after step, and such that do not."""

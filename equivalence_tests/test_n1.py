@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import reference
 
 from . import random_networks as nets
+from .equality import assert_equal
 from .strategies import SCALES
 from .test_t2 import assert_same_counts
 
@@ -23,8 +24,11 @@ def test_N1_smallest_cases(impl, rounds, currents, count, level):
     @given(theta=SCALES)
     def check(theta):
         z = np.array(currents)[:, None, None] * theta
-        assert impl.if_run(z, np.array(theta))[0].sum() == count
-        assert impl.qcfs_level(z.mean(axis=0), theta, 2).item() == level
+        given = {"currents": z, "theta": theta}
+        why = "N1: it fires at once, or too late, and so misses the level"
+        assert_equal("the count of if_run", impl.if_run(z, np.array(theta))[0].sum(axis=0), [[count]], why, **given)
+        own = impl.qcfs_level(z.mean(axis=0), theta, 2)
+        assert_equal("qcfs_level of the mean", own, [[level]], "Eq. 2-23 with L = 2", **given)
 
     check()
 

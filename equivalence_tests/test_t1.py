@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from .equality import assert_equal
 from .strategies import POWERS, SCALES, all_fractions, level_of, rational, rational_array
 
 
@@ -38,9 +39,9 @@ def test_T1_count_equals_level_on_every_edge(impl, rounds, seen):
             f"expected {level[wrong[:3]]} (T1)"
         )
         assert set(np.unique(spikes)) <= {0, 1}
-        assert np.array_equal(membrane, (theta / 2 + steps * z - theta * level)[None]), (
-            "membrane after a soft reset (Eq. 2-15)"
-        )
+        left = (theta / 2 + steps * z - theta * level)[None]
+        law = "V(T) = theta / 2 + T z - theta count: a spike lowers V by theta, and does not set it to 0"
+        assert_equal("if_run's last membrane", membrane, left, law, z=z, theta=theta, T=steps)
         shares.append((level != 0).mean())
 
     check()
@@ -57,9 +58,11 @@ def test_T1_holds_for_varying_currents_and_any_start(impl, rounds):
         currents = np.array(parts, dtype=float).reshape(steps, 1, 4) * theta / 8
         spikes, _ = impl.if_run(currents, np.array(theta), np.array(phi * theta / 8))
         level = level_of(currents.mean(axis=0), theta, steps, phi / 8)
-        assert np.array_equal(spikes.sum(axis=0), level), (currents.ravel(), theta, phi / 8)
+        given = {"currents": currents, "theta": theta, "V0": phi * theta / 8}
+        law = "T1: floor(mean T / theta + V0 / theta), for currents within 0 and theta in any order"
+        assert_equal("counts of if_run", spikes.sum(axis=0), level, law, **given)
         own = impl.qcfs_level(currents.mean(axis=0), theta, steps, phi / 8)
-        assert np.array_equal(own, level), (currents.ravel(), theta, phi / 8)
+        assert_equal("qcfs_level of the mean current, shift V0 / theta", own, level, "Eq. 2-23", **given)
 
     check()
 
@@ -91,7 +94,9 @@ def test_a_leak_of_1_is_the_if_neuron(impl, rounds, leak):
         z = np.array([0.5, 0.25, 0.75])[:, None, None] * scale
         spikes, membrane = impl.lif_run(z, np.array(scale), leak)
         expected = {0.0: ([0, 0, 0], 0.75), 0.5: ([0, 0, 1], 0.0625), 1.0: ([1, 0, 1], 0.0)}[leak]
-        assert (spikes.ravel().tolist(), membrane.item()) == (expected[0], expected[1] * scale)
+        law, given = "V <- leak V + z, then fire, then V <- V - theta s", {"currents": z, "theta": scale, "leak": leak}
+        assert_equal("spikes of lif_run", np.ravel(spikes), expected[0], law, **given)
+        assert_equal("lif_run's last membrane", np.ravel(membrane), [expected[1] * scale], law, **given)
 
     check()
 

@@ -9,6 +9,7 @@ import reference
 from reference.simulation import propagate
 
 from . import random_networks as nets
+from .equality import assert_equal
 from .strategies import dyadic_neuron, level_of, rational, rational_array
 
 
@@ -23,9 +24,11 @@ def test_T2_count_is_the_level_of_the_mean(impl, rounds, seen):
         assert np.shape(spikes) == currents.shape
         count, total = spikes.sum(axis=0), currents.sum(axis=0)
         level = level_of(total / steps, theta, steps)
-        assert np.array_equal(count, level), (currents.ravel(), theta, count, level)
-        assert np.array_equal(level, impl.qcfs_level(total / steps, theta, steps))
-        assert np.array_equal(membrane, theta / 2 + total - theta * count)
+        given = {"currents": currents, "theta": theta}
+        assert_equal("counts of integrate_then_fire_run", count, level, "T2: the level of the mean current", **given)
+        assert_equal("qcfs_level of the mean", impl.qcfs_level(total / steps, theta, steps), level, "Eq. 2-23", **given)
+        law = "theta / 2 + all currents - theta count"
+        assert_equal("the last membrane", membrane, theta / 2 + total - theta * count, law, **given)
         assert set(np.unique(spikes)) <= {0, 1}
         assert (np.diff(spikes, axis=0) <= 0).all(), "a neuron fires at once until it is done"
         shares.append((level != 0).mean())

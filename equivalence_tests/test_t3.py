@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from . import random_networks as nets
+from .equality import assert_equal
 from .strategies import POWERS, dyadic_neuron, level_of, rational, rational_array
 from .test_t2 import assert_exact, executed
 
@@ -21,8 +22,10 @@ def test_T3_settles_within_L_steps_after_any_input(impl, rounds, seen):
         spikes, sent = impl.st_bif_run(np.concatenate([currents, quiet]), theta, levels)
         assert np.shape(spikes) == (len(currents) + levels, *currents.shape[1:])
         level = level_of(currents.sum(axis=0), theta, levels)
-        assert np.array_equal(sent, level), (currents.ravel(), theta, levels)
-        assert np.array_equal(impl.qcfs_level(currents.sum(axis=0), theta, levels), level)
+        given = {"currents, then L steps of none": currents, "theta": theta, "L": levels}
+        assert_equal("what st_bif_run has sent", sent, level, "T3: the level of all input", **given)
+        own = impl.qcfs_level(currents.sum(axis=0), theta, levels)
+        assert_equal("qcfs_level of all input", own, level, "Eq. 2-23", **given)
         assert set(np.unique(spikes)) <= {-1, 0, 1}
         tracer = np.cumsum(spikes, axis=0)
         assert ((tracer >= 0) & (tracer <= levels)).all(), "N stays in 0..L"
@@ -46,8 +49,10 @@ def test_T3_every_step_is_a_step_towards_the_level(impl, rounds):
         for t, spike in enumerate(spikes):
             total = currents[: t + 1].sum(axis=0)
             step = impl.signed_step(total, sent, theta, levels)
-            assert np.array_equal(step, spike), (currents.ravel(), theta, levels, t)
-            assert np.array_equal(spike, np.sign(level_of(total, theta, levels) - sent))
+            given = {"currents": currents, "theta": theta, "L": levels, "step": t + 1, "sent before": sent}
+            towards = np.sign(level_of(total, theta, levels) - sent)
+            assert_equal("the spike of st_bif_run", spike, towards, "sign(level of all so far - sent)", **given)
+            assert_equal("signed_step", step, towards, "clip(level(total) - sent, -1, 1)", **given)
             sent = sent + spike
 
     check()

@@ -56,6 +56,30 @@ void NAME(if_run)(const REAL *restrict z, index_t z_step, REAL *restrict out, in
   }
 }
 
+/* clip(floor(z L / theta + shift), 0, L); a NaN stays one */
+static inline REAL NAME(level)(REAL z, REAL theta, REAL levels, REAL shift) {
+  REAL level = FLOOR(z * levels / theta + shift);
+  return level < 0 ? 0 : level > levels ? levels : level;
+}
+
+/* One step of the exact schedules on totals: s = clip(level(total) - N, -1, 1) (t < 0: signed), else s = [t < level(total)];
+   N <- N + s in place; value = (theta N) / L. L is T for the latter. */
+void NAME(total_step)(const REAL *restrict total, REAL *restrict sent, REAL *restrict spike, REAL *restrict value,
+                      const REAL *theta, index_t count, index_t inner, REAL levels, REAL t, index_t begin, index_t end) {
+  REAL th[TILE];
+  for (index_t i = begin; i < end; i += TILE) {
+    index_t size = end - i < TILE ? end - i : TILE;
+    if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
+    for (index_t j = 0; j < size; j++) {
+      REAL level = NAME(level)(total[i + j], th[j], levels, (REAL)0.5), s = level - sent[i + j];
+      s = t >= 0 ? (t < level ? 1 : 0) : s < -1 ? -1 : s > 1 ? 1 : s;
+      spike[i + j] = s;
+      sent[i + j] += s;
+      value[i + j] = th[j] * sent[i + j] / levels;
+    }
+  }
+}
+
 /* out_t = (sums + x_0 + ... + x_t) / (first + t) for t = 0..steps - 1, of arrays of `size` elements; sums are updated. */
 void NAME(running)(const REAL *restrict x, REAL *restrict out, REAL *restrict sums, index_t steps, index_t size,
                    REAL first, index_t begin, index_t end) {
@@ -77,12 +101,6 @@ void NAME(increments)(const REAL *restrict f, REAL *restrict out, REAL *restrict
         out[t * size + j] = now - before[j];
         before[j] = now;
       }
-}
-
-/* clip(floor(z L / theta + shift), 0, L); a NaN stays one */
-static inline REAL NAME(level)(REAL z, REAL theta, REAL levels, REAL shift) {
-  REAL level = FLOOR(z * levels / theta + shift);
-  return level < 0 ? 0 : level > levels ? levels : level;
 }
 
 /* out = (theta clip(floor(z L / theta + shift), 0, L)) / L */

@@ -49,6 +49,16 @@ def qcfs_backward(z, theta, upstream, levels, shift):
     return by_z, by.gathered(sums.sum(0)).to(theta.dtype)
 
 
+def total_step(total, sent, theta, levels, t):
+    """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: signed, else [t < level]."""
+    if not (serves(total, sent, theta) and _fits(total, theta) and sent.stride() == total.stride()):
+        return None
+    spike, value, by = torch.empty_like(total), torch.empty_like(total), Thresholds(theta, total[0])
+    run(f"total_step_{FORMATS[total.dtype]}", total.numel(), total, sent, spike, value, *by.arguments,
+        real(levels, total.dtype), real(t, total.dtype))  # fmt: skip
+    return spike, value
+
+
 def _over_time(name, values, steps, state, first):
     """A kernel of (values, state) over [steps batch, ...], values one after another; None where it does not serve."""
     if not serves(values, state):
