@@ -30,7 +30,7 @@ def neuron(options):
     def run(layer):
         return torch.no_grad()(lambda: layer(z))
 
-    others = {name: kind(1.0) for name, kind in peers.neurons().items()}
+    others = {name: kind(1.0) for name, kind in peers.neurons(options.peers).items()}
     if options.compile and works("cpu"):
         others |= {f"{name}, compiled": compiled(layer) for name, layer in others.items()}
     candidates = {"copy": lambda: target.copy_(z), "this": kernel, "this, in torch": lambda: if_run(z, theta)}

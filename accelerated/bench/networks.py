@@ -66,7 +66,7 @@ def network(name, options):
     candidates["step by step"] = streaming(spiking, x, options.steps, Layerwise, 1)
     others = {}
     if all(neuron.threshold.numel() == 1 for neuron in spiking.layers.values()):
-        others = {n: peers.Network(folded, kind, options.steps) for n, kind in peers.neurons().items()}
+        others = {n: peers.Network(folded, kind, options.steps) for n, kind in peers.neurons(options.peers).items()}
         if options.compile and works("cpu"):
             chosen = ("published loop", "spikingjelly")
             others |= {f"{n}, compiled": compiled(others[n]) for n in chosen if n in others}

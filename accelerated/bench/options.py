@@ -8,6 +8,7 @@ import torch
 from ..checks import one_of, positive, whole
 from ..models import MODELS
 
+PEERS = ("published loop", "spikingjelly", "snntorch", "sinabs")
 BENCHMARKS = ("neuron", "qcfs", "training")
 AXES = {"steps": (2, 4, 8, 16, 32), "batch": (1, 4, 16, 64), "width": (0.25, 0.5, 1.0, 2.0),
         "rate": (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)}  # fmt: skip
@@ -34,6 +35,8 @@ class Options:
     """Channels of the networks, as a multiple."""
     threads: int = torch.get_num_threads()
     """Of the processor."""
+    peers: tuple[str, ...] = PEERS
+    """Which other ways to compare with, where they are installed; published loop: what the authors of QCFS do."""
     compile: bool = True
     """Also everything of PyTorch's under torch.compile, which takes a minute a network before the first round."""
     allocator: str = "warm"
@@ -50,6 +53,8 @@ def checked(options):
             one_of(name, (*BENCHMARKS, *MODELS), "benchmark")
     for axis in options.growth:
         one_of(axis, AXES, "axis of growth")
+    for name in options.peers:
+        one_of(name, PEERS, "peer")
     for name in ("steps", "batch", "rounds", "threads"):
         whole(getattr(options, name), name)
     positive(options.width, "width")

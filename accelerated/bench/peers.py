@@ -80,10 +80,10 @@ class Sinabs(nn.Module):
 OTHERS = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch, "sinabs": Sinabs}
 
 
-def neurons():
-    """{name: neuron of theta} of the published loop and of the packages that are installed."""
-    here = {name: kind for name, kind in OTHERS.items() if importlib.util.find_spec(name)}
-    return {"published loop": Loop} | here
+def neurons(names):
+    """{name: neuron of theta}: of the published loop and of packages, those that are asked for and installed."""
+    here = {"published loop": Loop} | {name: kind for name, kind in OTHERS.items() if importlib.util.find_spec(name)}
+    return {name: kind for name, kind in here.items() if name in names}
 
 
 class _Folded(nn.Module):

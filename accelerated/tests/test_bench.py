@@ -74,9 +74,9 @@ def test_a_warm_allocator_is_a_process_of_its_own(tmp_path):
 @pytest.mark.parametrize("name", ["published loop", *peers.OTHERS])
 def test_other_packages_compute_what_is_compared_with_them(name):
     """The same spikes from each neuron, and but for snntorch the same logits from a network, in float64."""
-    if name not in peers.neurons():
+    if name not in peers.neurons([name]):
         pytest.skip(f"{name} is not installed (pip install -e '.[bench]')")
-    kind = peers.neurons()[name]
+    kind = peers.neurons([name])[name]
     torch.manual_seed(0)
     # off the threshold, where snntorch does not fire; below it, for snntorch puts off a second reset
     currents = torch.randint(-8, 8, (6, 2, 3, 5)) / 16 + 1 / 1024
@@ -101,6 +101,7 @@ def test_other_packages_compute_what_is_compared_with_them(name):
     [
         (["--what", "resnet19"], "unknown benchmark 'resnet19'"),
         (["--growth", "depth"], "unknown axis of growth 'depth'"),
+        (["--peers", "norse"], "unknown peer 'norse'"),
         (["--rounds", "0"], "rounds must be"),
         (["--steps", "x"], "invalid"),
         (["--allocator", "fast"], "unknown allocator 'fast'"),
