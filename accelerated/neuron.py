@@ -48,7 +48,10 @@ def if_run(currents, threshold, v0=None):
     A spike is worth theta, averaged over T. With a constant current z and T = L the count is level(z) (T1).
     InputError for currents that are not [T >= 1, batch, ...] and finite, or a theta that is not positive.
     """
-    return lif_run(currents, threshold, 1, v0)
+    currents, threshold = prepare(currents, threshold)
+    membrane = torch.empty_like(currents[0]).copy_(resting(threshold, currents.shape[1:], v0))
+    spikes = elementwise.if_run(currents, len(currents), threshold, membrane, unit=True)
+    return lif_run(currents, threshold, 1, v0) if spikes is None else (spikes, membrane)
 
 
 def integrate_then_fire_run(currents, threshold):

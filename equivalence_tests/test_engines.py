@@ -59,6 +59,27 @@ SHAPES = [  # of a batch, and of a threshold: all there are, in every way that i
 
 
 @needs_compiler
+def test_threads_of_either_kind_compute_the_same(monkeypatch):
+    """In one part, by OpenMP in three, and by a pool of our own in three: bit for bit, sums but for their order."""
+    random, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
+    z, upstream = torch.randn(2, 9, 16, 40, 40, generator=random)
+    theta = torch.rand(16, 1, 1, generator=random) + 0.5
+    answers = []
+    try:
+        for count, shares in ((1, True), (3, True), (3, False)):
+            torch.set_num_threads(count)
+            monkeypatch.setattr(kernels, "_shares_threads", lambda shares=shares: shares)
+            answers.append((native.elementwise.qcfs(z, theta, 8, 0.5), native.elementwise.if_run(z[None], 6, theta),
+                            *native.elementwise.qcfs_backward(z, theta, upstream, 8, 0.5)))  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
+    for several in answers[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(answers[0][:3], several[:3], strict=True))
+        # sums of 14,400 terms of size 1 at most, in float32 by 32 lanes, then in double
+        assert torch.allclose(answers[0][3], several[3], rtol=0, atol=1e-3)
+
+
+@needs_compiler
 @pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed"])
 @pytest.mark.parametrize("shape", [(16, 1, 1), ()])
 def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedule, monkeypatch):

@@ -34,8 +34,9 @@ from reference import if_run
 # C \dot V = I - g_{Na} m^3 h (V - E_{Na}) - g_K n^4 (V - E_K) - g_L (V - E_L)
 # $$
 #
-# $m$, $h$ and $n$ are shares of gates that are open ($m$ and $n$ open as $V$ rises, $h$ closes, more slowly). Closed gates
-# open at a rate $\alpha$, open ones close at a rate $\beta$: $\dot x = \alpha_x(V) (1 - x) - \beta_x(V) x$.
+# $m$, $h$ and $n$ are shares of gates that are open ($m$ and $n$ open as $V$ rises, $h$ closes, more slowly). A sodium channel lets
+# charge through when its three $m$ gates and its $h$ gate are all open, a potassium channel when its four $n$ gates are; hence the
+# powers. The constants in `ionic` below are their $g$ and $E$. Closed gates open at a rate $\alpha$, open ones close at a rate $\beta$: $\dot x = \alpha_x(V) (1 - x) - \beta_x(V) x$.
 # Units: mV, ms, µA/cm², mS/cm², and $C$ = 1 µF/cm².
 
 
@@ -149,15 +150,18 @@ gates_at = lambda v: [a / (a + b) for a, b in rates(np.array(v))]
 v_rest = next(v for v in np.arange(-64, -55, 0.001) if ionic(v, *gates_at(v)) >= 8.0)
 calm = hodgkin_huxley(np.array([8.0]), 200.0, start=v_rest)
 print(
-    f"8 µA/cm² from its own rest, {v_rest:.2f} mV: {spikes(calm).sum()} spikes; from -65 mV: {fired[:, currents == 8.0].sum()}"
+    f"8 µA/cm² from its own rest, {v_rest:.2f} mV: {spikes(calm).sum()} spikes in 200 ms; "
+    f"from -65 mV: {fired[:20_000, currents == 8.0].sum()}"
 )
 assert spikes(calm).sum() == 0
 
 # %% [markdown]
 # ## First cut: leaky integrate-and-fire
 #
-# If all spikes look alike, we need not simulate them. Keep the capacitor and one leak; when $V$ reaches a threshold,
-# write down "spike" and put $V$ back (Lapicque 1907 had the circuit, Stein 1965 the reset):
+# If all spikes look alike, we need not simulate them. Keep the capacitor $C$ and one leak of conductance $g_L$, and count $V$ from
+# rest, so that rest is 0: $C \dot V = I - g_L V$. Divided by $g_L$, with the resistance $R = 1 / g_L$ and the time constant
+# $\tau = C / g_L$, within which the membrane forgets, that is the equation below. When $V$ reaches a threshold $\theta$, write down
+# "spike" and put $V$ back (Lapicque 1907 had the circuit, Stein 1965 the reset):
 #
 # $$
 # \tau \dot V = -V + R I, \qquad V \ge \theta: \text{ spike}, \; V \leftarrow 0 .
@@ -184,13 +188,14 @@ assert simulated[:2].max() == 0, "below the rheobase it never fires"
 assert np.abs(simulated - solved).max() <= 2.5 + 1e-9
 
 # %% [markdown]
-# Gone: the shape of a spike, the pause after it, the jump to 50 spikes a second. This neuron starts as slowly as you like,
+# Gone: the shape of a spike, the pause after it (the squid's neuron cannot fire again while its $h$ gates are closed), the jump to 50 spikes a second. This neuron starts as slowly as you like,
 # and has no two possible answers to one current. Left: a threshold, a memory that fades, and a rate that grows with the
 # current.
 #
 # ## Second cut: no leak, and subtract instead of forgetting
 #
-# Let the leak close ($R \to \infty$ and $\tau \to \infty$, with $R / \tau$ fixed), take one step for one unit of time, call
+# Let the leak close: $g_L \to 0$, so that $R$ and $\tau$ grow without bound while $R / \tau = 1 / C$ stays, and $\dot V = I / C$ is
+# left. Take one step for one unit of time, call
 # what flows in during a step $z_t$, and the membrane is a plain sum. And after a spike, *subtract* the threshold instead of setting
 # the membrane to 0, so that what lies above it is not lost:
 #

@@ -124,13 +124,18 @@ print(f"largest activation {pre.max():.2f}, best threshold for T = {T}: {best:.2
 assert best < 0.8 * pre.max(), "covering the largest activation is not the best choice"
 
 # %% [markdown]
+# A high threshold clips nothing, but its steps are coarse: rounding costs. A low one has fine steps, and clips. Their sum is smallest in
+# between, well below the largest activation.
+#
 # ## Convert it anyway
 #
 # Thresholds at each layer's largest activation, no further training, $T$ from 1 to 64. An image is a constant current: the
 # first layer sees it in every step. A spike carries $\theta$ times a weight to the next layer; the last layer does not spike,
 # its logits are those of what arrived on average. `quantise` puts a staircase of
-# $L$ steps where each ReLU was; the spiking network under *integrate-then-fire* (tutorial 6) says exactly the same with
-# $T = L$ steps, so we can read the curve off either.
+# $L$ steps where each ReLU was ("calibrated": thresholds at the largest activations on the images that it is given). `convert` puts a
+# spiking neuron where each staircase is, and `simulate` runs it for $T$ steps; under *integrate-then-fire* the result is exactly the
+# staircase's with $T = L$. Take that from here as given (it is asserted below up to 8 steps, and tutorial 6 shows why it holds for all), so
+# that we can read the curve off either.
 
 # %%
 times = [1, 2, 4, 8, 16, 32, 64]

@@ -140,6 +140,9 @@ plt.show()
 assert abs(wrong[lams > 0] - right[lams > 0]).max() > 0.5, "the printed one has the wrong size, and grows with lambda"
 
 # %% [markdown]
+# On the left, where the threshold is below $z$, the unit is saturated, and the derivative is $\sigma(\lambda)$. Further right it is
+# inside, and jumps wherever $\lfloor u \rfloor$ changes: between two jumps the level is held.
+#
 # ## A threshold that learns
 #
 # Let one neuron stand for a ReLU whose inputs are positive and mostly small. Descend along the derivative above to make

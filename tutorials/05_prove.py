@@ -51,8 +51,10 @@ import reference
 #     - \underbrace{\frac{V_{\text{end}}}{\theta}}_{\text{in } [0, 1)} = \lfloor u \rfloor ,
 # $$
 #
-# because $N$ is whole and only one whole number lies in $(u - 1, u]$. For $z < 0$ the membrane only falls and $N = 0$; for
-# $z > \theta$ it starts at $\theta / 2$, fires in each step and grows, $N = T$. Those are the two ends of the clip. Done.
+# because $N$ is whole and only one whole number lies in $(u - 1, u]$. With $T = L$ that is the level: between 0 and $\theta$ the
+# clip does nothing, for $1/2 \le u \le L + 1/2$. For $z < 0$ the membrane only falls and $N = 0$; there $u < 1/2$, and the clip makes 0
+# of $\lfloor u \rfloor$. For $z > \theta$ it starts at $\theta / 2$, fires in each step and grows, $N = T$; there $u > L + 1/2$, and the
+# clip makes $L$ of it. Done.
 #
 # Look at the invariant while it works:
 
@@ -93,7 +95,8 @@ print(f"{checked} currents at and around ties: count = level on all of them")
 # ## All of them at once
 #
 # However many numbers we try, there are more. A solver for real arithmetic works with *formulas*: we describe the neuron for
-# an unknown real $z$, ask for a $z$ with count $\ne$ level, and it either finds one or proves that there is none.
+# an unknown real $z$, ask for a $z$ with count $\ne$ level, and it either finds one or proves that there is none. (`z3.Q(1, 2)` is
+# the fraction 1/2; `sat` means that the formulas can be satisfied, and a *model* is a set of numbers that does it.)
 # $\theta = 1$ is no restriction: currents, membranes and thresholds can all be measured in units of $\theta$ (derivations 2.2).
 
 
@@ -137,7 +140,7 @@ for T in (1, 2, 3, 4, 5, 8):
 # %%
 broken = {
     "V(0) = 0": neuron(z, 4, z3.RealVal(0)) == level(z, 4),
-    "V(0) = 0.5 / T, as one source has it (docs/errata.md)": neuron(z, 4, z3.Q(1, 8)) == level(z, 4),
+    "V(0) = 0.5 / T, as the thesis prints it (docs/errata.md)": neuron(z, 4, z3.Q(1, 8)) == level(z, 4),
     "fires only above the threshold (>)": neuron(z, 4, half, lambda v: v > 1) == level(z, 4),
     "T = 4 steps, L = 3 levels": neuron(z, 4, half) * 3 == level(z, 3) * 4,  # count / 4 = level / 3
 }
@@ -188,9 +191,11 @@ assert counterexample(broken["fires only above the threshold (>)"], off_ties) is
 # %% [markdown]
 # ## What was *not* claimed
 #
-# T1 speaks of **one layer under a current that does not change over time**. The sentence "zero
-# conversion error" of the sources (README) is T1. Ask the solver about two currents that differ,
-# and compare with the level of their mean, which is what the quantised network sees:
+# T1 speaks of **one layer under a current that does not change over time**. Where published work says that the conversion error is
+# zero at $T = L$ (Bu et al. 2022), this is what it has shown. In a deeper layer currents change from step to step, and their *mean*
+# is what ought to count: $T$ steps bring $\sum_i w_i \theta_i N_i + T b$, and a $T$-th of it is the quantised network's
+# $\sum_i w_i (\theta_i N_i / T) + b$, if each count $N_i$ is the level. Ask the solver about two currents that differ, and compare
+# with the level of their mean:
 
 # %%
 a, b = z3.Reals("a b")
@@ -213,4 +218,5 @@ print("... but none as long as both lie between 0 and the threshold")
 # 2. For two steps, the last cell proves more than T1: currents may *vary* inside $[0, \theta]$. Which line of the proof on
 #    paper shows that for any number of steps?
 # 3. For $T = 4$ and $L = 3$ the solver found a number where count and level disagree. Where between 0 and 1 do they agree?
-#    Ask it: `counterexample(z3.Not(claim), z > 0, z < 1)` looks for agreement.
+#    Start Python with `python -i tutorials/05_prove.py`, let `claim = broken["T = 4 steps, L = 3 levels"]`, and ask:
+#    `print(counterexample(z3.Not(claim), z > 0, z < 1))` finds one point of agreement. Add conditions until it finds none.

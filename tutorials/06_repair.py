@@ -27,17 +27,25 @@ from reference import training
 # %% [markdown]
 # ## Three schedules
 #
-# A spiking network computes as follows. The image is a current into the first layer. A spike of a layer carries its value
-# (below) times a weight to the next. The last, linear layer does not spike: the logits are its answer to what has been sent so
-# far. *When* a neuron may fire is its **schedule**:
+# A spiking network computes as follows. The image is a current into the first layer. Within one step the layers come one after
+# another, and a spike reaches the next layer in the step in which it was sent: after one step there is an answer already. The
+# last, linear layer does not spike: the logits are its answer to what has been sent so far. *When* a neuron may fire is its
+# **schedule**:
 #
 # | | streaming | integrate-then-fire | signed |
 # |---|---|---|---|
 # | a neuron fires | as soon as $V \ge \theta$ | when all its input is in | by $s_t = \mathrm{clip}(\mathrm{level}(\text{input so far}) - N, -1, 1)$ |
 # | the image comes | again in every step | again in each of the first $T$ steps (cure 1) | once, whole, in step 1 |
-# | $N$ spikes say | $\theta N / t$ after step $t$ | $\theta N / T$ | $\theta N / L$ |
+# | a spike carries, times a weight | $\theta$ | $\theta$ | $\theta / L$ |
+# | so $N$ spikes have said | $\theta N / t$ on average, after step $t$ | $\theta N / T$ on average | $\theta N / L$ in total |
+# | a bias enters | in every step | in each step in which the layer takes its input | once, in step 1 |
 #
 # Streaming is the published way, and the one of tutorials 2 to 5.
+#
+# Why the *average* current is what matters: over $T$ steps a streaming neuron of the next layer receives, from the counts $N_i$
+# of those before it, $\sum_i w_i \theta_i N_i + T b$. Divided by $T$ that is $\sum_i w_i (\theta_i N_i / T) + b$. If each count is
+# the level, $\theta_i N_i / T$ is the activation of the quantised network, and so the average current is its pre-activation.
+# A layer is right, then, if its count is the level of its average current, *whenever* that came.
 #
 # ## Two currents are enough
 #
@@ -147,14 +155,21 @@ assert over_time[0] < accuracy(target) - 0.05
 # %% [markdown]
 # Early answers are worse, later ones are good again (by chance an image better, even, than the quantised network's, with other
 # units wrong): digits are easy, and some wrong units do not change the class. On MNIST-5k a small residual CNN has 38 % at $T = 8$
-# where the exact schedules have 98 %, and of three VGG-16s that differ in their random seed alone one has 12 %
+# (the mean of two trained networks: 27 and 49 %) where the exact schedules have 98 %, and of three VGG-16s that differ in their random seed alone one has 12 %
 # ([experiments](../experiments.md)). An error that *usually* does no harm is not an equality.
 #
 # ## Cure 1: integrate, then fire
 #
 # If only the *sum* of the currents counts, wait until it is complete. Layer by layer: integrate for $T$ steps, then fire
-# for $T$ steps without input. The order of the currents cannot matter, so each layer is exact (**T2**), and so is the
-# network, at $T = L$. While one layer fires, the next integrates: $D$ layers take $(D + 1)\, T$ steps.
+# for $T$ steps without input. The membrane at the end of the first is $V = \theta / 2 + \sum z_t$, whatever the order; firing takes
+# $\theta$ off it in each step while it is at least $\theta$, so the count is $\mathrm{clip}(\lfloor V / \theta \rfloor, 0, T)$. With the
+# mean current $z$, $V / \theta = z T / \theta + 1/2$: the level of the mean (**T2**, derivations 4.1). So each layer is exact, and
+# with it the network, at $T = L$. While one layer fires, the next integrates: $D$ layers take $(D + 1)\, T$ steps.
+#
+# Below, *every bit* of the logits is compared, on floating-point numbers, which tutorial 5 did not trust. That works because this
+# simulator does not add up small currents, each rounded: a neuron's input is the layer's operator, applied once to what was sent
+# in total, and that total is computed by the expression that the quantised network uses for its activation, $(\theta N) / L$.
+# The same operations on the same numbers round the same way (**T5**, derivations 6; tutorial 9 comes back to it).
 
 # %%
 waiting = reference.simulate(reference.convert(network, "integrate-then-fire"), test_x, L)
@@ -167,8 +182,10 @@ assert waiting.latency == (D + 1) * L
 #
 # Let a neuron also send $-1$: "one of my spikes was wrong". In each step it moves one towards the level of all the input
 # so far (the image is given once, so for the first layer that is the image), so when its input stops changing it gets
-# there (**T3**), and then the next layer, and the next. It has *settled* when nothing fires in a step: nothing ever will again.
-# At most $1 + D (L - 1)$ steps (derivations 6.2); usually far fewer.
+# there within $L$ steps (**T3**), and then the next layer, and the next. It has *settled* when nothing fires in a step: nothing ever
+# will again. A layer takes the last of its $L$ steps towards its level in the step in which the layer before sends its last spike
+# at the earliest, since spikes arrive in the step in which they are sent; so each layer adds $L - 1$ steps, and not $L$: at most
+# $1 + D (L - 1)$ (derivations 6.2); usually far fewer.
 
 # %%
 signed = reference.simulate(reference.convert(network, "signed"), test_x, 2 + D * (L - 1))
@@ -180,8 +197,9 @@ assert signed.latency <= 1 + D * (L - 1)
 # %% [markdown]
 # ## Cure 3: shift the start (COS)
 #
-# Keep plain streaming neurons, but look first: run $\rho$ extra steps, see from the membrane at their end whether a neuron has
-# sent a spike too many or too few, and shift where its membrane starts by a threshold, or a little more where that
+# COS stands for "offset spike" calibration: what a neuron sends above or below its level is its offset. Keep plain streaming
+# neurons, but look first: run $\rho$ extra steps, see from the membrane at their end whether a neuron has sent a spike too many (it
+# has ended below 0: more went out than came in) or too few ($\theta$ or more is left), and shift where its membrane starts by a threshold, or a little more where that
 # would not be enough (Hao et al. 2023; derivations 12). It
 # is not exact, but it is close, and every spike stays positive. It is done again for *every image*, without its label; so it is
 # no training, and its $D \rho$ extra steps and their spikes are part of the cost of an answer.

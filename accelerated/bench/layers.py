@@ -19,12 +19,11 @@ def neuron(options):
     """The IF layer on [T, batch, 64, 32, 32] currents, some 15 % of the neurons firing; the limit is a copy."""
     shape = (options.steps, options.batch, 64, 32, 32)
     z, theta = torch.randn(shape) * 0.3 + 0.15, torch.tensor(1.0)
-    target, membrane, counts = torch.empty_like(z), torch.empty(shape[1:]), torch.empty(shape[1:])
+    target = torch.empty_like(z)
     rate = if_run(z, theta)[0].mean().item()
 
     def kernel():
-        membrane.fill_(0.5), counts.zero_()
-        if elementwise.if_run(z, options.steps, theta, membrane, counts, target) is None:
+        if elementwise.if_run(z, options.steps, theta, out=target) is None:
             if_run(z, theta)
 
     def run(layer):
@@ -33,7 +32,7 @@ def neuron(options):
     others = {name: kind(1.0) for name, kind in peers.neurons(options.peers).items()}
     if options.compile and works("cpu"):
         others |= {f"{name}, compiled": compiled(layer) for name, layer in others.items()}
-    candidates = {"copy": lambda: target.copy_(z), "this": kernel, "this, in torch": lambda: if_run(z, theta)}
+    candidates = {"copy": lambda: target.copy_(z), "this": kernel, "if_run, public": lambda: if_run(z, theta)}
     candidates |= {name: run(layer) for name, layer in others.items()}
     return Case(candidates, "copy", f"rate {rate:.2f}", tuple(others))
 

@@ -5,8 +5,10 @@ Where they do not serve a function gives None, and who calls it has a form in Py
 
 import ctypes
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -51,24 +53,33 @@ def _pool(process, threads):
     return ThreadPoolExecutor(threads)
 
 
-def run(name, size, *arguments, least=1 << 14, each=None):
+@cache
+def _shares_threads():
+    """Whether the kernels' OpenMP is PyTorch's: then its threads do the work, which else keep a core busy waiting."""
+    if not hasattr(library(), "omp_get_max_threads"):
+        return False
+    try:
+        files = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
+    except OSError:
+        return False
+    return len([name for name in files if re.match(r"lib(g|i)?omp", Path(name).name)]) == 1
+
+
+def run(name, size, *arguments, least=1 << 14):
     """Call a kernel for the elements 0..size - 1, split over torch's threads; a part has at least `least` of them.
 
-    Tensors go as addresses; `each(part)` gives further arguments of a part's own, put before its range.
+    Tensors go as addresses.
     """
-    function = _function(name)
-    plain = [_plain(argument) for argument in arguments]
+    function, plain = _function(name), [_plain(argument) for argument in arguments]
     parts = max(1, min(torch.get_num_threads(), size // least))
-    edges = [size * part // parts for part in range(parts + 1)]
 
-    def call(part):
-        own = [_plain(argument) for argument in (each(part) if each else ())]
-        function(*plain, *own, ctypes.c_longlong(edges[part]), ctypes.c_longlong(edges[part + 1]))
+    def call(first, last):
+        function(*plain, *map(ctypes.c_longlong, (size, parts, first, last)))
 
-    if parts == 1:
-        call(0)
+    if parts == 1 or _shares_threads():
+        call(0, parts)
     else:
-        list(_pool(os.getpid(), parts).map(call, range(parts)))
+        list(_pool(os.getpid(), parts).map(call, range(parts), range(1, parts + 1)))
 
 
 def _plain(value):

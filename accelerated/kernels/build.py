@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -20,6 +21,7 @@ FLAGS = (
     "-ffp-contract=off",  # no fused multiply-add: it would round once where PyTorch rounds twice
 )  # fmt: skip
 NATIVE = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
+THREADS = ("-fopenmp", "")
 
 
 def compiler():
@@ -51,15 +53,15 @@ def build(folder, flags=FLAGS, native=NATIVE):
     if program is None:
         raise OSError("there is no C compiler")
     version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-    parts = [*flags, *native, version, _machine(), *(source.read_text() for source in sources)]
+    parts = [*flags, *native, *THREADS, version, _machine(), *(source.read_text() for source in sources)]
     target = folder / f"kernels-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    for option in native:
+    for options in product(THREADS, native):
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False) as file:
             partial = Path(file.name)
-        command = [program, *flags, *([option] if option else []), "-o", str(partial), str(HERE / "kernels.c"), "-lm"]
+        command = [program, *flags, *filter(None, options), "-o", str(partial), str(HERE / "kernels.c"), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
             partial.replace(target)  # whole, or not there

@@ -8,6 +8,12 @@
 #define TILE 1024 /* elements that stay in the first cache while time passes */
 #endif
 
+typedef REAL NAME(vector) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
+typedef INT NAME(mask) __attribute__((vector_size(32)));
+#define VECTOR NAME(vector)
+#define MASK NAME(mask)
+#define STRIP (4 * (int)(32 / sizeof(REAL)))
+
 /* th[0..n - 1]: the thresholds of the elements from i on. */
 static void NAME(thresholds)(REAL *th, const REAL *theta, index_t count, index_t inner, index_t i, index_t n) {
   if (count == 1) {
@@ -28,31 +34,68 @@ static void NAME(thresholds)(REAL *th, const REAL *theta, index_t count, index_t
   }
 }
 
-/* V <- V + z_t; s_t = [V >= theta]; V <- V - theta s_t, for t = 0..steps - 1, from `membrane`, where the last V is left.
+/* How many elements from i on share a threshold, where more than one do; that is left in th. */
+static inline index_t NAME(shared)(REAL *th, const REAL *theta, index_t count, index_t inner, index_t i, index_t end) {
+  index_t run = count == 1 ? end - i : inner - i % inner;
+  *th = theta[count == 1 ? 0 : (i / inner) % count];
+  return run < end - i ? run : end - i;
+}
 
-   z_t begins at z + t z_step (a constant current: z_step 0), theta s_t at out + t out_step. The spikes
-   are added to `counts`. */
-void NAME(if_run)(const REAL *restrict z, index_t z_step, REAL *restrict out, index_t out_step, REAL *restrict membrane,
-                  REAL *restrict counts, const REAL *theta, index_t count, index_t inner, index_t steps, index_t begin,
-                  index_t end) {
-  REAL th[TILE], v[TILE], n[TILE];
-  for (index_t i = begin; i < end; i += TILE) {
-    index_t size = end - i < TILE ? end - i : TILE;
-    NAME(thresholds)(th, theta, count, inner, i, size);
-    memcpy(v, membrane + i, size * sizeof(REAL));
-    memcpy(n, counts + i, size * sizeof(REAL));
-    for (index_t t = 0; t < steps; t++) {
-      const REAL *restrict current = z + t * z_step + i;
-      REAL *restrict sent = out + t * out_step + i;
-      for (index_t j = 0; j < size; j++) {
-        REAL high = v[j] + current[j], fire = high >= th[j] ? th[j] : 0;
-        v[j] = high - fire;
-        n[j] += high >= th[j] ? 1 : 0;
-        sent[j] = fire;
-      }
+/* One strip of `if_run`: STRIP elements, whose state stays in registers while time passes. */
+static inline void NAME(if_strip)(const REAL *z, index_t z_step, REAL *out, index_t out_step, REAL *v, REAL *n,
+                                  const REAL *th, const REAL *worth, index_t steps, int counted) {
+  VECTOR high, theta[4], unit[4], membrane[4], count[4], one;
+  for (int j = 0; j < (int)(sizeof one / sizeof(REAL)); j++) one[j] = 1;
+  for (int k = 0; k < 4; k++) {
+    theta[k] = ((const VECTOR *)th)[k], unit[k] = ((const VECTOR *)worth)[k];
+    membrane[k] = ((const VECTOR *)v)[k], count[k] = ((const VECTOR *)n)[k];
+  }
+  for (index_t t = 0; t < steps; t++, z += z_step, out += out_step)
+    for (int k = 0; k < 4; k++) {
+      high = membrane[k] + ((const VECTOR *)z)[k];
+      MASK fires = high >= theta[k];
+      membrane[k] = high - (VECTOR)((MASK)theta[k] & fires);
+      if (counted) count[k] += (VECTOR)((MASK)one & fires);
+      ((VECTOR *)out)[k] = (VECTOR)((MASK)unit[k] & fires);
     }
-    memcpy(membrane + i, v, size * sizeof(REAL));
-    memcpy(counts + i, n, size * sizeof(REAL));
+  for (int k = 0; k < 4; k++) ((VECTOR *)v)[k] = membrane[k], ((VECTOR *)n)[k] = count[k];
+}
+
+/* V <- V + z_t; s_t = [V >= theta]; V <- V - theta s_t, for t = 0..steps - 1, from `membrane` (NULL: from theta / 2, and it
+   is not kept), where the last V is left.
+
+   z_t begins at z + t z_step (a constant current: z_step 0), theta s_t (s_t if `unit`) at out + t out_step. The spikes are
+   added to `counts` (NULL: they are not). */
+void NAME(if_run)(const REAL *restrict z, index_t z_step, REAL *restrict out, index_t out_step, REAL *restrict membrane,
+                  REAL *restrict counts, index_t unit, const REAL *theta, index_t count, index_t inner, index_t steps,
+                  PARTS) {
+  IN_PARTS {
+    REAL th[TILE], v[TILE], n[TILE] = {0}, worth[TILE];
+    for (index_t i = begin; i < end; i += TILE) {
+      index_t size = end - i < TILE ? end - i : TILE;
+      if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
+      for (index_t j = 0; j < size; j++) {
+        worth[j] = unit ? 1 : th[j];
+        v[j] = th[j] / 2;
+      }
+      if (membrane) memcpy(v, membrane + i, size * sizeof(REAL));
+      if (counts) memcpy(n, counts + i, size * sizeof(REAL));
+      index_t strips = size - size % STRIP;
+      for (index_t j = 0; j < strips; j += STRIP)
+        if (counts)
+          NAME(if_strip)(z + i + j, z_step, out + i + j, out_step, v + j, n + j, th + j, worth + j, steps, 1);
+        else
+          NAME(if_strip)(z + i + j, z_step, out + i + j, out_step, v + j, n + j, th + j, worth + j, steps, 0);
+      for (index_t t = 0; t < steps; t++)
+        for (index_t j = strips; j < size; j++) {
+          REAL high = v[j] + z[t * z_step + i + j];
+          v[j] = high - (high >= th[j] ? th[j] : 0);
+          n[j] += high >= th[j] ? 1 : 0;
+          out[t * out_step + i + j] = high >= th[j] ? worth[j] : 0;
+        }
+      if (membrane) memcpy(membrane + i, v, size * sizeof(REAL));
+      if (counts) memcpy(counts + i, n, size * sizeof(REAL));
+    }
   }
 }
 
@@ -62,118 +105,166 @@ static inline REAL NAME(level)(REAL z, REAL theta, REAL levels, REAL shift) {
   return level < 0 ? 0 : level > levels ? levels : level;
 }
 
+/* (theta level) / L. Divisions are what these loops wait for: where L is a power of two, `inverse` is 1 / L, and a product
+   with it is the same number; else it is 0. */
+static inline REAL NAME(value)(REAL theta, REAL level, REAL levels, REAL inverse) {
+  return inverse ? theta * level * inverse : theta * level / levels;
+}
+
+static REAL NAME(inverse)(REAL levels) {
+  index_t whole = (index_t)levels;
+  return whole & (whole - 1) ? 0 : 1 / levels;
+}
+
 /* One step of the exact schedules on totals: s = clip(level(total) - N, -1, 1) (t < 0: signed), else s = [t < level(total)];
    N <- N + s in place; value = (theta N) / L. L is T for the latter. */
 void NAME(total_step)(const REAL *restrict total, REAL *restrict sent, REAL *restrict spike, REAL *restrict value,
-                      const REAL *theta, index_t count, index_t inner, REAL levels, REAL t, index_t begin, index_t end) {
-  REAL th[TILE];
-  for (index_t i = begin; i < end; i += TILE) {
-    index_t size = end - i < TILE ? end - i : TILE;
-    if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
-    for (index_t j = 0; j < size; j++) {
-      REAL level = NAME(level)(total[i + j], th[j], levels, (REAL)0.5), s = level - sent[i + j];
-      s = t >= 0 ? (t < level ? 1 : 0) : s < -1 ? -1 : s > 1 ? 1 : s;
-      spike[i + j] = s;
-      sent[i + j] += s;
-      value[i + j] = th[j] * sent[i + j] / levels;
+                      const REAL *theta, index_t count, index_t inner, REAL levels, REAL t, PARTS) {
+  IN_PARTS {
+    REAL th[TILE];
+    for (index_t i = begin; i < end; i += TILE) {
+      index_t size = end - i < TILE ? end - i : TILE;
+      if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
+      for (index_t j = 0; j < size; j++) {
+        REAL level = NAME(level)(total[i + j], th[j], levels, (REAL)0.5), s = level - sent[i + j];
+        s = t >= 0 ? (t < level ? 1 : 0) : s < -1 ? -1 : s > 1 ? 1 : s;
+        spike[i + j] = s;
+        sent[i + j] += s;
+        value[i + j] = th[j] * sent[i + j] / levels;
+      }
     }
   }
 }
 
 /* out_t = (sums + x_0 + ... + x_t) / (first + t) for t = 0..steps - 1, of arrays of `size` elements; sums are updated. */
 void NAME(running)(const REAL *restrict x, REAL *restrict out, REAL *restrict sums, index_t steps, index_t size,
-                   REAL first, index_t begin, index_t end) {
-  for (index_t i = begin; i < end; i += TILE)
-    for (index_t t = 0; t < steps; t++)
-      for (index_t j = i; j < (end < i + TILE ? end : i + TILE); j++) {
-        sums[j] += x[t * size + j];
-        out[t * size + j] = sums[j] / (first + t);
-      }
+                   REAL first, PARTS) {
+  IN_PARTS {
+    for (index_t i = begin; i < end; i += TILE)
+      for (index_t t = 0; t < steps; t++)
+        for (index_t j = i; j < (end < i + TILE ? end : i + TILE); j++) {
+          sums[j] += x[t * size + j];
+          out[t * size + j] = sums[j] / (first + t);
+        }
+  }
 }
 
 /* out_t = (first + t) f_t - what this product was a step before (`before`, updated), for t = 0..steps - 1. */
 void NAME(increments)(const REAL *restrict f, REAL *restrict out, REAL *restrict before, index_t steps, index_t size,
-                      REAL first, index_t begin, index_t end) {
-  for (index_t i = begin; i < end; i += TILE)
-    for (index_t t = 0; t < steps; t++)
-      for (index_t j = i; j < (end < i + TILE ? end : i + TILE); j++) {
-        REAL now = f[t * size + j] * (first + t);
-        out[t * size + j] = now - before[j];
-        before[j] = now;
-      }
+                      REAL first, PARTS) {
+  IN_PARTS {
+    for (index_t i = begin; i < end; i += TILE)
+      for (index_t t = 0; t < steps; t++)
+        for (index_t j = i; j < (end < i + TILE ? end : i + TILE); j++) {
+          REAL now = f[t * size + j] * (first + t);
+          out[t * size + j] = now - before[j];
+          before[j] = now;
+        }
+  }
 }
 
-/* out = (theta clip(floor(z L / theta + shift), 0, L)) / L */
+/* out = (theta level(z)) / L of n elements, whose thresholds are th[0], or th[j] if `each` */
+static inline void NAME(qcfs_run)(const REAL *restrict z, REAL *restrict out, const REAL *restrict th, int each,
+                                  index_t n, REAL levels, REAL shift, REAL inverse) {
+  for (index_t j = 0; j < n; j++) {
+    REAL theta = th[each ? j : 0];
+    out[j] = NAME(value)(theta, NAME(level)(z[j], theta, levels, shift), levels, inverse);
+  }
+}
+
+/* out = (theta level(z)) / L */
 void NAME(qcfs)(const REAL *restrict z, REAL *restrict out, const REAL *theta, index_t count, index_t inner, REAL levels,
-                REAL shift, index_t begin, index_t end) {
-  REAL th[TILE];
-  for (index_t i = begin; i < end; i += TILE) {
-    index_t size = end - i < TILE ? end - i : TILE;
-    if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
-    for (index_t j = 0; j < size; j++) {
-      REAL level = NAME(level)(z[i + j], th[j], levels, shift);
-      out[i + j] = th[j] * level / levels;
+                REAL shift, PARTS) {
+  IN_PARTS {
+    REAL th[TILE], inverse = NAME(inverse)(levels);
+    int each = inner == 1 && count != 1;
+    for (index_t i = begin, n; i < end; i += n) {
+      if (each) {
+        n = end - i < TILE ? end - i : TILE;
+        NAME(thresholds)(th, theta, count, inner, i, n);
+      } else
+        n = NAME(shared)(th, theta, count, inner, i, end);
+      if (each)
+        NAME(qcfs_run)(z + i, out + i, th, 1, n, levels, shift, inverse);
+      else if (inverse)
+        NAME(qcfs_run)(z + i, out + i, th, 0, n, levels, shift, inverse);
+      else
+        NAME(qcfs_run)(z + i, out + i, th, 0, n, levels, shift, 0);
     }
   }
 }
 
 /* As qcfs, and counts = level; totals[0..2] += the sum of the levels, how many are not 0, and how many z are NaN. */
 void NAME(qcfs_counts)(const REAL *restrict z, REAL *restrict out, int32_t *restrict counts, const REAL *theta,
-                       index_t count, index_t inner, REAL levels, REAL shift, int64_t *totals, index_t begin,
-                       index_t end) {
-  REAL th[TILE];
-  for (index_t i = begin; i < end; i += TILE) {
-    index_t size = end - i < TILE ? end - i : TILE;
-    if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
-    int32_t some = 0, wrong = 0;
-    int64_t sum = 0;
-    for (index_t j = 0; j < size; j++) {
-      REAL level = NAME(level)(z[i + j], th[j], levels, shift);
-      wrong += level != level;
-      out[i + j] = th[j] * level / levels;
-      level = level == level ? level : 0; /* a NaN is no integer */
-      counts[i + j] = (int32_t)level;
-      some += level != 0;
-      sum += counts[i + j];
+                       index_t count, index_t inner, REAL levels, REAL shift, int64_t *totals, PARTS) {
+  IN_PARTS {
+    REAL th[TILE];
+    for (index_t i = begin; i < end; i += TILE) {
+      index_t size = end - i < TILE ? end - i : TILE;
+      if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
+      int32_t some = 0, wrong = 0;
+      int64_t sum = 0;
+      for (index_t j = 0; j < size; j++) {
+        REAL level = NAME(level)(z[i + j], th[j], levels, shift);
+        wrong += level != level;
+        out[i + j] = th[j] * level / levels;
+        level = level == level ? level : 0; /* a NaN is no integer */
+        counts[i + j] = (int32_t)level;
+        some += level != 0;
+        sum += counts[i + j];
+      }
+      int64_t *mine = totals + 8 * part; /* a line of the cache for each part */
+      mine[0] += sum, mine[1] += some, mine[2] += wrong;
     }
-    totals[0] += sum, totals[1] += some, totals[2] += wrong;
   }
 }
 
-/* by_z = upstream [0 <= u < L]; sums[k] += upstream d/dtheta over the elements of threshold k, with
+/* by_z = upstream [0 <= u < L] of one element; returns upstream theta d/dtheta */
+static inline REAL NAME(backward_of)(REAL z, REAL g, REAL theta, REAL levels, REAL shift, REAL inverse, REAL *by_z) {
+  REAL u = z * levels / theta + shift, inside = u >= 0 && u < levels ? 1 : 0, above = u >= levels ? theta : 0;
+  *by_z = g * inside;
+  return g * (inside != 0 ? theta * FLOOR(u) * inverse - z : above);
+}
 
-   u = z L / theta + shift, d/dtheta = (qcfs(z) - z) / theta inside, 1 above, 0 below. Sums are taken in double. */
+/* by_z = upstream [0 <= u < L]; sums[k] += upstream theta d/dtheta over the elements of threshold k, with
+
+   u = z L / theta + shift, theta d/dtheta = qcfs(z) - z inside, theta above, 0 below. Who calls divides the sums by theta,
+   once for each threshold; they are taken in double over parts of at most TILE elements, which are sums of 32 REALs. */
 void NAME(qcfs_backward)(const REAL *restrict z, const REAL *restrict upstream, REAL *restrict by_z,
                          const REAL *theta, index_t count, index_t inner, REAL levels, REAL shift,
-                         double *restrict sums, index_t begin, index_t end) {
-  REAL th[TILE], part[TILE];
-  for (index_t i = begin; i < end; i += TILE) {
-    index_t size = end - i < TILE ? end - i : TILE;
-    if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
-    for (index_t j = 0; j < size; j++) {
-      REAL u = z[i + j] * levels / th[j] + shift, level = FLOOR(u), g = upstream[i + j];
-      REAL inside = u >= 0 && u < levels ? 1 : 0, above = u >= levels ? 1 : 0;
-      by_z[i + j] = g * inside;
-      part[j] = g * (inside != 0 ? (th[j] * level / levels - z[i + j]) / th[j] : above);
-    }
-    if (inner == 1 && count != 1) {
-      index_t at = i % count;
-      for (index_t j = 0; j < size;) {
-        index_t run = count - at < size - j ? count - at : size - j;
-        for (index_t k = 0; k < run; k++) sums[at + k] += part[j + k];
-        j += run, at = 0;
+                         double *restrict sums, PARTS) {
+  IN_PARTS {
+    REAL th[TILE], share[TILE], inverse = 1 / levels;
+    double *mine = sums + part * count;
+    for (index_t i = begin, n; i < end; i += n) {
+      if (inner == 1 && count != 1) {
+        n = end - i < TILE ? end - i : TILE;
+        NAME(thresholds)(th, theta, count, inner, i, n);
+        for (index_t j = 0; j < n; j++)
+          share[j] = NAME(backward_of)(z[i + j], upstream[i + j], th[j], levels, shift, inverse, by_z + i + j);
+        index_t at = i % count;
+        for (index_t j = 0; j < n;) {
+          index_t run = count - at < n - j ? count - at : n - j;
+          for (index_t k = 0; k < run; k++) mine[at + k] += share[j + k];
+          j += run, at = 0;
+        }
+        continue;
       }
-      continue;
-    }
-    index_t at = count == 1 ? 0 : (i / inner) % count, left = count == 1 ? size : inner - i % inner;
-    for (index_t j = 0; j < size;) {
-      index_t run = left < size - j ? left : size - j, k = 0;
-      double lanes[8] = {0};
-      for (; k + 8 <= run; k += 8)
-        for (int lane = 0; lane < 8; lane++) lanes[lane] += part[j + k + lane];
-      for (; k < run; k++) lanes[0] += part[j + k];
-      for (int lane = 0; lane < 8; lane++) sums[at] += lanes[lane];
-      j += run, left = inner, at = at + 1 == count ? 0 : at + 1;
+      n = NAME(shared)(th, theta, count, inner, i, end);
+      n = n < TILE ? n : TILE;
+      REAL lanes[32] = {0};
+      index_t j = 0;
+      for (; j + 32 <= n; j += 32)
+        for (int lane = 0; lane < 32; lane++)
+          lanes[lane] += NAME(backward_of)(z[i + j + lane], upstream[i + j + lane], th[0], levels, shift, inverse,
+                                           by_z + i + j + lane);
+      for (; j < n; j++)
+        lanes[0] += NAME(backward_of)(z[i + j], upstream[i + j], th[0], levels, shift, inverse, by_z + i + j);
+      for (int lane = 0; lane < 32; lane++) mine[count == 1 ? 0 : (i / inner) % count] += lanes[lane];
     }
   }
 }
+
+#undef VECTOR
+#undef MASK
+#undef STRIP

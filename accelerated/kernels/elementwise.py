@@ -30,9 +30,9 @@ def qcfs_counts(z, theta, levels, shift):
     if not (serves(z, theta) and _fits(z, theta)):
         return None
     out, counts, by = torch.empty_like(z), torch.empty_like(z, dtype=torch.int32), Thresholds(theta.detach(), z[0])
-    totals = torch.zeros(torch.get_num_threads(), 8, dtype=torch.int64)  # a cache line for each thread
+    totals = torch.zeros(torch.get_num_threads(), 8, dtype=torch.int64)
     run(f"qcfs_counts_{FORMATS[z.dtype]}", z.numel(), z, out, counts, *by.arguments, real(levels, z.dtype),
-        real(shift, z.dtype), each=lambda part: (totals[part],))  # fmt: skip
+        real(shift, z.dtype), totals)  # fmt: skip
     total, some, wrong = totals.sum(0)[:3].tolist()
     return None if wrong else (out, counts, total, some)
 
@@ -45,8 +45,8 @@ def qcfs_backward(z, theta, upstream, levels, shift):
     sums = torch.zeros(torch.get_num_threads(), by.count, dtype=torch.float64)
     numbers = (real(levels, z.dtype), real(shift, z.dtype))
     run(f"qcfs_backward_{FORMATS[z.dtype]}", z.numel(), z, _like(z, upstream), by_z, *by.arguments, *numbers,
-        each=lambda part: (sums[part],))  # fmt: skip
-    return by_z, by.gathered(sums.sum(0)).to(theta.dtype)
+        sums)  # fmt: skip
+    return by_z, (by.gathered(sums.sum(0)) / theta.detach()).to(theta.dtype)
 
 
 def total_step(total, sent, theta, levels, t):
@@ -88,15 +88,16 @@ def gaps(currents):
     return order is None or order[0] != 0 or lies(currents[0])[0] != 0
 
 
-def if_run(currents, steps, theta, membrane, counts, out=None):
-    """theta s_t [steps, batch, ...] of the IF neuron, or None; `membrane` and `counts` [batch, ...] are updated.
+def if_run(currents, steps, theta, membrane=None, counts=None, out=None, unit=False):
+    """theta s_t (s_t if `unit`) [steps, batch, ...] of the IF neuron, or None.
 
-    currents [steps, batch, ...], or [1, batch, ...] for a constant one. `out` is memory for the answer.
+    currents [steps, batch, ...], or [1, batch, ...] for a constant one. `membrane` and `counts` [batch, ...] are
+    updated; without a membrane it starts at theta / 2. `out` is memory for the answer.
     """
-    sample = currents[0]
-    if not (serves(currents, theta, membrane, counts) and _fits(sample, theta) and lies(currents) is not None):
+    sample, states = currents[0], [state for state in (membrane, counts) if state is not None]
+    if not (serves(currents, theta, *states) and _fits(sample, theta) and lies(currents) is not None):
         return None
-    if lies(currents)[0] != 0 or membrane.stride() != sample.stride() or counts.stride() != sample.stride():
+    if lies(currents)[0] != 0 or any(state.stride() != sample.stride() for state in states):
         return None
     by = Thresholds(theta, sample[0])
     shape, strides = (steps, *sample.shape), (sample.numel(), *sample.stride())
@@ -104,5 +105,5 @@ def if_run(currents, steps, theta, membrane, counts, out=None):
     assert (sent.shape, sent.stride()) == (shape, strides)
     stride = sample.numel() if len(currents) > 1 else 0
     run(f"if_run_{FORMATS[sample.dtype]}", sample.numel(), currents, stride, sent, sample.numel(), membrane, counts,
-        *by.arguments, steps)  # fmt: skip
+        int(unit), *by.arguments, steps)  # fmt: skip
     return sent

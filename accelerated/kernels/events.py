@@ -133,6 +133,6 @@ class State:
         array = (Source * len(sources))(*(weights.source(bits) for weights, bits in sources))
         sums = torch.empty(torch.get_num_threads(), max(BLOCK, steps * width) * self.tile, dtype=self.theta.dtype)
         run(f"event_layer_{self.tile}_{kind}", batch, ctypes.byref(array), len(sources), self.bias, dense, step,
-            self.theta, self.membrane, self.counts, out, steps, batch, height, width, full, least=1,
-            each=lambda part: (sums[part],))  # fmt: skip
+            self.theta, self.membrane, self.counts, out, steps, batch, height, width, full, sums, sums.shape[1],
+            least=1)  # fmt: skip
         return out

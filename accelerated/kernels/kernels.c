@@ -6,16 +6,27 @@
 
 typedef long long index_t;
 
+/* Every kernel works on the elements 0..whole - 1 in `parts` parts, of which a call does from..to - 1, each from `begin` to
+   `end` - 1: by threads where OpenMP is there, and else one after another. */
+#define PARTS index_t whole, index_t parts, index_t from, index_t to
+#define IN_PARTS \
+  _Pragma("omp parallel for num_threads((int)(to - from)) schedule(static, 1)") \
+  for (index_t part = from; part < to; part++) \
+    for (index_t begin = whole * part / parts, end = whole * (part + 1) / parts, once = 1; once; once = 0)
+
 #define REAL float
+#define INT int32_t
 #define NAME(name) name##_float32
 #define FLOOR floorf
 #include "elementwise.h"
 #include "event.h"
 #undef REAL
+#undef INT
 #undef NAME
 #undef FLOOR
 
 #define REAL double
+#define INT int64_t
 #define NAME(name) name##_float64
 #define FLOOR floor
 #include "elementwise.h"
