@@ -55,7 +55,13 @@ class EventDriven(Layerwise):
             self._go_dense(seen)
 
     def _shapes(self):
-        """{node: shape of one sample}."""
+        """{node: shape of one sample}; the network keeps them for images of this size."""
+        key = "shapes", self.x.shape[1:]
+        if key not in self.network.prepared:
+            self.network.prepared[key] = self._found_shapes()
+        return self.network.prepared[key]
+
+    def _found_shapes(self):
         values, shapes = {}, {}
         for node in self.nodes:
             if node.op == "placeholder":

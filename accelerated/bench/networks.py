@@ -30,33 +30,47 @@ def untrained(name, options):
 
 
 def trained(folder, options):
-    """(quantised network, test images) of a run on disk."""
+    """(quantised network, test images, what says how many of the first it gets right) of a run on disk."""
     config = config_of(folder)
     data = datasets.load(config.data, config.data_root, config.size)
     network = network_of(folder, config, data).eval().to(memory_format=torch.channels_last)
-    x = datasets.first(data, "test", options.batch, "cpu")
-    return network, x.contiguous(memory_format=torch.channels_last)
+    x = datasets.first(data, "test", max(options.batch, options.judged), "cpu")
+    x = x.contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def right(answer):
+        """The share of the first test images that are classified right; answer(images) gives logits."""
+        images = x[: options.judged].split(options.batch)
+        found = torch.cat([answer(part).argmax(1) for part in images])
+        return (found == data.test_y[: len(found)]).double().mean().item()
+
+    return network, x[: options.batch], right
 
 
 def streaming(spiking, x, steps, kind, at_a_time=None, rates=None):
-    """A callable that streams for `steps` steps, some at a time; spikes a neuron and step, by layer, go to `rates`."""
+    """What streams for `steps` steps and gives the last logits; spikes a neuron and step, by layer, go to `rates`."""
 
     @torch.no_grad()
     def run():
         spiking.reset(steps)
-        state, count = kind(spiking, x), at_a_time or at_once(x)
+        state, count, logits = kind(spiking, x), at_a_time or at_once(x), x
         for now in range(0, steps, count):
-            state.steps(min(count, steps - now))
+            logits = state.steps(min(count, steps - now))
         if rates is not None:
             rates[:] = [(n.sent.sum() / n.sent.numel()).item() / steps for n in spiking.layers.values()]
         spiking.reset()
+        return logits[-1]
 
     return run
 
 
 def network(name, options):
     """A network by name or run: engines, the theorem, other packages; the limit is the quantised network's pass."""
-    quantised, x = trained(Path(name), options) if Path(name).is_dir() else untrained(name, options)
+    right = None
+    if Path(name).is_dir():
+        quantised, x, right = trained(Path(name), options)
+    else:
+        quantised, x = untrained(name, options)
     folded, spiking = fold_batch_norms(quantised), convert(quantised, "streaming")
     waiting = convert(quantised, "integrate-then-fire")
     candidates = {"quantised network": torch.no_grad()(lambda: folded(x))}
@@ -73,4 +87,12 @@ def network(name, options):
     candidates |= {n: torch.no_grad()(lambda other=other: other(x)) for n, other in others.items()}
     rates: list = []
     streaming(spiking, x, options.steps, engine_named("event"), rates=rates)()
-    return Case(candidates, "quantised network", f"rate {sum(rates) / len(rates):.2f}", tuple(others))
+    note = f"rate {sum(rates) / len(rates):.2f}"
+    if right:
+        answers = {"quantised network": folded}
+        for kind in ("dense", "event"):
+            answers[kind] = lambda part, kind=kind: streaming(spiking, part, options.steps, engine_named(kind))()
+        answers |= {n: lambda part, other=others[n]: other(part).mean(0) for n in list(others)[:1]}
+        note += f"; right of the first {options.judged} test images: " + ", ".join(
+            f"{n} {100 * right(answer):.1f} %" for n, answer in answers.items())  # fmt: skip
+    return Case(candidates, "quantised network", note, tuple(others))

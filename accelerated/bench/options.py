@@ -29,6 +29,8 @@ class Options:
     """T."""
     batch: int = 32
     """Images (QCFS and training take four times as many)."""
+    judged: int = 256
+    """Test images of a run on which engines and the first peer are also compared by accuracy."""
     rounds: int = 30
     """How often all candidates of a benchmark run, one after another."""
     width: float = 1.0
@@ -55,7 +57,7 @@ def checked(options):
         one_of(axis, AXES, "axis of growth")
     for name in options.peers:
         one_of(name, PEERS, "peer")
-    for name in ("steps", "batch", "rounds", "threads"):
+    for name in ("steps", "batch", "judged", "rounds", "threads"):
         whole(getattr(options, name), name)
     positive(options.width, "width")
     one_of(options.allocator, ("warm", "default"), "allocator")

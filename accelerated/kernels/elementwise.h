@@ -136,30 +136,38 @@ void NAME(total_step)(const REAL *restrict total, REAL *restrict sent, REAL *res
   }
 }
 
+static inline void NAME(running_run)(const REAL *restrict x, REAL *restrict out, REAL *restrict sums, REAL step,
+                                     index_t n) {
+  for (index_t j = 0; j < n; j++) {
+    sums[j] += x[j];
+    out[j] = sums[j] / step;
+  }
+}
+
 /* out_t = (sums + x_0 + ... + x_t) / (first + t) for t = 0..steps - 1, of arrays of `size` elements; sums are updated. */
-void NAME(running)(const REAL *restrict x, REAL *restrict out, REAL *restrict sums, index_t steps, index_t size,
-                   REAL first, PARTS) {
+void NAME(running)(const REAL *x, REAL *out, REAL *sums, index_t steps, index_t size, REAL first, PARTS) {
   IN_PARTS {
     for (index_t i = begin; i < end; i += TILE)
       for (index_t t = 0; t < steps; t++)
-        for (index_t j = i; j < (end < i + TILE ? end : i + TILE); j++) {
-          sums[j] += x[t * size + j];
-          out[t * size + j] = sums[j] / (first + t);
-        }
+        NAME(running_run)(x + t * size + i, out + t * size + i, sums + i, first + t, end - i < TILE ? end - i : TILE);
+  }
+}
+
+static inline void NAME(increments_run)(const REAL *restrict f, REAL *restrict out, REAL *restrict before, REAL step,
+                                        index_t n) {
+  for (index_t j = 0; j < n; j++) {
+    REAL now = f[j] * step;
+    out[j] = now - before[j];
+    before[j] = now;
   }
 }
 
 /* out_t = (first + t) f_t - what this product was a step before (`before`, updated), for t = 0..steps - 1. */
-void NAME(increments)(const REAL *restrict f, REAL *restrict out, REAL *restrict before, index_t steps, index_t size,
-                      REAL first, PARTS) {
+void NAME(increments)(const REAL *f, REAL *out, REAL *before, index_t steps, index_t size, REAL first, PARTS) {
   IN_PARTS {
     for (index_t i = begin; i < end; i += TILE)
       for (index_t t = 0; t < steps; t++)
-        for (index_t j = i; j < (end < i + TILE ? end : i + TILE); j++) {
-          REAL now = f[t * size + j] * (first + t);
-          out[t * size + j] = now - before[j];
-          before[j] = now;
-        }
+        NAME(increments_run)(f + t * size + i, out + t * size + i, before + i, first + t, end - i < TILE ? end - i : TILE);
   }
 }
 
@@ -194,27 +202,32 @@ void NAME(qcfs)(const REAL *restrict z, REAL *restrict out, const REAL *theta, i
   }
 }
 
-/* As qcfs, and counts = level; totals[0..2] += the sum of the levels, how many are not 0, and how many z are NaN. */
-void NAME(qcfs_counts)(const REAL *restrict z, REAL *restrict out, int32_t *restrict counts, const REAL *theta,
-                       index_t count, index_t inner, REAL levels, REAL shift, int64_t *totals, PARTS) {
+/* out and counts of n elements; to totals are added the sum of the levels, how many are not 0, and how many z are NaN */
+static inline void NAME(counts_run)(const REAL *restrict z, REAL *restrict out, int32_t *restrict counts,
+                                    const REAL *restrict th, index_t n, REAL levels, REAL shift, int64_t *totals) {
+  REAL level[TILE];
+  int32_t some = 0, wrong = 0;
+  int64_t sum = 0;
+  for (index_t j = 0; j < n; j++) level[j] = NAME(level)(z[j], th[j], levels, shift);
+  for (index_t j = 0; j < n; j++) out[j] = th[j] * level[j] / levels;
+  for (index_t j = 0; j < n; j++) {
+    wrong += level[j] != level[j];
+    counts[j] = (int32_t)(level[j] == level[j] ? level[j] : 0); /* a NaN is no integer */
+    some += counts[j] != 0;
+  }
+  for (index_t j = 0; j < n; j++) sum += counts[j];
+  totals[0] += sum, totals[1] += some, totals[2] += wrong;
+}
+
+/* As qcfs, and counts = level; of totals each part has eight of its own, a line of the cache. */
+void NAME(qcfs_counts)(const REAL *z, REAL *out, int32_t *counts, const REAL *theta, index_t count, index_t inner,
+                       REAL levels, REAL shift, int64_t *totals, PARTS) {
   IN_PARTS {
     REAL th[TILE];
     for (index_t i = begin; i < end; i += TILE) {
-      index_t size = end - i < TILE ? end - i : TILE;
-      if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
-      int32_t some = 0, wrong = 0;
-      int64_t sum = 0;
-      for (index_t j = 0; j < size; j++) {
-        REAL level = NAME(level)(z[i + j], th[j], levels, shift);
-        wrong += level != level;
-        out[i + j] = th[j] * level / levels;
-        level = level == level ? level : 0; /* a NaN is no integer */
-        counts[i + j] = (int32_t)level;
-        some += level != 0;
-        sum += counts[i + j];
-      }
-      int64_t *mine = totals + 8 * part; /* a line of the cache for each part */
-      mine[0] += sum, mine[1] += some, mine[2] += wrong;
+      index_t n = end - i < TILE ? end - i : TILE;
+      if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, n);
+      NAME(counts_run)(z + i, out + i, counts + i, th, n, levels, shift, totals + 8 * part);
     }
   }
 }

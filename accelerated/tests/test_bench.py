@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from math import comb
 
 import pytest
@@ -25,7 +26,21 @@ def test_ratios_are_taken_within_a_round():
     assert timing.ratio({"a": [2.0, 20.0, 2.0], "b": [1.0, 10.0, 1.0]}, "a", "b") == (2, 2, 2)
 
 
-SMALL = ["--batch", "2", "--rounds", "3", "--steps", "3", "--width", "0.25", "--allocator", "default", "--no-compile"]
+SMALL = [
+    "--batch",
+    "2",
+    "--rounds",
+    "3",
+    "--steps",
+    "3",
+    "--width",
+    "0.25",
+    "--allocator",
+    "default",
+    "--no-compile",
+    "--judged",
+    "40",
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +67,10 @@ def test_it_prints_writes_and_draws_what_it_measured(tmp_path, capsys, trained, 
     for name, result in written["results"].items():
         assert {len(times) for times in result["seconds"].values()} == {3}
         assert result["ratios"][result["limit"]] == [1, 1, 1]
-        rate = result["note"].removeprefix("rate ")
+        rate = result["note"].removeprefix("rate ").partition(";")[0]
         assert rate == "L = 8" or 0.02 < float(rate) < 0.9, "silence would be fast"
+        shares = re.findall(r"(dense|event|published loop) ([\d.]+) %", result["note"])
+        assert len({share for _, share in shares}) == (name == trained), "one accuracy, whoever computes it"
         assert (result["fastest peer"] is None) == (name in ("qcfs", "training"))
     printed = capsys.readouterr().out
     assert "times limit" in printed
