@@ -140,7 +140,7 @@ plt.show()
 assert abs(wrong[lams > 0] - right[lams > 0]).max() > 0.5, "the printed one has the wrong size, and grows with lambda"
 
 # %% [markdown]
-# On the left, where the threshold is below $z$, the unit is saturated, and the derivative is $\sigma(\lambda)$. Further right it is
+# On the left, where the threshold is below $z$ (or so little above it that $u \ge L$ still), the unit is saturated, and the derivative is $\sigma(\lambda)$. Further right it is
 # inside, and jumps wherever $\lfloor u \rfloor$ changes: between two jumps the level is held.
 #
 # ## A threshold that learns
@@ -181,5 +181,5 @@ assert at[1] < 1.1 * min(loss), "the pretended derivative comes close to the tru
 # 1. A unit sits exactly at $u = L$. What would its two derivatives be if the mask were $0 \le u \le L$? A *calibrated* threshold is
 #    the largest activation $z$ of its layer: what is $u$ of that unit, and does the mask's end matter for it?
 # 2. Where in the third panel of the first picture is the derivative by $\theta$ negative, and what does it say there?
-# 3. One threshold serves a whole channel. Each of its units says how it would like the threshold to move. How are these
-#    combined into one gradient, and why that way?
+# 3. One threshold serves many units: all of a layer, or (tutorial 7) all pixels of one channel of a convolution. Each unit says
+#    how it would like the threshold to move. How are these combined into one gradient, and why that way?

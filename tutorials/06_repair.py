@@ -79,7 +79,7 @@ plt.show()
 #
 # Random networks, $T = L = 8$, thresholds at the largest activations (`s-qcfs`: one a layer, kept positive by softplus; tutorial
 # 7). If a layer hardly fired, counts would agree for free, so we look at `nonzero_share`, the share of neurons that spike. The
-# picture shows the share of units in the last layer whose count is not the quantised network's level.
+# picture shows the share of units in the last spiking layer whose count is not the quantised network's level.
 
 
 # %%
@@ -155,7 +155,8 @@ assert over_time[0] < accuracy(target) - 0.05
 # %% [markdown]
 # Early answers are worse, later ones are good again (by chance an image better, even, than the quantised network's, with other
 # units wrong): digits are easy, and some wrong units do not change the class. On MNIST-5k a small residual CNN has 38 % at $T = 8$
-# (the mean of two trained networks: 27 and 49 %) where the exact schedules have 98 %, and of three VGG-16s that differ in their random seed alone one has 12 %
+# (the mean of two trained networks: 27 and 49 %) where their quantised networks have 98 %, and of three VGG-16s (13 convolutions;
+# $T = L = 4$) that differ in their random seed alone one has 12 %
 # ([experiments](../experiments.md)). An error that *usually* does no harm is not an equality.
 #
 # ## Cure 1: integrate, then fire
@@ -166,8 +167,8 @@ assert over_time[0] < accuracy(target) - 0.05
 # mean current $z$, $V / \theta = z T / \theta + 1/2$: the level of the mean (**T2**, derivations 4.1). So each layer is exact, and
 # with it the network, at $T = L$. While one layer fires, the next integrates: $D$ layers take $(D + 1)\, T$ steps.
 #
-# Below, *every bit* of the logits is compared, on floating-point numbers, which tutorial 5 did not trust. That works because this
-# simulator does not add up small currents, each rounded: a neuron's input is the layer's operator, applied once to what was sent
+# Below, *every bit* of the logits is compared, on floating-point numbers, which tutorial 5 did not trust. That works because for
+# this schedule and the next the simulator does not add up small currents, each rounded: a neuron's input is the layer's operator, applied once to what was sent
 # in total, and that total is computed by the expression that the quantised network uses for its activation, $(\theta N) / L$.
 # The same operations on the same numbers round the same way (**T5**, derivations 6; tutorial 9 comes back to it).
 
@@ -183,9 +184,9 @@ assert waiting.latency == (D + 1) * L
 # Let a neuron also send $-1$: "one of my spikes was wrong". In each step it moves one towards the level of all the input
 # so far (the image is given once, so for the first layer that is the image), so when its input stops changing it gets
 # there within $L$ steps (**T3**), and then the next layer, and the next. It has *settled* when nothing fires in a step: nothing ever
-# will again. A layer takes the last of its $L$ steps towards its level in the step in which the layer before sends its last spike
-# at the earliest, since spikes arrive in the step in which they are sent; so each layer adds $L - 1$ steps, and not $L$: at most
-# $1 + D (L - 1)$ (derivations 6.2); usually far fewer.
+# will again. A layer's input is final in the step in which the layer before sends its last spike, since a spike arrives in the
+# step in which it is sent; that step is the first of the at most $L$ that the layer still needs. So each layer adds at most
+# $L - 1$ steps to the one in which the image comes: $1 + D (L - 1)$ (derivations 6.2); usually far fewer.
 
 # %%
 signed = reference.simulate(reference.convert(network, "signed"), test_x, 2 + D * (L - 1))
