@@ -121,6 +121,21 @@ def test_a_file_that_implements_a_part_is_judged_on_that_part(tmp_path):
     assert re.search(r"^T3: \d+ skipped", output, re.M)
 
 
+def test_a_starter_that_is_begun_is_judged_by_its_own_assignment(tmp_path):
+    """Empty functions are not written yet, and not wrong; other assignments' tests do not run; points by column."""
+    starter = (ROOT / "tutorials" / "assignments" / "a1.py").read_text()
+    solution = (ROOT / "equivalence_tests" / "solutions" / "a1.py").read_text()
+    path = tmp_path / "a1.py"
+    path.write_text(starter + solution[solution.index("def qcfs_level") : solution.index("def integrate_then_fire")])
+    status, output = suite(path, "test_t1.py", "test_t2.py", "test_t3.py", "test_n1.py", "test_pairs.py", "test_g1.py")
+    assert status == 0, output[-3000:]
+    missing = {line.split(": ")[1] for line in output.splitlines() if line.startswith("missing name: ")}
+    unwritten = ("integrate_then_fire_run", "signed_step", "st_bif_run")
+    assert missing == {f"{name} (not written yet)" for name in unwritten}, "and no name of another assignment"
+    assert "a1: if 20 of 20, T1 25 of 25, N1 10 of 10, T2 0 of 20, T3 0 of 25; 55 points in all" in output
+    assert "G1:" not in output
+
+
 def test_a_file_that_cannot_be_imported_is_named_once(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("def qcfs(:")

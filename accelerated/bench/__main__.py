@@ -18,17 +18,17 @@ from ..run import parse
 from . import growth
 from .layers import activation, neuron, training
 from .networks import network
-from .options import Options, checked
+from .options import BENCHMARKS, Options, checked
 from .timing import fastest, interleaved, ratio
 
 PROGRAM = "python -m accelerated.bench"
 WARM = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-BENCHMARKS = {"neuron": neuron, "qcfs": activation, "training": training}
+LAYERS = dict(zip(BENCHMARKS, (neuron, activation, training), strict=True))
 
 
 def measured(name, options):
     """A benchmark's results as they are written."""
-    case = BENCHMARKS[name](options) if name in BENCHMARKS else network(name, options)
+    case = LAYERS[name](options) if name in LAYERS else network(name, options)
     seconds = interleaved(case, options.rounds)
     peer = fastest(seconds, case.peers)
     return {
@@ -63,7 +63,7 @@ def run(options, out):
     for name in options.what:
         results[name] = measured(name, options)
         out.print(shown(name, results[name], options))
-        if name in BENCHMARKS:
+        if name in LAYERS:
             continue
         for axis in options.growth:
             rows = results[name][f"over {axis}"] = growth.grown(name, axis, options)

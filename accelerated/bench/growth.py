@@ -11,7 +11,7 @@ from torch import nn
 from ..conversion import convert
 from ..quantisation import quantise
 from ..simulation import engine_named
-from .networks import network, streaming, untrained
+from .networks import network, quantised_of, streaming
 from .options import AXES
 from .timing import Case, interleaved, interval
 
@@ -25,7 +25,7 @@ class Drive(nn.Module):
     def __init__(self, rate, channels):
         super().__init__()
         self.first, self.second = nn.Conv2d(3, channels, 1), nn.Conv2d(channels, channels, 3, padding=1)
-        self.rate, self.act, self.last = rate, nn.ReLU(), nn.ReLU()
+        self.act, self.last = nn.ReLU(), nn.ReLU()
         with torch.no_grad():
             self.first.weight.normal_(0, 0.02)
             self.first.bias = nn.Parameter(2 * rate * torch.rand(channels))
@@ -57,7 +57,7 @@ def grown(name, axis, options):
 def _peak(name, kind, options):
     """Bytes that a fresh process holds at most, streaming a network."""
     torch.set_num_threads(options.threads)
-    quantised, x = untrained(name, options)
+    quantised, x, _ = quantised_of(name, options)
     streaming(convert(quantised, "streaming"), x, options.steps, engine_named(kind))()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

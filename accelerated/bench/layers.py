@@ -109,14 +109,7 @@ def training(options):
     def ours():
         return quantise(relu(), "cs-qcfs", LEVELS, "calibrated", x[:4]).train()
 
-    def by_operators():
-        network = ours()
-        for name, module in [(n, m) for n, m in network.named_modules() if isinstance(m, QCFS)]:
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, Composed(module))
-        return network
-
-    networks = {"ReLU": relu(), "this": ours(), "composed": by_operators()}
+    networks = {"ReLU": relu(), "this": ours(), "composed": peers.replaced(ours(), Composed)}
     if options.compile and works("cpu"):
         networks |= {"ReLU, compiled": compiled(relu()), "this, compiled": compiled(ours())}
     return Case({name: step_of(network, x, labels) for name, network in networks.items()}, "ReLU", f"L = {LEVELS}")

@@ -47,6 +47,11 @@ def trained(folder, options):
     return network, x[: options.batch], right
 
 
+def quantised_of(name, options):
+    """(quantised network, images, `right` of a run) for a network's name or a run's folder."""
+    return trained(Path(name), options) if Path(name).is_dir() else (*untrained(name, options), None)
+
+
 def streaming(spiking, x, steps, kind, at_a_time=None, rates=None):
     """What streams for `steps` steps and gives the last logits; spikes a neuron and step, by layer, go to `rates`."""
 
@@ -66,11 +71,7 @@ def streaming(spiking, x, steps, kind, at_a_time=None, rates=None):
 
 def network(name, options):
     """A network by name or run: engines, the theorem, other packages; the limit is the quantised network's pass."""
-    right = None
-    if Path(name).is_dir():
-        quantised, x, right = trained(Path(name), options)
-    else:
-        quantised, x = untrained(name, options)
+    quantised, x, right = quantised_of(name, options)
     folded, spiking = fold_batch_norms(quantised), convert(quantised, "streaming")
     waiting = convert(quantised, "integrate-then-fire")
     candidates = {"quantised network": torch.no_grad()(lambda: folded(x))}

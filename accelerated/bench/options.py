@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..checks import one_of, positive, whole
+from ..checks import InputError, one_of, positive, whole
 from ..models import MODELS
 
 PEERS = ("published loop", "spikingjelly", "snntorch", "sinabs")
@@ -53,6 +53,8 @@ def checked(options):
     for name in options.what:
         if not (Path(name) / "config.json").is_file():
             one_of(name, (*BENCHMARKS, *MODELS), "benchmark")
+        elif "width" in options.growth:
+            raise InputError(f"growth over width is for networks by name: {name} is trained at its own")
     for axis in options.growth:
         one_of(axis, AXES, "axis of growth")
     for name in options.peers:

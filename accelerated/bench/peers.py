@@ -97,16 +97,22 @@ class _Folded(nn.Module):
         return self.neuron(x.unflatten(0, (self.steps, -1))).flatten(0, 1)
 
 
+def replaced(network, made):
+    """`network` with made(layer) in place of each QCFS; the network itself is changed."""
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, QCFS):
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, made(layer))
+    return network
+
+
 class Network(nn.Module):
     """A quantised network with one threshold a layer, simulated with a package's neurons: logits of all T steps."""
 
     def __init__(self, quantised, kind, steps):
         super().__init__()
-        self.graph, self.steps = copy.deepcopy(quantised), steps
-        for name, module in list(self.graph.named_modules()):
-            if isinstance(module, QCFS):
-                parent, _, child = name.rpartition(".")
-                setattr(self.graph.get_submodule(parent), child, _Folded(kind(module.threshold.item()), steps))
+        self.steps = steps
+        self.graph = replaced(copy.deepcopy(quantised), lambda layer: _Folded(kind(layer.threshold.item()), steps))
 
     def forward(self, x):
         x = x.repeat(self.steps, 1, 1, 1).contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,8 @@
 /* The IF neuron over many steps, and QCFS with its derivatives: one pass over memory each.
 
    Arrays are flat, in the order in which they lie in memory. The threshold of element i is theta[(i / inner) % count]:
-   one number (count 1), channels of an image (inner: its pixels) or of channels_last (inner 1), heads, neurons. Each call
-   does the elements begin..end - 1, so that threads share an array. */
+   one number (count 1), channels of an image (inner: its pixels) or of channels_last (inner 1), heads, neurons. Threads
+   share an array in parts (kernels.c). */
 
 #ifndef TILE
 #define TILE 1024 /* elements that stay in the first cache while time passes */
@@ -12,7 +12,8 @@ typedef REAL NAME(vector) __attribute__((vector_size(32), aligned(sizeof(REAL)),
 typedef INT NAME(mask) __attribute__((vector_size(32)));
 #define VECTOR NAME(vector)
 #define MASK NAME(mask)
-#define STRIP (4 * (int)(32 / sizeof(REAL)))
+#define ABREAST 4 /* vectors of a strip, each for itself: one would wait for its own additions */
+#define STRIP (ABREAST * (int)(32 / sizeof(REAL)))
 
 /* th[0..n - 1]: the thresholds of the elements from i on. */
 static void NAME(thresholds)(REAL *th, const REAL *theta, index_t count, index_t inner, index_t i, index_t n) {
@@ -44,21 +45,21 @@ static inline index_t NAME(shared)(REAL *th, const REAL *theta, index_t count, i
 /* One strip of `if_run`: STRIP elements, whose state stays in registers while time passes. */
 static inline void NAME(if_strip)(const REAL *z, index_t z_step, REAL *out, index_t out_step, REAL *v, REAL *n,
                                   const REAL *th, const REAL *worth, index_t steps, int counted) {
-  VECTOR high, theta[4], unit[4], membrane[4], count[4], one;
+  VECTOR high, theta[ABREAST], unit[ABREAST], membrane[ABREAST], count[ABREAST], one;
   for (int j = 0; j < (int)(sizeof one / sizeof(REAL)); j++) one[j] = 1;
-  for (int k = 0; k < 4; k++) {
+  for (int k = 0; k < ABREAST; k++) {
     theta[k] = ((const VECTOR *)th)[k], unit[k] = ((const VECTOR *)worth)[k];
     membrane[k] = ((const VECTOR *)v)[k], count[k] = ((const VECTOR *)n)[k];
   }
   for (index_t t = 0; t < steps; t++, z += z_step, out += out_step)
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < ABREAST; k++) {
       high = membrane[k] + ((const VECTOR *)z)[k];
       MASK fires = high >= theta[k];
       membrane[k] = high - (VECTOR)((MASK)theta[k] & fires);
       if (counted) count[k] += (VECTOR)((MASK)one & fires);
       ((VECTOR *)out)[k] = (VECTOR)((MASK)unit[k] & fires);
     }
-  for (int k = 0; k < 4; k++) ((VECTOR *)v)[k] = membrane[k], ((VECTOR *)n)[k] = count[k];
+  for (int k = 0; k < ABREAST; k++) ((VECTOR *)v)[k] = membrane[k], ((VECTOR *)n)[k] = count[k];
 }
 
 /* V <- V + z_t; s_t = [V >= theta]; V <- V - theta s_t, for t = 0..steps - 1, from `membrane` (NULL: from theta / 2, and it
@@ -130,7 +131,7 @@ void NAME(total_step)(const REAL *restrict total, REAL *restrict sent, REAL *res
         s = t >= 0 ? (t < level ? 1 : 0) : s < -1 ? -1 : s > 1 ? 1 : s;
         spike[i + j] = s;
         sent[i + j] += s;
-        value[i + j] = th[j] * sent[i + j] / levels;
+        value[i + j] = NAME(value)(th[j], sent[i + j], levels, 0);
       }
     }
   }
@@ -209,7 +210,7 @@ static inline void NAME(counts_run)(const REAL *restrict z, REAL *restrict out, 
   int32_t some = 0, wrong = 0;
   int64_t sum = 0;
   for (index_t j = 0; j < n; j++) level[j] = NAME(level)(z[j], th[j], levels, shift);
-  for (index_t j = 0; j < n; j++) out[j] = th[j] * level[j] / levels;
+  for (index_t j = 0; j < n; j++) out[j] = NAME(value)(th[j], level[j], levels, 0);
   for (index_t j = 0; j < n; j++) {
     wrong += level[j] != level[j];
     counts[j] = (int32_t)(level[j] == level[j] ? level[j] : 0); /* a NaN is no integer */
@@ -281,3 +282,4 @@ void NAME(qcfs_backward)(const REAL *restrict z, const REAL *restrict upstream, 
 #undef VECTOR
 #undef MASK
 #undef STRIP
+#undef ABREAST

@@ -59,7 +59,9 @@ def test_it_prints_writes_and_draws_what_it_measured(tmp_path, capsys, trained, 
     monkeypatch.setattr(growth, "TIMES", (2,))
     what = ["neuron", "qcfs", "training", "resnet20", trained]
     assert bench.main(["--what", *what, *SMALL, "--out", str(tmp_path)]) == 0
-    assert bench.main(["--what", "mlp", "--growth", "steps", "rate", "--memory", *SMALL, "--out",
+    assert bench.main(["--what", trained, "--memory", *SMALL, "--out", str(tmp_path / "held")]) == 0
+    assert bench.main(["--what", trained, "--growth", "width", *SMALL, "--out", str(tmp_path / "no")]) == 2
+    assert bench.main(["--what", "mlp", "--growth", "steps", "rate", *SMALL, "--out",
                        str(tmp_path / "grown")]) == 0  # fmt: skip
     written = json.loads((tmp_path / "bench.json").read_text())
     assert list(written["results"]) == what

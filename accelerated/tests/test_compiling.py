@@ -22,7 +22,15 @@ def trained(tmp_path, name, **more):
     return load_file(folder / "weights.safetensors"), results
 
 
-@pytest.mark.skipif(not compiling.works("cpu"), reason="torch.compile does not work here, and says why")
+@pytest.fixture
+def compiler():
+    if not compiling.works("cpu"):  # asked when a test runs: it takes seconds
+        pytest.skip(
+            "torch.compile does not work here, as its line on stderr says: there is nothing compiled to look at"
+        )
+
+
+@pytest.mark.usefixtures("compiler")
 def test_a_compiled_run_learns_and_converts_the_same(tmp_path):
     """Weights differ by the order of sums; names, thresholds and the equality of the spiking network do not."""
     plain, first = trained(tmp_path, "plain")
@@ -35,7 +43,7 @@ def test_a_compiled_run_learns_and_converts_the_same(tmp_path):
     assert abs(first["accuracy"]["folded"] - second["accuracy"]["folded"]) < 0.05
 
 
-@pytest.mark.skipif(not compiling.works("cpu"), reason="torch.compile does not work here, and says why")
+@pytest.mark.usefixtures("compiler")
 def test_compiled_derivatives_are_those_of_the_formula():
     """Values bit for bit, also on the edges of steps; the threshold's gradient is a sum in another order."""
     layer = QCFS((3, 1, 1), 4, "softplus", 1.5)
