@@ -43,7 +43,7 @@ class EventDriven(Layerwise):
         super().__init__(network, x)
         self.choose, self.dense = choose, set()
         self.states, self.weights, self.spikes, self.terms = {}, {}, {}, {}
-        self.needed = set(self.nodes)
+        self.needed = self.heard
         if not serves(x, *(parameter for parameter in network.parameters())):
             return
         self.shapes = self._shapes()
@@ -84,8 +84,8 @@ class EventDriven(Layerwise):
         module, image = self.neurons[node], self._image(node)
         if image is None or module.fires is not None:
             return False
-        shape = (1,) * (len(self.shapes[node]) - module.threshold.ndim) + tuple(module.threshold.shape)
-        return module.threshold.numel() == 1 or (shape[0] == image[0] and all(size == 1 for size in shape[1:]))
+        shape = (1,) * (len(self.shapes[node]) - module.parameter.ndim) + tuple(module.parameter.shape)
+        return module.parameter.numel() == 1 or (shape[0] == image[0] and all(size == 1 for size in shape[1:]))
 
     def _through(self, node):
         """The node itself, or what it passes on unchanged."""
@@ -136,7 +136,6 @@ class EventDriven(Layerwise):
         self.terms = {n: terms for n, terms in self.terms.items() if n in kept}
         stack = [term.node for terms in self.terms.values() for term in terms if term.source is None]
         stack += [node.all_input_nodes[0] for node in self.neurons if node not in self.terms]
-        stack += self.reads
         self.needed = set()
         while stack:
             node = stack.pop()
@@ -144,6 +143,11 @@ class EventDriven(Layerwise):
                 self.needed.add(node)
                 stack.extend(() if node in self.neurons else node.all_input_nodes)
         self.done = read_last(self.nodes, self._reads)
+
+    @property
+    def at_once(self):
+        """Bits take a 32nd of the room: twice as many steps, where nothing else moves."""
+        return super().at_once * (1 if self.moving & self.needed else 2)
 
     def _reads(self, node):
         """The nodes whose dense values a node reads."""
@@ -195,8 +199,7 @@ class EventDriven(Layerwise):
         if node not in self.terms:
             return super()._neuron(node, values, count, sent)
         state = self._state(node)
-        sources = [(weights, weights.seen(self.spikes[term.source])) for term, weights in self.weights[node]]
-        before = state.sent().clone() if node in self.reads else None
+        sources = [(weights, self.spikes[term.source]) for term, weights in self.weights[node]]
         start = perf_counter()
         bits = state.fire(count, sources, self._dense(node, values, count))
         if self.choose and sources and self._seen() is None:
@@ -204,17 +207,14 @@ class EventDriven(Layerwise):
         module = self.neurons[node]
         module.sent, module.now = state.sent().reshape(len(self.x), *self.shapes[node]), module.now + count
         self.spikes[node] = Spikes(bits, self._worth(node))
-        if node not in self.needed:
-            return None
-        dense = self.spikes[node].dense().reshape(-1, *self.shapes[node])
-        if before is not None:
-            sent[node] = self._sent(before.reshape(module.sent.shape), dense.unflatten(0, (count, -1)))
-        return dense
+        if node in self.reads:
+            sent[node] = state.sent_after_each(bits).reshape(count, *module.sent.shape)
+        return self.spikes[node].dense().reshape(-1, *self.shapes[node]) if node in self.needed else None
 
     def _worth(self, node):
         """theta of each channel of a layer."""
-        module, channels = self.neurons[node], self._image(node)[0]
-        return module.threshold.detach().to(self.x.dtype).reshape(-1).expand(channels).contiguous()
+        theta = self._theta(self.neurons[node], self.x.dtype)
+        return theta.detach().reshape(-1).expand(self._image(node)[0]).contiguous()
 
     def _state(self, node):
         """The layer's state, and its weights, made when it is first asked for."""

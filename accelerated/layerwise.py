@@ -18,11 +18,6 @@ from .transformers import SpikeMask
 CHUNK, LARGE = 4, 2**22  # steps at once, and numbers in a batch of images beyond which there are fewer
 
 
-def at_once(x):
-    """How many steps are taken at once for images x."""
-    return max(1, min(CHUNK, LARGE // x.numel()))
-
-
 def read_last(nodes, reads=lambda node: node.all_input_nodes):
     """{node: the nodes whose values nobody reads after it}; `reads(node)` are those that it reads."""
     last = {source: node for node in nodes for source in reads(node)}
@@ -90,6 +85,7 @@ class Layerwise:
         self.constant = {node for node in self.nodes if is_constant(node) and not self._shape_of_a_value(node)}
         self.moving = self._moving()
         self.sums, self.still, self.done = {}, {}, read_last(self.nodes)
+        self.heard = self._heard()
         self.thetas: dict = {}
 
     @staticmethod
@@ -110,6 +106,21 @@ class Layerwise:
             if any(source in moving for source in node.all_input_nodes):
                 moving.add(node)
         return moving
+
+    @property
+    def at_once(self):
+        """How many steps are taken at once."""
+        return max(1, min(CHUNK, LARGE // self.x.numel()))
+
+    def _heard(self):
+        """The nodes that some neuron's current depends on, step by step; the others only the answer is read from."""
+        heard, stack = set(), [node.all_input_nodes[0] for node in self.neurons]
+        while stack:
+            node = stack.pop()
+            if node not in heard:
+                heard.add(node)
+                stack.extend(node.all_input_nodes)
+        return heard
 
     @property
     def foldable(self):
@@ -190,7 +201,7 @@ class Layerwise:
 
     def _wanted(self, node):
         """Whether a moving value is to be computed at all."""
-        return True
+        return node in self.heard
 
     def _neuron(self, node, values, count, sent):
         """theta s_t of a layer, [count batch, ...]."""

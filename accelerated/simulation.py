@@ -13,7 +13,7 @@ from .activation import level_value, qcfs_counts
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .increments import Increments
-from .layerwise import Layerwise, at_once, read_last, sources_of
+from .layerwise import Layerwise, read_last, sources_of
 from .native import PRESENT
 from .network import evaluate, images, layer_name, module_of, output_of
 from .neuron import SpikingNeuron
@@ -187,7 +187,7 @@ def _chunks(network, x, times, engine):
         return
     for steps in sorted(times):
         while now < steps:
-            count = min(at_once(x), steps - now)
+            count = min(run.at_once, steps - now)
             yield from run.steps(count)
             now += count
 

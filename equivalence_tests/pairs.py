@@ -120,6 +120,8 @@ def integer_network_arguments(draw):
     random, levels = draw(FIELD), draw(st.sampled_from([2, 4, 8]))
     x = random.integers(0, 17, (2, 1, 4, 4)) / 16
     schedule = draw(st.sampled_from(["streaming", "integrate-then-fire", "signed"]))
+    if schedule == "streaming" and draw(st.booleans()):  # many channels: another kernel than for few
+        return nets.integer_cnn(random, 2, levels, 64), x, levels, schedule
     return nets.integer_cnn(random, draw(st.integers(1, 4)), levels), x, levels, schedule
 
 

@@ -205,22 +205,24 @@ def test_auto_changes_engines_on_the_way(kind, faster, monkeypatch):
 @needs_compiler
 @pytest.mark.parametrize("name", ["resnet18", "vgg16", "resnet50"])
 def test_events_through_known_networks(name, record_property):
-    """Float32, narrow: every layer but the first sees bits; flips of a rounding are rare."""
+    """Narrow: every layer but the first sees bits. In float64 all counts are equal; in float32 a sum in another order
+    flips a spike in a million, and a flip spreads in networks with random weights: that is only shown."""
     torch.manual_seed(0)
-    x = torch.rand(4, 3, 32, 32)
+    x = torch.rand(2, 3, 32, 32)
     model = make(name, (3, 32, 32), 10, 0.25).train()
     for _ in range(3):
         model(x)
     network = acc.convert(acc.quantise(model.eval(), "cs-qcfs", 8, "calibrated", x), "streaming")
     run = simulation.engine_named("event")(network, x)
     assert sum(any(term.source for term in run.terms.get(node, ())) for node in run.neurons) >= len(run.neurons) - 1
+    exact = acc.convert(acc.quantise(model.double(), "cs-qcfs", 8, "calibrated", x.double()), "streaming")
+    same(*(acc.simulate(exact, x.double(), 6, engine=engine) for engine in ("event", "dense")), 1e-12)
     event, dense = (acc.simulate(network, x, 6, engine=engine) for engine in ("event", "dense"))
     units = sum(count.numel() for count in dense.counts.values())
     flips = sum(int((event.counts[name] != count).sum()) for name, count in dense.counts.items())
     first = next(iter(dense.counts))
     assert torch.equal(event.counts[first], dense.counts[first])
     record_property("seen", f"events, {name}, float32: {flips} of {units} counts differ from the dense engine's")
-    assert flips < 0.02 * units  # a sum in another order flips a spike in a million, and a flip spreads
 
 
 class Functional(torch.nn.Module):

@@ -7,7 +7,7 @@ import torch
 from .. import data as datasets
 from ..compiling import compiled, works
 from ..conversion import convert, fold_batch_norms
-from ..layerwise import Layerwise, at_once
+from ..layerwise import Layerwise
 from ..models import TRANSFORMERS, make
 from ..quantisation import quantise
 from ..rebuilding import config_of, network_of
@@ -58,7 +58,8 @@ def streaming(spiking, x, steps, kind, at_a_time=None, rates=None):
     @torch.no_grad()
     def run():
         spiking.reset(steps)
-        state, count, logits = kind(spiking, x), at_a_time or at_once(x), x
+        state, logits = kind(spiking, x), x
+        count = at_a_time or state.at_once
         for now in range(0, steps, count):
             logits = state.steps(min(count, steps - now))
         if rates is not None:

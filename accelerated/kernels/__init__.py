@@ -26,6 +26,7 @@ class Source(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("bits", "weight")),
         *((name, ctypes.c_longlong) for name in ("height", "width", "words")),
         *((name, ctypes.c_longlong * 2) for name in ("kernel", "stride", "padding")),
+        ("bytes", ctypes.c_longlong),
     )
 
 

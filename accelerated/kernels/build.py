@@ -14,8 +14,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BLOCK = 512  # pixels x steps whose sums an event-driven layer holds at once; events.py makes room for them
+LOOKED_UP = 64  # words that one pixel of a layer by tables may see
 FLAGS = (
-    f"-DBLOCK={BLOCK}",
+    f"-DBLOCK={BLOCK}", f"-DLOOKED_UP={LOOKED_UP}",
     "-O3", "-std=gnu11", "-shared", "-fPIC",
     "-fno-trapping-math", "-fno-math-errno",  # lets comparisons and floor become vector instructions; no value changes
     "-ffp-contract=off",  # no fused multiply-add: it would round once where PyTorch rounds twice
@@ -67,7 +68,8 @@ def build(folder, flags=FLAGS, native=NATIVE):
             partial.replace(target)  # whole, or not there
             return target
         partial.unlink()
-    raise OSError(f"{Path(program).name} says: {(done.stderr.strip() or 'nothing').splitlines()[0]}")
+    said = done.stderr.strip().splitlines() or ["nothing"]
+    raise OSError(f"{Path(program).name} says: {next((line for line in said if 'error' in line), said[0])}")
 
 
 @functools.cache

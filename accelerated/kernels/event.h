@@ -11,25 +11,24 @@ typedef struct { /* one convolution's view of one layer's spikes; sizes are thos
   const uint64_t *bits;
   const void *weight;
   index_t height, width, words, kernel[2], stride[2], padding[2];
+  index_t bytes; /* of a word that are looked up */
 } source_t;
-
-/* 64 truth values in bytes -> 64 bits */
-static inline uint64_t packed(const uint8_t *truth, int n) {
-  uint64_t word = 0;
-  for (int k = 0; k < n; k += 8) {
-    uint64_t eight;
-    memcpy(&eight, truth + k, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    eight = __builtin_bswap64(eight);
-#endif
-    word |= (uint64_t)((eight * 0x0102040810204080ull) >> 56) << k;
-  }
-  return word;
-}
 #endif
 
 #define VECTOR NAME(vector)
+#define MASK NAME(mask)
 #define LANES ((int)(32 / sizeof(REAL)))
+
+/* The signs of a vector's lanes as bits. */
+static inline uint64_t NAME(bits_of)(MASK mask) {
+#if defined(__AVX__)
+  return (uint64_t)MOVEMASK((VECTOR)mask);
+#else
+  uint64_t bits = 0;
+  for (int lane = 0; lane < LANES; lane++) bits |= (uint64_t)(mask[lane] & 1) << lane;
+  return bits;
+#endif
+}
 
 #define WIDTH 64
 #define WIDE(name) NAME(name##_64)
@@ -47,36 +46,8 @@ static inline uint64_t packed(const uint8_t *truth, int n) {
 #undef WIDTH
 #undef WIDE
 #undef VECTOR
+#undef MASK
 #undef LANES
-
-/* bits of the IF neuron on dense currents z [steps, batch, size, channels] (channels last): as event_layer's neuron. */
-void NAME(if_bits)(const REAL *z, index_t z_step, uint64_t *out, index_t out_step, REAL *membrane, REAL *counts,
-                   const REAL *theta, index_t channels, index_t steps, PARTS) {
-  IN_PARTS {
-    index_t words = (channels + 63) / 64;
-    for (index_t pixel = begin; pixel < end; pixel++)
-      for (index_t w = 0; w < words; w++) {
-        index_t first = w * 64, n = channels - first < 64 ? channels - first : 64, at = pixel * channels + first;
-        REAL v[64], c[64];
-        uint8_t truth[64] = {0};
-        memcpy(v, membrane + at, n * sizeof(REAL));
-        memcpy(c, counts + at, n * sizeof(REAL));
-        for (index_t t = 0; t < steps; t++) {
-          const REAL *current = z + t * z_step + at;
-          for (index_t j = 0; j < n; j++) {
-            REAL high = v[j] + current[j], th = theta[first + j];
-            uint8_t fires = high >= th;
-            v[j] = high - (fires ? th : 0);
-            c[j] += fires;
-            truth[j] = fires;
-          }
-          out[t * out_step + pixel * words + w] = packed(truth, 64);
-        }
-        memcpy(membrane + at, v, n * sizeof(REAL));
-        memcpy(counts + at, c, n * sizeof(REAL));
-      }
-  }
-}
 
 /* bits [pixels, words] -> worth[c] where channel c spiked, else 0: [pixels, channels]. */
 void NAME(unpack)(const uint64_t *bits, REAL *out, const REAL *worth, index_t channels, PARTS) {
@@ -88,24 +59,43 @@ void NAME(unpack)(const uint64_t *bits, REAL *out, const REAL *worth, index_t ch
   }
 }
 
+/* N after each of the steps that the bits are of, [steps, pixels, channels], from N after the last (of `full` channels). */
+void NAME(sent)(const uint64_t *bits, const REAL *counts, REAL *out, index_t steps, index_t full, index_t channels, PARTS) {
+  IN_PARTS {
+    index_t words = (channels + 63) / 64;
+    for (index_t pixel = begin; pixel < end; pixel++)
+      for (index_t c = 0; c < channels; c++) {
+        REAL n = counts[pixel * full + c];
+        for (index_t t = steps - 1; t >= 0; t--) {
+          out[(t * whole + pixel) * channels + c] = n;
+          n -= bits[(t * whole + pixel) * words + c / 64] >> (c % 64) & 1;
+        }
+      }
+  }
+}
+
 #ifndef EVENT_POOL
 #define EVENT_POOL
-/* Few channels: `group` neighbouring taps of a kernel's row share a word. [rows, width] of one word each ->
-   [rows, out_width, words]; channel c of tap i of its word is bit i channels + c. */
-void gather_bits(const uint64_t *bits, uint64_t *out, index_t width, index_t out_width, index_t channels, index_t kernel,
-                 index_t stride, index_t padding, index_t group, PARTS) {
+/* What each pixel sees of a row of a kernel: [rows, width, many] -> [rows, out_width, taps / group, many]. Where there are
+   few channels (many: 1), `group` neighbouring taps share a word: channel c of its tap i is bit i channels + c. */
+void gather_bits(const uint64_t *bits, uint64_t *out, index_t width, index_t out_width, index_t many,
+                 index_t channels, index_t kernel, index_t stride, index_t padding, index_t group, PARTS) {
   IN_PARTS {
-    index_t words = (kernel + group - 1) / group;
+    index_t words = (kernel + group - 1) / group * many;
     for (index_t row = begin; row < end; row++)
-      for (index_t x = 0; x < out_width; x++)
-        for (index_t w = 0; w < words; w++) {
-          uint64_t word = 0;
-          for (index_t i = 0; i < group && w * group + i < kernel; i++) {
-            index_t at = x * stride + w * group + i - padding;
-            if (at >= 0 && at < width) word |= bits[row * width + at] << (i * channels);
-          }
-          out[(row * out_width + x) * words + w] = word;
+      for (index_t tap = 0; tap < kernel; tap++) {
+        index_t shift = tap % group * channels, off = tap - padding; /* x stride + off is the place */
+        index_t first = off < 0 ? (-off + stride - 1) / stride : 0, last = width - off;
+        last = last <= 0 ? 0 : (last + stride - 1) / stride;
+        if (last > out_width) last = out_width;
+        for (index_t w = 0; w < many; w++) {
+          uint64_t *to = out + row * out_width * words + tap / group * many + w;
+          const uint64_t *seen = bits + (row * width + off) * many + w;
+          if (!(tap % group))
+            for (index_t x = 0; x < out_width; x++) to[x * words] = 0;
+            for (index_t x = first; x < last; x++) to[x * words] |= seen[x * stride * many] << shift;
         }
+      }
   }
 }
 

@@ -2,14 +2,16 @@
 
 import ctypes
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 
 from . import FORMATS, Source, run
-from .build import BLOCK
+from .build import BLOCK, LOOKED_UP
 
-WORD = 64  # bits
+WORD, BYTE = 64, 8  # bits
+TABLES = 2**19  # bytes of tables beyond which a layer adds its rows one by one
 
 
 def words_of(channels):
@@ -67,27 +69,47 @@ class Weights:
         tiles, taps = -(-out // width), parts.shape[1]
         parts = F.pad(parts.reshape(out, taps, -1, WORD), (0, 0, 0, 0, 0, 0, 0, tiles * width - out))
         self.data = parts.reshape(tiles, width, taps, -1, WORD).permute(0, 2, 3, 4, 1).contiguous()
+        self.bytes = min(WORD // BYTE, -(-self.into * self.group // (2 * BYTE)) * 2)
 
-    def seen(self, spikes):
-        """The bits as these weights see them; to be kept until the layer has fired."""
-        if self.pooled:
-            return spikes.pooled()
-        if self.group == 1:
-            return spikes.bits
-        *rows, width, _ = spikes.bits.shape
+    @cached_property
+    def words(self):
+        """Words that a pixel sees of this convolution."""
+        return self.data.shape[1] * self.data.shape[2]
+
+    @cached_property
+    def tables(self):
+        """The sum of the rows of each set of eight spikes: [tile][tap][word][bytes][257][width], one unused."""
+        sets = torch.arange(2**BYTE)[:, None] >> torch.arange(BYTE) & 1
+        rows = self.data.unflatten(3, (-1, BYTE))[:, :, :, : self.bytes]
+        return F.pad(torch.matmul(sets.to(rows.dtype), rows), (0, 0, 0, 1))
+
+    def seen(self, spikes, in_place):
+        """The bits as these weights see them; `in_place`: a pixel's words of a row of the kernel where the pixel is."""
+        bits = spikes.pooled() if self.pooled else spikes.bits
+        if self.group == 1 and not (in_place and (self.kernel > 1 or self.stride > 1)):
+            return bits
+        *rows, width, many = bits.shape
         out_width = (width + 2 * self.padding - self.kernel) // self.stride + 1
-        out = torch.empty(*rows, out_width, -(-self.kernel // self.group), dtype=torch.int64)
-        numbers = (width, out_width, self.into, self.kernel, self.stride, self.padding, self.group)
-        run("gather_bits", out.shape[:-2].numel(), spikes.bits, out, *numbers, least=64)
+        out = torch.empty(*rows, out_width, -(-self.kernel // self.group) * many, dtype=torch.int64)
+        numbers = (width, out_width, many, self.into, self.kernel, self.stride, self.padding, self.group)
+        run("gather_bits", out.shape[:-2].numel(), bits, out, *numbers, least=64)
         return out
 
-    def source(self, bits):
+    def source(self, bits, by_tables):
         """This convolution of these bits."""
         *_, height, width, words = bits.shape
-        pair = ctypes.c_longlong * 2
-        across = (self.kernel, self.stride, self.padding) if self.group == 1 else (1, 1, 0)
-        return Source(bits.data_ptr(), self.data.data_ptr(), height, width, words, pair(self.kernel, across[0]),
-                      pair(self.stride, across[1]), pair(self.padding, across[2]))  # fmt: skip
+        pair, data = ctypes.c_longlong * 2, self.tables if by_tables else self.data
+        across = (self.kernel, self.stride, self.padding) if self.group == 1 and not by_tables else (1, 1, 0)
+        return Source(bits.data_ptr(), data.data_ptr(), height, width, words, pair(self.kernel, across[0]),
+                      pair(self.stride, across[1]), pair(self.padding, across[2]), self.bytes)  # fmt: skip
+
+
+def by_tables(tile, weights):
+    """Whether a layer of tiles of that width looks up the sums of eight spikes: few channels, and small tables."""
+    if tile == WORD or sum(each.words for each in weights) > LOOKED_UP:
+        return False
+    rows = sum(each.words * each.bytes for each in weights)
+    return rows * 2**BYTE * tile * weights[0].data.element_size() <= TABLES
 
 
 class State:
@@ -97,42 +119,57 @@ class State:
         batch, channels, height, width = shape
         self.channels, self.tile = channels, width_of(channels)
         full = -(-channels // self.tile) * self.tile
-        self.theta = torch.full((full,), torch.inf, dtype=theta.dtype)
+        self.theta = torch.full((full,), torch.finfo(theta.dtype).max, dtype=theta.dtype)
         self.theta[:channels] = theta
         self.bias = torch.zeros_like(self.theta)
         self.bias[:channels] = 0 if bias is None else bias
-        self.membrane = torch.zeros(batch, height, width, full, dtype=theta.dtype)
-        self.membrane[..., :channels] = theta / 2 if start is None else start
-        self.counts = torch.zeros_like(self.membrane)
+        self.fresh = start is None  # nothing has been written: the kernel begins with theta / 2 and no spikes
+        self.membrane = torch.empty(batch, height, width, full, dtype=theta.dtype)
+        self.counts = torch.empty_like(self.membrane)
+        if start is not None:
+            self.membrane[..., :channels], self.membrane[..., channels:] = start, 0
+            self.counts.zero_()
 
     def sent(self):
         """Spikes so far [batch, channels, height, width]."""
         return self.counts[..., : self.channels].permute(0, 3, 1, 2)
 
-    def _out(self, steps):
-        batch, height, width, full = self.membrane.shape
-        return torch.zeros(steps, batch, height, width, words_of(full), dtype=torch.int64)
+    def sent_after_each(self, bits):
+        """Spikes up to each of these bits' steps, the last: [steps, batch, channels, height, width]."""
+        steps, batch, height, width, _ = bits.shape
+        out = torch.empty(steps, batch, height, width, self.channels, dtype=self.theta.dtype)
+        run(f"sent_{FORMATS[out.dtype]}", batch * height * width, bits, self.counts, out, steps, self.counts.shape[-1],
+            self.channels, least=256)  # fmt: skip
+        return out.permute(0, 1, 4, 2, 3)
 
     def _dense(self, dense):
         """Currents [steps, batch, channels, height, width] as [steps, batch, height, width, full]."""
         if dense is None:
             return None
-        dense = dense.permute(0, 1, 3, 4, 2)
-        return F.pad(dense, (0, self.membrane.shape[-1] - self.channels)).contiguous()
+        dense, more = dense.permute(0, 1, 3, 4, 2), self.membrane.shape[-1] - self.channels
+        return (F.pad(dense, (0, more)) if more else dense).contiguous()
 
     def fire(self, steps, sources, dense):
-        """The next `steps` steps behind (weights, bits) pairs and dense currents; bits [steps, ..., words]."""
+        """The next `steps` steps behind (weights, spikes) pairs and dense currents; bits [steps, ..., words]."""
         batch, height, width, full = self.membrane.shape
-        out, dense = self._out(steps), self._dense(dense)
+        out, dense = torch.empty(steps, batch, height, width, words_of(full), dtype=torch.int64), self._dense(dense)
         step = dense[0].numel() if dense is not None and len(dense) > 1 else 0
-        kind = FORMATS[self.theta.dtype]
+        kind, fresh, self.fresh = FORMATS[self.theta.dtype], int(self.fresh), False
         if not sources:
-            run(f"if_bits_{kind}", batch * height * width, dense + self.bias, step, out, out[0].numel(), self.membrane,
-                self.counts, self.theta, full, steps, least=256)  # fmt: skip
+            run(f"if_bits_{self.tile}_{kind}", batch * height * width, dense, step, out, self.membrane, self.counts,
+                self.theta, full, steps, fresh, least=256)  # fmt: skip
             return out
-        array = (Source * len(sources))(*(weights.source(bits) for weights, bits in sources))
+        tables = by_tables(self.tile, [weights for weights, _ in sources])
+        seen = [weights.seen(spikes, tables) for weights, spikes in sources]  # kept until the layer has fired
+        array = (Source * len(sources))(*(w.source(bits, tables) for (w, _), bits in zip(sources, seen, strict=True)))
+        layer = (ctypes.byref(array), len(sources), self.bias, dense, step, self.theta, self.membrane, self.counts, out,
+                 steps, batch, height, width, full, fresh)  # fmt: skip
+        if tables:
+            run(f"table_layer_{self.tile}_{kind}", batch * height, *layer, least=1)
+            return out
         sums = torch.empty(torch.get_num_threads(), max(BLOCK, steps * width) * self.tile, dtype=self.theta.dtype)
-        run(f"event_layer_{self.tile}_{kind}", batch, ctypes.byref(array), len(sources), self.bias, dense, step,
-            self.theta, self.membrane, self.counts, out, steps, batch, height, width, full, sums, sums.shape[1],
+        tiles = full // self.tile  # parts of narrower tiles would write into the same words
+        by_tile = self.tile == WORD and (tiles % len(sums) == 0 or tiles >= 4 * len(sums))
+        run(f"event_layer_{self.tile}_{kind}", tiles if by_tile else batch, *layer, int(by_tile), sums, sums.shape[1],
             least=1)  # fmt: skip
         return out

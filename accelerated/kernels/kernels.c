@@ -18,16 +18,19 @@ typedef long long index_t;
 #define INT int32_t
 #define NAME(name) name##_float32
 #define FLOOR floorf
+#define MOVEMASK(v) __builtin_ia32_movmskps256((__attribute__((vector_size(32))) float)(v))
 #include "elementwise.h"
 #include "event.h"
 #undef REAL
 #undef INT
 #undef NAME
 #undef FLOOR
+#undef MOVEMASK
 
 #define REAL double
 #define INT int64_t
 #define NAME(name) name##_float64
 #define FLOOR floor
+#define MOVEMASK(v) __builtin_ia32_movmskpd256((__attribute__((vector_size(32))) double)(v))
 #include "elementwise.h"
 #include "event.h"
