@@ -4,6 +4,7 @@ A spiking layer behind convolutions, linear layers, skips and 2 x 2 averages of 
 (kernels/event.h), spikes going in and out as bits. Everything else is done as `Layerwise` does it.
 """
 
+from functools import reduce
 from time import perf_counter
 
 import torch
@@ -75,17 +76,32 @@ class EventDriven(Layerwise):
         return shapes
 
     def _image(self, node):
-        """A sample's (channels, height, width); features are channels of one pixel."""
+        """A sample's (channels, height, width); features are channels of one pixel, tokens pixels of a row."""
         shape = self.shapes.get(node, ())
+        if len(shape) == 2:
+            return shape[1], 1, shape[0]
         return shape if len(shape) == 3 else (*shape, 1, 1) if len(shape) == 1 else None
 
+    def _as_image(self, node, values):
+        """[..., *a sample's shape] as [..., channels, height, width]."""
+        if len(self.shapes[node]) == 2:
+            return values.unsqueeze(-3).movedim(-1, -3)
+        return values.reshape(*values.shape[: values.ndim - len(self.shapes[node])], *self._image(node))
+
+    def _as_sample(self, node, images):
+        """[batch, channels, height, width] as [batch, *a sample's shape]."""
+        if len(self.shapes[node]) == 2:
+            return images.movedim(-3, -1).squeeze(-3)
+        return images.reshape(len(images), *self.shapes[node])
+
     def _per_channel(self, node):
-        """Whether a layer is one for `State`: images or features, a threshold for all or for each channel."""
+        """Whether a layer is one for `State`: images, features or tokens, a threshold for all or for each channel."""
         module, image = self.neurons[node], self._image(node)
         if image is None or module.fires is not None:
             return False
         shape = (1,) * (len(self.shapes[node]) - module.parameter.ndim) + tuple(module.parameter.shape)
-        return module.parameter.numel() == 1 or (shape[0] == image[0] and all(size == 1 for size in shape[1:]))
+        channel = -1 if len(shape) == 2 else 0
+        return module.parameter.numel() == 1 or shape[channel] == image[0] == module.parameter.numel()
 
     def _through(self, node):
         """The node itself, or what it passes on unchanged."""
@@ -121,6 +137,9 @@ class EventDriven(Layerwise):
             numbers = [_one(value) for value in (module.kernel_size, module.stride, module.padding)]
             found = self._source(node.all_input_nodes[0]) if plain and None not in numbers else None
             return [Term(node, found, module)] if found else [Term(node)]
+        if isinstance(module, nn.Linear) and len(self.shapes[node]) == 2:
+            found = self._source(node.all_input_nodes[0])
+            return [Term(node, found, module)] if found and not found[1] else [Term(node)]
         if isinstance(module, nn.Linear) and len(self.shapes[node]) == 1:
             before = self._through(node.all_input_nodes[0])
             found = self._source(before.all_input_nodes[0] if kind_of(self.graph, before) in FLATTEN else before)
@@ -136,6 +155,7 @@ class EventDriven(Layerwise):
         self.terms = {n: terms for n, terms in self.terms.items() if n in kept}
         stack = [term.node for terms in self.terms.values() for term in terms if term.source is None]
         stack += [node.all_input_nodes[0] for node in self.neurons if node not in self.terms]
+        stack += self.ends
         self.needed = set()
         while stack:
             node = stack.pop()
@@ -189,15 +209,15 @@ class EventDriven(Layerwise):
             start = perf_counter()
             for term in self.terms[node]:
                 if term.source is not None:
-                    x = self.spikes[term.source].dense()
+                    x = self._as_sample(term.source, self.spikes[term.source].dense())
                     x = F.avg_pool2d(x, 2) if term.pooled else x
-                    x = x.flatten(1) if isinstance(term.module, nn.Linear) else x
+                    x = x.flatten(1) if isinstance(term.module, nn.Linear) and x.ndim == 4 else x
                     x = x if term.module is None else term.module(x)
         return perf_counter() - start
 
-    def _neuron(self, node, values, count, sent):
+    def _neuron(self, node, values, count):
         if node not in self.terms:
-            return super()._neuron(node, values, count, sent)
+            return super()._neuron(node, values, count)
         state = self._state(node)
         sources = [(weights, self.spikes[term.source]) for term, weights in self.weights[node]]
         start = perf_counter()
@@ -205,11 +225,9 @@ class EventDriven(Layerwise):
         if self.choose and sources and self._seen() is None:
             self.times[node] = perf_counter() - start, self._measure(node)
         module = self.neurons[node]
-        module.sent, module.now = state.sent().reshape(len(self.x), *self.shapes[node]), module.now + count
+        module.sent, module.now = self._as_sample(node, state.sent()), module.now + count
         self.spikes[node] = Spikes(bits, self._worth(node))
-        if node in self.reads:
-            sent[node] = state.sent_after_each(bits).reshape(count, *module.sent.shape)
-        return self.spikes[node].dense().reshape(-1, *self.shapes[node]) if node in self.needed else None
+        return self._as_sample(node, self.spikes[node].dense()) if node in self.needed else None
 
     def _worth(self, node):
         """theta of each channel of a layer."""
@@ -223,7 +241,7 @@ class EventDriven(Layerwise):
             biases = [m.bias for m in (term.module for term in terms) if m is not None and m.bias is not None]
             start, image = self.neurons[node].start, self._image(node)
             if start is not None:
-                start = start.reshape(len(self.x), *image).permute(0, 2, 3, 1)
+                start = self._as_image(node, start).permute(0, 2, 3, 1)
             bias = sum(biases) if biases else None
             self.states[node] = State((len(self.x), *image), self._worth(node), bias, start)
             self.weights[node] = [(term, self._prepared(term, self.states[node].tile)) for term in terms]
@@ -243,7 +261,8 @@ class EventDriven(Layerwise):
         if module is None:  # a skip: what fired is added as it is
             return Weights(torch.eye(len(worth), dtype=worth.dtype)[:, :, None, None], worth, 1, 0, tile, term.pooled)
         if isinstance(module, nn.Linear):
-            side = self._image(term.source)[1] // (2 if term.pooled else 1)
+            image, tokens = self._image(term.source), len(self.shapes[term.source]) == 2
+            side = 1 if tokens else image[1] // (2 if term.pooled else 1)
             weight = module.weight.reshape(len(module.weight), len(worth), side, side)
             return Weights(weight, worth, 1, 0, tile, term.pooled)
         return Weights(module.weight, worth, _one(module.stride), _one(module.padding), tile, term.pooled)
@@ -253,4 +272,4 @@ class EventDriven(Layerwise):
         nodes = [term.node for term in self.terms[node] if term.source is None]
         moving = any(n in self.moving for n in nodes)
         parts = [self._folded(values[n], count) if moving and n not in self.moving else values[n] for n in nodes]
-        return sum(parts).reshape(-1, len(self.x), *self._image(node)) if parts else None
+        return self._as_image(node, reduce(torch.add, parts).unflatten(0, (-1, len(self.x)))) if parts else None

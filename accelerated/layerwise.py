@@ -7,7 +7,6 @@ grow with T: steps come in chunks.
 
 import torch
 
-from .activation import level_value
 from .checks import InputError
 from .native import elementwise
 from .network import evaluate, layer_name, module_of, output_of
@@ -79,13 +78,13 @@ class Layerwise:
         self.network, self.graph, self.x, self.now = network, network.graph, x, 0
         self.nodes = [node for node in self.graph.graph.nodes if node.op != "output"]
         self.answer = output_of(self.graph)
-        self.reads = sources_of(network, [self.answer])
         self.neurons = {node: module_of(self.graph, node) for node in self.nodes}
         self.neurons = {node: m for node, m in self.neurons.items() if isinstance(m, SpikingNeuron)}
         self.constant = {node for node in self.nodes if is_constant(node) and not self._shape_of_a_value(node)}
         self.moving = self._moving()
         self.sums, self.still, self.done = {}, {}, read_last(self.nodes)
         self.heard = self._heard()
+        self.ends, self.tail = self._ending()
         self.thetas: dict = {}
 
     @staticmethod
@@ -122,6 +121,27 @@ class Layerwise:
                 stack.extend(node.all_input_nodes)
         return heard
 
+    def _ending(self):
+        """What the answer is read from: the last nodes that fire, or sum up what fired; and the nodes after them."""
+        ends, tail, stack, sums = set(), set(), [self.answer], self._sums()
+        while stack:
+            node = stack.pop()
+            if node in self.neurons or (node in self.heard and node in self.moving and node in sums):
+                ends.add(node)
+            elif node not in tail:
+                tail.add(node)
+                stack.extend(node.all_input_nodes)
+        return ends, tail
+
+    def _sums(self):
+        """The nodes of which the mean of the values is the value for the means of what fired."""
+        sums: set = set()
+        for node in self.nodes:
+            linear = is_linear(self.graph, node) and sums.issuperset(node.all_input_nodes)
+            if linear or node in self.neurons or node not in self.moving:
+                sums.add(node)
+        return sums
+
     @property
     def foldable(self):
         """Whether time can be folded into the batch: no number of images is mixed with values that move.
@@ -138,27 +158,29 @@ class Layerwise:
 
     def steps(self, count):
         """The logits of the next `count` steps."""
-        values, rows, sent = {}, None, {}
+        values, ends = {}, {}
         for node in self.nodes:
             if node in self.still:
                 values[node] = self.still[node]
             elif node.op == "placeholder":
                 values[node] = self._keep(node, self.x)
             elif node in self.neurons:
-                values[node] = self._neuron(node, values, count, sent)
+                values[node] = self._neuron(node, values, count)
             elif node not in self.moving:
                 values[node] = self._keep(node, evaluate(self.graph, node, values))
             elif self._wanted(node):
                 values[node] = self._operator(node, values, count)
+            if node in self.ends:
+                ends[node] = values[node]
             for source in self.done.get(node, ()):
                 values.pop(source, None)
-        rows = self._read_out(sent, count)
+        rows = self._read_out(ends, count)
         self.now += count
         return rows
 
     def _keep(self, node, value):
         """A value that is the same in every step, kept where a moving one reads it."""
-        if any(user in self.moving for user in node.users) or node in self.reads:
+        if any(user in self.moving for user in node.users) or node in self.tail:
             self.still[node] = value
         return value
 
@@ -203,28 +225,20 @@ class Layerwise:
         """Whether a moving value is to be computed at all."""
         return node in self.heard
 
-    def _neuron(self, node, values, count, sent):
+    def _neuron(self, node, values, count):
         """theta s_t of a layer, [count batch, ...]."""
         current = values[node.all_input_nodes[0]]
         currents = current.unflatten(0, (count, -1)) if node.all_input_nodes[0] in self.moving else current[None]
         if elementwise.gaps(currents):
             currents = currents.contiguous()
         module = self._begin(node, currents[0])
-        theta, before = self._theta(module, current.dtype), module.sent.clone() if node in self.reads else None
-        spikes = None
+        theta, spikes = self._theta(module, current.dtype), None
         if module.fires is None:
             spikes = elementwise.if_run(currents, count, theta, module.membrane, module.sent)
         if spikes is None:
             spikes = self._in_torch(module, currents, count, theta)
         module.now += count
-        if node in self.reads:
-            sent[node] = self._sent(before, spikes)
         return spikes.flatten(0, 1)
-
-    @staticmethod
-    def _sent(before, spikes):
-        """Spikes sent up to each step [count, batch, ...], from those before and theta s_t of these steps."""
-        return before + (spikes != 0).cumsum(0).to(spikes.dtype)
 
     @staticmethod
     def _in_torch(module, currents, count, theta):
@@ -236,22 +250,22 @@ class Layerwise:
             spikes.append(theta * spike)
         return torch.stack(spikes)
 
-    def _read_out(self, sent, count):
-        """The answer after each step, from what has been sent in total: theta N / t."""
-        values = {}
+    def _read_out(self, values, count):
+        """The answer after each step: what follows `self.ends`, on the means of their values so far."""
+        values = dict(values)
         for node in self.nodes:
-            if node not in self.reads:
-                continue
-            if node in sent:
-                step = torch.arange(self.now + 1, self.now + count + 1, dtype=self.x.dtype, device=self.x.device)
-                theta = self._theta(self.neurons[node], sent[node].dtype)
-                step = step.reshape(-1, *(1,) * (sent[node].ndim - 1))
-                values[node] = level_value(sent[node], theta, step).flatten(0, 1)
-            elif node in self.constant:
-                values[node] = evaluate(self.graph, node, values)
-            elif node not in self.moving:
-                value = self.still[node]
-                values[node] = self._folded(value, count) if isinstance(value, torch.Tensor) else value
-            else:
-                values[node] = evaluate(self.graph, node, values)
+            if node in self.ends:
+                total = self.sums.setdefault(node, {}).setdefault("answer", _zeros(values[node], count))
+                values[node] = means(values[node], count, total, self.now)
+            elif node in self.tail:
+                values[node] = self._once(node, values, count)
         return values[self.answer].unflatten(0, (count, -1))
+
+    def _once(self, node, values, count):
+        """A node of the tail on means: the operator itself, whatever `operators` says."""
+        if node in self.constant:
+            return evaluate(self.graph, node, values)
+        if node not in self.moving:
+            value = self.still[node]
+            return self._folded(value, count) if isinstance(value, torch.Tensor) else value
+        return evaluate(self.graph, node, values)

@@ -138,7 +138,7 @@ def _totals(network, x, steps, fired):
         yield value(answer) if now // steps == network.phases - 1 else None
 
 
-def _increments(network, x, steps, fired):
+def increments(network, x, steps, fired):
     """Each neuron sums what is new into its membrane; the logits are read out of what was sent in total."""
     operators, answer = Increments(network, steps), output_of(network.graph)
     reads = sources_of(network, [answer])
@@ -183,7 +183,7 @@ def _chunks(network, x, times, engine):
     """The streaming run layer by layer, some steps at once; it stops at each of `times` with the state of that T."""
     run, now = engine_named(engine)(network, x), 0
     if not run.foldable:
-        yield from _increments(network, x, max(times), lambda *_: None)
+        yield from increments(network, x, max(times), lambda *_: None)
         return
     for steps in sorted(times):
         while now < steps:
@@ -291,7 +291,7 @@ def simulate_at(network, x, times, arithmetic=None, engine="dense"):
     if network.schedule == "streaming":
         run = _chunks(network, x, times, engine)
     else:
-        run = (_totals if arithmetic == "totals" else _increments)(network, x, max(times), fired)
+        run = (_totals if arithmetic == "totals" else increments)(network, x, max(times), fired)
     for logits in run:
         rows.append(logits)
         steps = len(rows) // network.phases

@@ -16,7 +16,7 @@ from .options import AXES
 from .timing import Case, interleaved, interval
 
 TIMES = (4, 32)  # between which memory is not to grow
-LEFT_OUT = ("step by step", "snntorch", "sinabs")  # of the plots of networks
+LEFT_OUT = ("one step at a time", "step by step in PyTorch", "snntorch", "sinabs")  # of the plots of networks
 
 
 class Drive(nn.Module):

@@ -11,7 +11,7 @@ from ..layerwise import Layerwise
 from ..models import TRANSFORMERS, make
 from ..quantisation import quantise
 from ..rebuilding import config_of, network_of
-from ..simulation import engine_named, simulate
+from ..simulation import engine_named, increments, simulate
 from . import peers
 from .layers import LEVELS
 from .timing import Case
@@ -70,6 +70,19 @@ def streaming(spiking, x, steps, kind, at_a_time=None, rates=None):
     return run
 
 
+def plainly(spiking, x, steps):
+    """The loop that one would write: each step through all layers, an operator at a time, without kernels."""
+
+    @torch.no_grad()
+    def run():
+        spiking.reset(steps)
+        *_, logits = increments(spiking, x, steps, lambda *_: None)
+        spiking.reset()
+        return logits
+
+    return run
+
+
 def network(name, options):
     """A network by name or run: engines, the theorem, other packages; the limit is the quantised network's pass."""
     quantised, x, right = quantised_of(name, options)
@@ -79,7 +92,8 @@ def network(name, options):
     for kind in ("dense", "event", "auto"):
         candidates[kind] = streaming(spiking, x, options.steps, engine_named(kind))
     candidates["integrate-then-fire, by theorem"] = lambda: simulate(waiting, x, options.steps, "theorem")
-    candidates["step by step"] = streaming(spiking, x, options.steps, Layerwise, 1)
+    candidates["one step at a time"] = streaming(spiking, x, options.steps, Layerwise, 1)
+    candidates["step by step in PyTorch"] = plainly(spiking, x, options.steps)
     others = {}
     if all(neuron.threshold.numel() == 1 for neuron in spiking.layers.values()):
         others = {n: peers.Network(folded, kind, options.steps) for n, kind in peers.neurons(options.peers).items()}

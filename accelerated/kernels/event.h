@@ -59,21 +59,6 @@ void NAME(unpack)(const uint64_t *bits, REAL *out, const REAL *worth, index_t ch
   }
 }
 
-/* N after each of the steps that the bits are of, [steps, pixels, channels], from N after the last (of `full` channels). */
-void NAME(sent)(const uint64_t *bits, const REAL *counts, REAL *out, index_t steps, index_t full, index_t channels, PARTS) {
-  IN_PARTS {
-    index_t words = (channels + 63) / 64;
-    for (index_t pixel = begin; pixel < end; pixel++)
-      for (index_t c = 0; c < channels; c++) {
-        REAL n = counts[pixel * full + c];
-        for (index_t t = steps - 1; t >= 0; t--) {
-          out[(t * whole + pixel) * channels + c] = n;
-          n -= bits[(t * whole + pixel) * words + c / 64] >> (c % 64) & 1;
-        }
-      }
-  }
-}
-
 #ifndef EVENT_POOL
 #define EVENT_POOL
 /* What each pixel sees of a row of a kernel: [rows, width, many] -> [rows, out_width, taps / group, many]. Where there are

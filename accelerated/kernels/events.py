@@ -134,14 +134,6 @@ class State:
         """Spikes so far [batch, channels, height, width]."""
         return self.counts[..., : self.channels].permute(0, 3, 1, 2)
 
-    def sent_after_each(self, bits):
-        """Spikes up to each of these bits' steps, the last: [steps, batch, channels, height, width]."""
-        steps, batch, height, width, _ = bits.shape
-        out = torch.empty(steps, batch, height, width, self.channels, dtype=self.theta.dtype)
-        run(f"sent_{FORMATS[out.dtype]}", batch * height * width, bits, self.counts, out, steps, self.counts.shape[-1],
-            self.channels, least=256)  # fmt: skip
-        return out.permute(0, 1, 4, 2, 3)
-
     def _dense(self, dense):
         """Currents [steps, batch, channels, height, width] as [steps, batch, height, width, full]."""
         if dense is None:
