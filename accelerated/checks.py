@@ -53,8 +53,11 @@ def broadcasts(threshold, shape, name="threshold"):
 
 def finite(x, name):
     """`x` unchanged if it holds neither NaN nor infinity; InputError naming the first place otherwise."""
-    if not torch.isfinite(x).all():
-        where = _first(~torch.isfinite(x))
+    if not x.detach().sum().isfinite():  # one that is not finite makes the sum so; a sum may also be too large
+        wrong = ~torch.isfinite(x)
+        if not wrong.any():
+            return x
+        where = _first(wrong)
         raise InputError(f"{name} must be finite, got {x[where].item()} at {where}")
     return x
 

@@ -2,6 +2,9 @@
 
 import importlib
 import importlib.util
+from functools import cache, partial
+
+import torch
 
 
 class _Absent:
@@ -11,5 +14,27 @@ class _Absent:
         return lambda *_, **__: None
 
 
+@cache
+def _kernels(device):
+    """What serves tensors on such a device: C for the CPU, Triton for CUDA."""
+    module = {"cpu": "elementwise", "cuda": "gpu"}.get(device)
+    if not PRESENT or module is None or (module == "gpu" and importlib.util.find_spec("triton") is None):
+        return _Absent()
+    return importlib.import_module(f"{__package__}.kernels.{module}")
+
+
+def _call(name, first, *arguments, **options):
+    if torch.compiler.is_compiling():
+        return None
+    return getattr(_kernels(first.device.type), name)(first, *arguments, **options)
+
+
+class _Elementwise:
+    """The functions of kernels/elementwise.py on the device where their first argument is; None where none serves."""
+
+    def __getattr__(self, name):
+        return partial(_call, name)
+
+
 PRESENT = importlib.util.find_spec(f"{__package__}.kernels") is not None
-elementwise = importlib.import_module(f"{__package__}.kernels.elementwise") if PRESENT else _Absent()
+elementwise = _Elementwise()

@@ -14,8 +14,6 @@ import accelerated as acc
 from accelerated import activation, events, kernels, layerwise, native, simulation
 from accelerated.kernels import build
 from accelerated.models import make
-from accelerated.neuron import if_step
-from accelerated.thresholds import sum_to
 
 from . import random_networks as nets
 
@@ -49,118 +47,6 @@ def same(ours, theirs, tolerance):
     # what may differ is the last bit of a sum, times a hundred terms
     assert (ours.logits[-1] - theirs.logits[-1]).abs().max() <= tolerance * theirs.logits.abs().max()
     assert ours.spikes_per_neuron == theirs.spikes_per_neuron > 0
-
-
-SHAPES = [  # of a batch, and of a threshold: all there are, in every way that it can lie in memory
-    ((7, 16, 9, 9), (16, 1, 1)), ((7, 16, 9, 9), ()), ((7, 16, 4, 4), (16, 1, 1)), ((5, 64), (64,)), ((5, 7), (1,)),
-    ((5, 3, 20, 8), (3, 1, 1)), ((3, 4, 40, 40), (4, 1, 1)), ((5, 3, 10, 32), (32,)), ((4, 130, 5, 5), (130, 1, 1)),
-    ((2, 3, 7, 9), (3, 7, 9)), ((2, 3, 7, 9), (3, 1, 9)),
-]  # fmt: skip
-
-
-@needs_compiler
-def test_threads_of_either_kind_compute_the_same(monkeypatch):
-    """In one part, by OpenMP in three, and by a pool of our own in three: bit for bit, sums but for their order."""
-    random, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
-    z, upstream = torch.randn(2, 9, 16, 40, 40, generator=random)
-    theta = torch.rand(16, 1, 1, generator=random) + 0.5
-    answers = []
-    try:
-        for count, shares in ((1, True), (3, True), (3, False)):
-            torch.set_num_threads(count)
-            monkeypatch.setattr(kernels, "_shares_threads", lambda shares=shares: shares)
-            answers.append((native.elementwise.qcfs(z, theta, 8, 0.5), native.elementwise.if_run(z[None], 6, theta),
-                            *native.elementwise.qcfs_backward(z, theta, upstream, 8, 0.5)))  # fmt: skip
-    finally:
-        torch.set_num_threads(threads)
-    for several in answers[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(answers[0][:3], several[:3], strict=True))
-        # sums of 14,400 terms of size 1 at most, in float32 by 32 lanes, then in double
-        assert torch.allclose(answers[0][3], several[3], rtol=0, atol=1e-3)
-
-
-@needs_compiler
-@pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed"])
-@pytest.mark.parametrize("shape", [(16, 1, 1), ()])
-def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedule, monkeypatch):
-    """A neuron over 12 steps of changing totals, spikes taken back included: spikes, counts and values."""
-    random = torch.Generator().manual_seed(0)
-    layer = activation.QCFS(shape, 4, "softplus", 1.5)
-    totals = torch.randn(12, 5, 16, 6, 6, generator=random) + torch.arange(12).reshape(-1, 1, 1, 1, 1) / 8
-    answers = []
-    for absent in (False, True):
-        if absent:
-            monkeypatch.setattr("accelerated.neuron.elementwise", native._Absent())
-        neuron = acc.SpikingNeuron(layer, schedule, 1)
-        neuron.reset(4, "totals")
-        steps = [(neuron(total), neuron.spike, neuron.sent.clone()) for total in totals]
-        answers.append([torch.stack(parts) for parts in zip(*steps, strict=True)])
-    for ours, theirs in zip(*answers, strict=True):
-        assert torch.equal(ours, theirs)
-    assert set(answers[0][1].unique().tolist()) == ({-1, 0, 1} if schedule == "signed" else {0, 1})
-
-
-@needs_compiler
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_kernels_over_time_are_the_torch_code_bit_for_bit(dtype, monkeypatch):
-    """Running means and what is new in them, in two chunks; values that lie step after step, and such that do not."""
-    random = torch.Generator().manual_seed(0)
-    for shape in ((3, 4, 5), (3, 700, 5), (3, 4, 6, 5)):
-        values = torch.randn(6 * shape[0], *shape[1:], generator=random, dtype=dtype)
-        for given in (values, values.transpose(1, 2)):
-            for function in (layerwise.means, layerwise.news):
-                answers = []
-                for absent in (False, True):
-                    with monkeypatch.context() as patch:
-                        if absent:
-                            patch.setattr(layerwise, "elementwise", native._Absent())
-                        state = torch.zeros_like(given[: shape[0]]).contiguous()
-                        parts = [function(part, n, state, now) for part, n, now in
-                                 ((given[: 2 * shape[0]], 2, 0), (given[2 * shape[0] :], 4, 2))]  # fmt: skip
-                        answers.append((torch.cat(parts), state))
-                assert torch.equal(answers[0][0], answers[1][0]), function.__name__
-                assert torch.equal(answers[0][1], answers[1][1]), function.__name__
-
-
-@needs_compiler
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("shape", "blocks"), SHAPES)
-def test_elementwise_kernels_are_the_torch_code_bit_for_bit(shape, blocks, layout, dtype):
-    """On edges of steps and beside them; the threshold's gradient is a sum in another order."""
-    if layout is torch.channels_last and len(shape) != 4:
-        layout = torch.contiguous_format
-    random, levels = torch.Generator().manual_seed(0), 8
-    theta = torch.rand(blocks, generator=random, dtype=dtype) + 0.5
-    edge = torch.randint(-1, levels + 2, shape, generator=random) - 0.5
-    beside = torch.rand(shape, generator=random, dtype=dtype) * (torch.rand(shape, generator=random) < 0.5)
-    z = ((edge + beside) * theta / levels).contiguous(memory_format=layout)
-    value = activation.level_value(activation.unchecked_level(z, theta, levels), theta, levels)
-    assert torch.equal(native.elementwise.qcfs(z, theta, levels, 0.5), value)
-    level = activation.unchecked_level(z, theta, levels)
-    same, counts, total, some = native.elementwise.qcfs_counts(z, theta, levels, 0.5)
-    assert torch.equal(same, value)
-    assert torch.equal(counts, level.int())
-    assert (total, some) == (level.sum(), (level != 0).sum())
-    upstream = torch.randn(shape, generator=random, dtype=dtype)
-    by_z, by_theta = native.elementwise.qcfs_backward(z, theta, upstream, levels, 0.5)
-    masks, slopes = activation._grad(z, theta, levels, 0.5)
-    assert torch.equal(by_z, upstream * masks)
-    assert 0 < masks.mean() < 1
-    expected = sum_to(upstream.double() * slopes, theta.shape)
-    assert by_theta.shape == theta.shape
-    # some thousand terms of size one: our sum is in double, of terms rounded in the format
-    assert (by_theta - expected).abs().max() < 1e4 * torch.finfo(dtype).eps
-    currents = torch.rand((5, *shape), generator=random, dtype=dtype) * 2 - 0.5
-    currents = currents.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, (5, -1))
-    membrane = torch.empty_like(currents[0]).copy_((theta / 2).expand(shape))
-    counts, v = torch.zeros_like(membrane), membrane.clone()
-    sent = native.elementwise.if_run(currents, 5, theta, membrane, counts)
-    for now in range(5):
-        spike, v = if_step(v, currents[now], theta)
-        assert torch.equal(sent[now], theta * spike)
-    assert torch.equal(membrane, v)
-    assert torch.equal(counts, (sent != 0).sum(0).to(dtype))
 
 
 @pytest.mark.parametrize("operators", ["accumulated", "per-step"])
