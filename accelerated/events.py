@@ -173,7 +173,8 @@ class EventDriven(Layerwise):
         """The nodes whose dense values a node reads."""
         if node in self.terms:
             return [term.node for term in self.terms[node] if term.source is None]
-        return node.all_input_nodes if node in self.needed or node in self.neurons else []
+        wanted = node in self.needed or node in self.neurons or node not in self.moving
+        return node.all_input_nodes if wanted else []
 
     def _wanted(self, node):
         return node in self.needed

@@ -34,6 +34,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--impl", action="append", default=[], help="reference, accelerated or the path of a file (default: both)"
     )
+    parser.addoption("--engine", help="dense, event or auto: what the accelerated backend streams on (default: dense)")
     parser.addoption("--first-seed", type=int, default=0, help="where the seeds of numbered networks begin")
 
 
@@ -92,6 +93,7 @@ def impl(request):
     """The implementation under test."""
     if request.param not in _loaded:
         _loaded[request.param] = load(request.param)
+        _loaded[request.param].engine = request.config.getoption("--engine")
     return _loaded[request.param]
 
 

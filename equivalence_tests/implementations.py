@@ -45,6 +45,7 @@ class Implementation:
         self.name, self.module, self.unwritten = name, module, unwritten
         self.torch = _uses_torch(module)
         self.exact = name.startswith("reference")  # and its mutants; the contract asks Fractions of no one else
+        self.engine = None  # what `simulate` runs on, if not on the default
         self.formats = ("float16", "float32", "float64") + ("bfloat16",) * self.torch
 
     def has(self, name):
@@ -65,8 +66,10 @@ class Implementation:
     def __getattr__(self, name):
         if name not in (*CONTRACT, *OPTIONAL):
             raise AttributeError(name)
-        function = self.native(name)
-        return lambda *args, **kwargs: self.decode(function(*map(self.encode, args), **kwargs))
+        function, options = self.native(name), {}
+        if name == "simulate" and self.engine and self.torch:
+            options = {"engine": self.engine}
+        return lambda *args, **kwargs: self.decode(function(*map(self.encode, args), **options | kwargs))
 
     def encode(self, value, format=None):
         """NumPy to the implementation's arrays, in lists and dicts too; in a floating format if one is given."""
