@@ -17,6 +17,7 @@ from .layerwise import Layerwise, read_last
 from .network import evaluate, module_of
 from .operators import is_sum, kind_of
 
+CLEARLY = 0.8  # what dense convolutions must take of an event layer's time to be chosen: the neuron is on top of them
 FLATTEN = (nn.Flatten, torch.flatten, torch.reshape, "flatten", "reshape", "view")  # of an image, if features come out
 
 
@@ -185,7 +186,7 @@ class EventDriven(Layerwise):
             self.times = {}
         rows = super().steps(count)
         if measured:
-            slow = {node.name for node, (event, dense) in self.times.items() if dense < event}
+            slow = {node.name for node, (event, dense) in self.times.items() if dense < CLEARLY * event}
             self.network.prepared["dense", self.x.shape] = slow
             self._go_dense(slow)
         self.spikes = {}
