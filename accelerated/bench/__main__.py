@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..checks import InputError
+from ..checks import InputError, one_of
 from ..folders import environment, write_json
 from ..run import parse
 from . import growth
@@ -26,9 +26,18 @@ WARM = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**4
 LAYERS = dict(zip(BENCHMARKS, (neuron, activation, training), strict=True))
 
 
+def chosen(case, only):
+    """A case with some of its candidates; InputError for a name that is none of them."""
+    for name in only:
+        one_of(name, tuple(case.candidates), "candidate")
+    kept = {name: run for name, run in case.candidates.items() if not only or name in (case.limit, *only)}
+    return replace(case, candidates=kept, peers=tuple(name for name in case.peers if name in kept))
+
+
 def measured(name, options):
     """A benchmark's results as they are written."""
     case = LAYERS[name](options) if name in LAYERS else network(name, options)
+    case = chosen(case, options.only)
     seconds = interleaved(case, options.rounds)
     peer = fastest(seconds, case.peers)
     return {
@@ -59,9 +68,9 @@ def shown(name, result, options):
 def run(options, out):
     """All that was asked for; what is written."""
     folder, results = Path(options.out), {}
-    folder.mkdir(parents=True, exist_ok=True)
     for name in options.what:
         results[name] = measured(name, options)
+        folder.mkdir(parents=True, exist_ok=True)
         out.print(shown(name, results[name], options))
         if name in LAYERS:
             continue

@@ -21,6 +21,8 @@ class Options:
     what: tuple[str, ...] = ("neuron", "qcfs", "training", "resnet20", "resnet18", "vgg16", "vit_tiny")
     """Which benchmarks: neuron (the IF layer), qcfs (forward and backward), training (a step of ResNet-20), networks by
     name (random weights), or folders of runs (trained; their test images)."""
+    only: tuple[str, ...] = ()
+    """Candidates to run beside the limit, by the names in the table; none: all there are."""
     growth: tuple[str, ...] = ()
     """Plots for each network of `what`: over steps, batch, width, or rate (of a single convolution)."""
     memory: bool = False

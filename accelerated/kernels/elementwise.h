@@ -6,14 +6,14 @@
 
 #ifndef TILE
 #define TILE 1024 /* elements that stay in the first cache while time passes */
+#define LONG 16384 /* elements whose state stays in the second cache */
 #endif
 
 typedef REAL NAME(vector) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
 typedef INT NAME(mask) __attribute__((vector_size(32)));
 #define VECTOR NAME(vector)
 #define MASK NAME(mask)
-#define ABREAST 4 /* vectors of a strip, each for itself: one would wait for its own additions */
-#define STRIP (ABREAST * (int)(32 / sizeof(REAL)))
+#define LANES ((int)(32 / sizeof(REAL)))
 
 /* th[0..n - 1]: the thresholds of the elements from i on. */
 static void NAME(thresholds)(REAL *th, const REAL *theta, index_t count, index_t inner, index_t i, index_t n) {
@@ -42,60 +42,48 @@ static inline index_t NAME(shared)(REAL *th, const REAL *theta, index_t count, i
   return run < end - i ? run : end - i;
 }
 
-/* One strip of `if_run`: STRIP elements, whose state stays in registers while time passes. */
-static inline void NAME(if_strip)(const REAL *z, index_t z_step, REAL *out, index_t out_step, REAL *v, REAL *n,
-                                  const REAL *th, const REAL *worth, index_t steps, int counted) {
-  VECTOR high, theta[ABREAST], unit[ABREAST], membrane[ABREAST], count[ABREAST], one;
-  for (int j = 0; j < (int)(sizeof one / sizeof(REAL)); j++) one[j] = 1;
-  for (int k = 0; k < ABREAST; k++) {
-    theta[k] = ((const VECTOR *)th)[k], unit[k] = ((const VECTOR *)worth)[k];
-    membrane[k] = ((const VECTOR *)v)[k], count[k] = ((const VECTOR *)n)[k];
+/* One step of n neurons; thresholds are th[0], or th[j] if `each`; a spike is worth 1 if `unit`. */
+static inline __attribute__((always_inline)) void NAME(if_step)(const REAL *restrict z, REAL *restrict out,
+                                                                REAL *restrict v, REAL *restrict counts,
+                                                                const REAL *restrict th, index_t n, int each, int unit,
+                                                                int counted) {
+  for (index_t j = 0; j < n; j++) {
+    REAL theta = th[each ? j : 0], high = v[j] + z[j];
+    int fires = high >= theta;
+    v[j] = high - (fires ? theta : 0);
+    if (counted) counts[j] += fires ? 1 : 0;
+    out[j] = fires ? (unit ? 1 : theta) : 0;
   }
-  for (index_t t = 0; t < steps; t++, z += z_step, out += out_step)
-    for (int k = 0; k < ABREAST; k++) {
-      high = membrane[k] + ((const VECTOR *)z)[k];
-      MASK fires = high >= theta[k];
-      membrane[k] = high - (VECTOR)((MASK)theta[k] & fires);
-      if (counted) count[k] += (VECTOR)((MASK)one & fires);
-      ((VECTOR *)out)[k] = (VECTOR)((MASK)unit[k] & fires);
-    }
-  for (int k = 0; k < ABREAST; k++) ((VECTOR *)v)[k] = membrane[k], ((VECTOR *)n)[k] = count[k];
 }
 
 /* V <- V + z_t; s_t = [V >= theta]; V <- V - theta s_t, for t = 0..steps - 1, from `membrane` (NULL: from theta / 2, and it
    is not kept), where the last V is left.
 
    z_t begins at z + t z_step (a constant current: z_step 0), theta s_t (s_t if `unit`) at out + t out_step. The spikes are
-   added to `counts` (NULL: they are not). */
-void NAME(if_run)(const REAL *restrict z, index_t z_step, REAL *restrict out, index_t out_step, REAL *restrict membrane,
-                  REAL *restrict counts, index_t unit, const REAL *theta, index_t count, index_t inner, index_t steps,
-                  PARTS) {
+   added to `counts` (NULL: they are not). Memory is read and written in runs of LONG elements, one step after another,
+   while their state stays in the second cache: many streams at once, as of all steps of a few elements, can fall on one
+   place of the caches, which takes a third longer, or not, by how the system laid out the pages. */
+void NAME(if_run)(const REAL *z, index_t z_step, REAL *out, index_t out_step, REAL *membrane, REAL *counts, index_t unit,
+                  const REAL *theta, index_t count, index_t inner, index_t steps, PARTS) {
   IN_PARTS {
-    REAL th[TILE], v[TILE], n[TILE] = {0}, worth[TILE];
-    for (index_t i = begin; i < end; i += TILE) {
-      index_t size = end - i < TILE ? end - i : TILE;
-      if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
-      for (index_t j = 0; j < size; j++) {
-        worth[j] = unit ? 1 : th[j];
-        v[j] = th[j] / 2;
-      }
-      if (membrane) memcpy(v, membrane + i, size * sizeof(REAL));
-      if (counts) memcpy(n, counts + i, size * sizeof(REAL));
-      index_t strips = size - size % STRIP;
-      for (index_t j = 0; j < strips; j += STRIP)
-        if (counts)
-          NAME(if_strip)(z + i + j, z_step, out + i + j, out_step, v + j, n + j, th + j, worth + j, steps, 1);
-        else
-          NAME(if_strip)(z + i + j, z_step, out + i + j, out_step, v + j, n + j, th + j, worth + j, steps, 0);
-      for (index_t t = 0; t < steps; t++)
-        for (index_t j = strips; j < size; j++) {
-          REAL high = v[j] + z[t * z_step + i + j];
-          v[j] = high - (high >= th[j] ? th[j] : 0);
-          n[j] += high >= th[j] ? 1 : 0;
-          out[t * out_step + i + j] = high >= th[j] ? worth[j] : 0;
+    REAL th[LONG], v[LONG];
+    for (index_t i = begin; i < end; i += LONG) {
+      index_t n = end - i < LONG ? end - i : LONG;
+      REAL *state = membrane ? membrane + i : v, *sent = counts ? counts + i : 0;
+      if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, n);
+      for (index_t j = 0; !membrane && j < n; j++) v[j] = th[j] / 2;
+      for (index_t t = 0; t < steps; t++) {
+        const REAL *from = z + t * z_step + i;
+        REAL *to = out + t * out_step + i;
+        switch ((count != 1) * 4 + (unit != 0) * 2 + (counts != 0)) { /* loops without a choice in them */
+#define CASE(number) \
+  case number: \
+    NAME(if_step)(from, to, state, sent, th, n, (number) >> 2, (number) >> 1 & 1, (number) & 1); \
+    break;
+          CASE(0) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7)
+#undef CASE
         }
-      if (membrane) memcpy(membrane + i, v, size * sizeof(REAL));
-      if (counts) memcpy(counts + i, n, size * sizeof(REAL));
+      }
     }
   }
 }
@@ -274,12 +262,13 @@ void NAME(qcfs_backward)(const REAL *restrict z, const REAL *restrict upstream, 
                                            by_z + i + j + lane);
       for (; j < n; j++)
         lanes[0] += NAME(backward_of)(z[i + j], upstream[i + j], th[0], levels, shift, inverse, by_z + i + j);
-      for (int lane = 0; lane < 32; lane++) mine[count == 1 ? 0 : (i / inner) % count] += lanes[lane];
+      double sum = 0;
+      for (int lane = 0; lane < 32; lane++) sum += lanes[lane];
+      mine[count == 1 ? 0 : (i / inner) % count] += sum;
     }
   }
 }
 
 #undef VECTOR
 #undef MASK
-#undef STRIP
-#undef ABREAST
+#undef LANES

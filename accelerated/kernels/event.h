@@ -76,9 +76,8 @@ void gather_bits(const uint64_t *bits, uint64_t *out, index_t width, index_t out
         for (index_t w = 0; w < many; w++) {
           uint64_t *to = out + row * out_width * words + tap / group * many + w;
           const uint64_t *seen = bits + (row * width + off) * many + w;
-          if (!(tap % group))
-            for (index_t x = 0; x < out_width; x++) to[x * words] = 0;
-            for (index_t x = first; x < last; x++) to[x * words] |= seen[x * stride * many] << shift;
+          for (index_t x = 0; !(tap % group) && x < out_width; x++) to[x * words] = 0;
+          for (index_t x = first; x < last; x++) to[x * words] |= seen[x * stride * many] << shift;
         }
       }
   }

@@ -59,6 +59,9 @@ def test_it_prints_writes_and_draws_what_it_measured(tmp_path, capsys, trained, 
     monkeypatch.setattr(growth, "TIMES", (2,))
     what = ["neuron", "qcfs", "training", "resnet20", trained]
     assert bench.main(["--what", *what, *SMALL, "--out", str(tmp_path)]) == 0
+    assert bench.main(["--what", trained, "--only", "event", *SMALL, "--out", str(tmp_path / "one")]) == 0
+    assert list(json.loads((tmp_path / "one" / "bench.json").read_text())["results"][trained]["seconds"]) == [
+        "quantised network", "event"]  # fmt: skip
     assert bench.main(["--what", trained, "--memory", *SMALL, "--out", str(tmp_path / "held")]) == 0
     assert bench.main(["--what", trained, "--growth", "width", *SMALL, "--out", str(tmp_path / "no")]) == 2
     assert bench.main(["--what", "mlp", "--growth", "steps", "rate", *SMALL, "--out",
@@ -121,6 +124,7 @@ def test_other_packages_compute_what_is_compared_with_them(name):
         (["--what", "resnet19"], "unknown benchmark 'resnet19'"),
         (["--growth", "depth"], "unknown axis of growth 'depth'"),
         (["--peers", "norse"], "unknown peer 'norse'"),
+        (["--what", "mlp", "--only", "evnt", "--allocator", "default"], "unknown candidate 'evnt'"),
         (["--rounds", "0"], "rounds must be"),
         (["--steps", "x"], "invalid"),
         (["--allocator", "fast"], "unknown allocator 'fast'"),
