@@ -111,7 +111,8 @@ class Config:
     audit: bool = True
     """Execute the steps of integrate-then-fire; --no-audit takes its counts from T2, and leaves equality empty."""
     engine: str = "dense"
-    """Of streaming networks: dense (PyTorch), event (CPU: skips what did not fire) or auto (by layer, the faster)."""
+    """Of streaming networks: dense (PyTorch), event (CPU: skips what did not fire), auto (by layer, the faster) or
+    graph (GPU: dense, recorded once and replayed)."""
     test_batch: int = 256
     """Test images that are simulated at once; less saves memory."""
     test_images: int = 0
@@ -228,6 +229,8 @@ def checked(config):
             ) from None
         positive(values["initial_threshold"], "initial_threshold")
     values["device"] = device(config.device)
+    if config.engine == "graph" and values["device"] == "cpu":
+        raise InputError("engine 'graph' needs a GPU: choose dense, event or auto")
     if config.precision == "float16" and values["device"] == "cpu":
         raise InputError("precision 'float16' needs a GPU: choose float32 or bfloat16")
     values["name"] = config.name or default_name(config)

@@ -13,9 +13,10 @@ from torch import nn
 
 from .kernels import serves
 from .kernels.events import Spikes, State, Weights
-from .layerwise import Layerwise, read_last
+from .layerwise import Layerwise
 from .network import evaluate, module_of
 from .operators import is_sum, kind_of
+from .structure import read_last
 
 CLEARLY = 0.8  # what dense convolutions must take of an event layer's time to be chosen: the neuron is on top of them
 FLATTEN = (nn.Flatten, torch.flatten, torch.reshape, "flatten", "reshape", "view")  # of an image, if features come out
@@ -49,10 +50,15 @@ class EventDriven(Layerwise):
         if not serves(x, *(parameter for parameter in network.parameters())):
             return
         self.shapes = self._shapes()
-        for node in self.neurons:
-            if self._per_channel(node):
-                self.terms[node] = self._terms(node.all_input_nodes[0])
-        self._plan()
+        key = "plan", x.shape[1:], tuple(module.fires is None for module in self.neurons.values())
+        if key not in network.prepared:
+            for node in self.neurons:
+                if self._per_channel(node):
+                    self.terms[node] = self._terms(node.all_input_nodes[0])
+            self._plan()
+            network.prepared[key] = self.terms, self.needed, self.done
+        self.terms, self.needed, self.done = network.prepared[key]
+        self.terms = dict(self.terms)
         if choose and (seen := self._seen()) is not None:
             self._go_dense(seen)
 
@@ -227,7 +233,7 @@ class EventDriven(Layerwise):
         if self.choose and sources and self._seen() is None:
             self.times[node] = perf_counter() - start, self._measure(node)
         module = self.neurons[node]
-        module.sent, module.now = self._as_sample(node, state.sent()), module.now + count
+        module.sent = self._as_sample(node, state.sent())
         self.spikes[node] = Spikes(bits, self._worth(node))
         return self._as_sample(node, self.spikes[node].dense()) if node in self.needed else None
 

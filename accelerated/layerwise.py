@@ -9,33 +9,13 @@ import torch
 
 from .checks import InputError
 from .native import elementwise
-from .network import evaluate, layer_name, module_of, output_of
-from .neuron import SpikingNeuron, if_step, resting
-from .operators import is_constant, is_linear, is_shape
+from .network import evaluate, layer_name
+from .neuron import if_step, resting
+from .operators import is_constant, is_shape
+from .structure import Structure
 from .transformers import SpikeMask
 
 CHUNK, LARGE = 4, 2**22  # steps at once, and numbers in a batch of images beyond which there are fewer
-
-
-def read_last(nodes, reads=lambda node: node.all_input_nodes):
-    """{node: the nodes whose values nobody reads after it}; `reads(node)` are those that it reads."""
-    last = {source: node for node in nodes for source in reads(node)}
-    done: dict = {}
-    for source, node in last.items():
-        done.setdefault(node, []).append(source)
-    return done
-
-
-def sources_of(network, targets):
-    """`targets` and the nodes that they are computed from, back to the spiking layers, these included."""
-    wanted, stack = set(), list(targets)
-    while stack:
-        node = stack.pop()
-        if node not in wanted:
-            wanted.add(node)
-            if not isinstance(module_of(network.graph, node), SpikingNeuron):
-                stack.extend(node.all_input_nodes)
-    return wanted
 
 
 def _zeros(values, count):
@@ -76,71 +56,20 @@ class Layerwise:
 
     def __init__(self, network, x):
         self.network, self.graph, self.x, self.now = network, network.graph, x, 0
-        self.nodes = [node for node in self.graph.graph.nodes if node.op != "output"]
-        self.answer = output_of(self.graph)
-        self.neurons = {node: module_of(self.graph, node) for node in self.nodes}
-        self.neurons = {node: m for node, m in self.neurons.items() if isinstance(m, SpikingNeuron)}
-        self.constant = {node for node in self.nodes if is_constant(node) and not self._shape_of_a_value(node)}
-        self.moving = self._moving()
-        self.sums, self.still, self.done = {}, {}, read_last(self.nodes)
-        self.heard = self._heard()
-        self.ends, self.tail = self._ending()
+        if "structure" not in network.prepared:
+            network.prepared["structure"] = Structure(network.graph)
+        known = network.prepared["structure"]
+        self.nodes, self.answer, self.neurons, self.constant = known.nodes, known.answer, known.neurons, known.constant
+        self.moving, self.heard, self.linear = known.moving, known.heard, known.linear
+        self.ends, self.tail, self.done, self.mixed = known.ends, known.tail, known.done, known.mixed
+        self.sums: dict = {}
+        self.still: dict = {}
         self.thetas: dict = {}
-
-    @staticmethod
-    def _shape_of_a_value(node):
-        """Whether a number depends on how many images there are: on a shape, and not on weights alone."""
-        stack = [node]
-        while stack:
-            node = stack.pop()
-            if is_shape(node):
-                return True
-            stack.extend(node.all_input_nodes)
-        return False
-
-    def _moving(self):
-        """The nodes whose values differ from step to step, and the shapes of such."""
-        moving = set(self.neurons)
-        for node in self.nodes:
-            if any(source in moving for source in node.all_input_nodes):
-                moving.add(node)
-        return moving
 
     @property
     def at_once(self):
         """How many steps are taken at once."""
         return max(1, min(CHUNK, LARGE // self.x.numel()))
-
-    def _heard(self):
-        """The nodes that some neuron's current depends on, step by step; the others only the answer is read from."""
-        heard, stack = set(), [node.all_input_nodes[0] for node in self.neurons]
-        while stack:
-            node = stack.pop()
-            if node not in heard:
-                heard.add(node)
-                stack.extend(node.all_input_nodes)
-        return heard
-
-    def _ending(self):
-        """What the answer is read from: the last nodes that fire, or sum up what fired; and the nodes after them."""
-        ends, tail, stack, sums = set(), set(), [self.answer], self._sums()
-        while stack:
-            node = stack.pop()
-            if node in self.neurons or (node in self.heard and node in self.moving and node in sums):
-                ends.add(node)
-            elif node not in tail:
-                tail.add(node)
-                stack.extend(node.all_input_nodes)
-        return ends, tail
-
-    def _sums(self):
-        """The nodes of which the mean of the values is the value for the means of what fired."""
-        sums: set = set()
-        for node in self.nodes:
-            linear = is_linear(self.graph, node) and sums.issuperset(node.all_input_nodes)
-            if linear or node in self.neurons or node not in self.moving:
-                sums.add(node)
-        return sums
 
     @property
     def foldable(self):
@@ -150,14 +79,18 @@ class Layerwise:
         """
         masks = any(isinstance(module, SpikeMask) for module in self.graph.modules())
         masks |= any(module._forward_hooks or module._forward_pre_hooks for module in self.neurons.values())
-        mixed = (
-            source not in self.moving and source not in self.constant and is_constant(source)
-            for node in self.moving for source in node.all_input_nodes
-        )  # fmt: skip
-        return not masks and not any(mixed)
+        return not masks and not self.mixed
 
     def steps(self, count):
         """The logits of the next `count` steps."""
+        rows = self._read_out(self._advance(count), count)
+        self.now += count
+        for module in self.neurons.values():
+            module.now = self.now
+        return rows
+
+    def _advance(self, count):
+        """The values of `ends` in the next `count` steps."""
         values, ends = {}, {}
         for node in self.nodes:
             if node in self.still:
@@ -174,9 +107,7 @@ class Layerwise:
                 ends[node] = values[node]
             for source in self.done.get(node, ()):
                 values.pop(source, None)
-        rows = self._read_out(ends, count)
-        self.now += count
-        return rows
+        return ends
 
     def _keep(self, node, value):
         """A value that is the same in every step, kept where a moving one reads it."""
@@ -194,7 +125,7 @@ class Layerwise:
         for source in node.all_input_nodes:
             if source not in self.moving and source not in self.constant and isinstance(values[source], torch.Tensor):
                 seen[source] = self._folded(values[source], count)
-        if is_shape(node) or self.network.operators == "per-step" or is_linear(self.graph, node) or is_constant(node):
+        if is_shape(node) or self.network.operators == "per-step" or node in self.linear or is_constant(node):
             return evaluate(self.graph, node, seen)
         sums = self.sums.setdefault(node, {})
         for source in node.all_input_nodes:
@@ -237,7 +168,6 @@ class Layerwise:
             spikes = elementwise.if_run(currents, count, theta, module.membrane, module.sent)
         if spikes is None:
             spikes = self._in_torch(module, currents, count, theta)
-        module.now += count
         return spikes.flatten(0, 1)
 
     @staticmethod

@@ -12,11 +12,13 @@ import torch
 from .activation import level_value, qcfs_counts
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
+from .graphs import Graphed
 from .increments import Increments
-from .layerwise import Layerwise, read_last, sources_of
+from .layerwise import Layerwise
 from .native import PRESENT
 from .network import evaluate, images, layer_name, module_of, output_of
 from .neuron import SpikingNeuron
+from .structure import read_last, sources_of
 from .values import Values
 
 
@@ -167,11 +169,13 @@ def increments(network, x, steps, fired):
         yield propagate(network, x, sent, ending)
 
 
-ENGINES = ("auto", "dense", "event")
+ENGINES = ("auto", "dense", "event", "graph")
 
 
 def engine_named(name):
     """What runs a streaming network: (network, x) -> a run; without the folder of kernels there is one."""
+    if name == "graph":
+        return Graphed
     if name == "dense" or not PRESENT:
         return Layerwise
     from .events import EventDriven
@@ -308,7 +312,8 @@ def simulate(network, x, steps, arithmetic=None, engine="dense"):
     (signed). `arithmetic` is "totals" (default, but for streaming), "increments" (streaming has no other), or
     "theorem": the counts and the last logits that integrate-then-fire has by T2, from one pass, without any step.
     `engine` is for streaming: "dense" (PyTorch), "event" (on the CPU, layers that see spikes add weights for what
-    fired and skip the rest: sums in another order) or "auto" (by layer, what was faster in the first steps).
+    fired and skip the rest: sums in another order), "auto" (by layer, what was faster in the first steps) or "graph"
+    (on a CUDA device, dense steps recorded once and replayed).
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
     if not isinstance(network, SpikingNetwork):

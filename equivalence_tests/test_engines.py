@@ -222,9 +222,35 @@ def test_an_image_that_overflows_is_named_by_the_theorem_too(on, monkeypatch):
 
 def test_bad_engines_are_named():
     network, x = spiking("mlp", 0)
-    with pytest.raises(ValueError, match="engine 'fast': choose from auto, dense, event"):
+    with pytest.raises(ValueError, match="engine 'fast': choose from auto, dense, event, graph"):
         acc.simulate(network, x, 2, engine="fast")
-    assert simulation.ENGINES == ("auto", "dense", "event")
+    assert simulation.ENGINES == ("auto", "dense", "event", "graph")
+    with pytest.raises(ValueError, match="engine 'graph' needs images on a CUDA device, got cpu"):
+        acc.simulate(network, x, 2, engine="graph")
+
+
+@needs_compiler
+def test_what_a_chunk_changes_lies_in_place():
+    """What a CUDA graph replays: membranes and counts of a convolutional network are never moved."""
+    network, x = spiking("cnn", 0)
+    network.reset(12, "increments")
+    run, places = layerwise.Layerwise(network, x), []
+    for _ in range(3):
+        run.steps(4)
+        places.append([t.data_ptr() for n in network.layers.values() for t in (n.membrane, n.sent)])
+    assert places[0] == places[1] == places[2]
+    assert {module.now for module in network.layers.values()} == {12}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("operators", ["accumulated", "per-step"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "graph", "transformer"])
+def test_graphs_are_the_dense_engine_bit_for_bit(kind, operators):
+    """T = 15: chunks of 4, 4, 4 and 3, the second of them recorded, the third replayed."""
+    network, x = spiking(kind, 0, operators)
+    network, x = network.cuda(), x.cuda()
+    dense, graph = (acc.simulate(network, x, 15, engine=engine) for engine in ("dense", "graph"))
+    same(graph, dense, 0)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn", "transformer"])

@@ -5,7 +5,6 @@ Where they do not serve a function gives None, and who calls it has a form in Py
 
 import ctypes
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -54,16 +53,32 @@ def _pool(process, threads):
     return ThreadPoolExecutor(threads)
 
 
+class _Symbol(ctypes.Structure):
+    """`Dl_info` of dladdr."""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("at", ctypes.c_void_p),
+    )
+
+
+def _openmp_of(loaded):
+    """The file of the OpenMP that a loaded library calls."""
+    symbol = _Symbol()
+    ctypes.CDLL(None).dladdr(ctypes.cast(loaded.omp_get_max_threads, ctypes.c_void_p), ctypes.byref(symbol))
+    return symbol.file
+
+
 @cache
 def _shares_threads():
     """Whether the kernels' OpenMP is PyTorch's: then its threads do the work, which else keep a core busy waiting."""
-    if not hasattr(library(), "omp_get_max_threads"):
-        return False
     try:
-        files = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
-    except OSError:
+        theirs = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return _openmp_of(library()) == _openmp_of(theirs) is not None
+    except (OSError, AttributeError):  # another system, or kernels that were compiled without OpenMP
         return False
-    return len([name for name in files if re.match(r"lib(g|i)?omp", Path(name).name)]) == 1
 
 
 def run(name, size, *arguments, least=1 << 14):

@@ -61,23 +61,48 @@ void NAME(unpack)(const uint64_t *bits, REAL *out, const REAL *worth, index_t ch
 
 #ifndef EVENT_POOL
 #define EVENT_POOL
+/* Of `taps` neighbouring pixels, whose first is seen[0], those that lie in the row: channel c of tap i is bit i channels + c.
+   `before` and `after`: pixels of the row that lie left of seen[0], and from it on. */
+static inline uint64_t joined(const uint64_t *seen, index_t many, index_t before, index_t after, index_t channels,
+                              index_t taps) {
+  uint64_t word = 0;
+  for (index_t i = 0; i < taps; i++)
+    if (i >= -before && i < after) word |= seen[i * many] << i * channels;
+  return word;
+}
+
+static inline __attribute__((always_inline)) void joined_run(const uint64_t *restrict seen, uint64_t *restrict out,
+                                                             index_t n, index_t words, index_t channels, index_t taps) {
+  for (index_t x = 0; x < n; x++) {
+    uint64_t word = seen[x];
+    for (index_t i = 1; i < taps; i++) word |= seen[x + i] << i * channels;
+    out[x * words] = word;
+  }
+}
+
 /* What each pixel sees of a row of a kernel: [rows, width, many] -> [rows, out_width, taps / group, many]. Where there are
-   few channels (many: 1), `group` neighbouring taps share a word: channel c of its tap i is bit i channels + c. */
-void gather_bits(const uint64_t *bits, uint64_t *out, index_t width, index_t out_width, index_t many,
-                 index_t channels, index_t kernel, index_t stride, index_t padding, index_t group, PARTS) {
+   few channels (many: 1), `group` neighbouring taps share a word. */
+void gather_bits(const uint64_t *bits, uint64_t *out, index_t width, index_t out_width, index_t many, index_t channels,
+                 index_t kernel, index_t stride, index_t padding, index_t group, PARTS) {
   IN_PARTS {
     index_t words = (kernel + group - 1) / group * many;
     for (index_t row = begin; row < end; row++)
-      for (index_t tap = 0; tap < kernel; tap++) {
-        index_t shift = tap % group * channels, off = tap - padding; /* x stride + off is the place */
-        index_t first = off < 0 ? (-off + stride - 1) / stride : 0, last = width - off;
-        last = last <= 0 ? 0 : (last + stride - 1) / stride;
-        if (last > out_width) last = out_width;
-        for (index_t w = 0; w < many; w++) {
-          uint64_t *to = out + row * out_width * words + tap / group * many + w;
-          const uint64_t *seen = bits + (row * width + off) * many + w;
-          for (index_t x = 0; !(tap % group) && x < out_width; x++) to[x * words] = 0;
-          for (index_t x = first; x < last; x++) to[x * words] |= seen[x * stride * many] << shift;
+      for (index_t word = 0; word < words; word++) {
+        index_t tap = word / many * group, taps = kernel - tap < group ? kernel - tap : group, off = tap - padding;
+        const uint64_t *seen = bits + row * width * many + word % many;
+        uint64_t *to = out + row * out_width * words + word;
+        index_t first = out_width, last = out_width; /* pixels that see all their taps, where loops can be plain */
+        if (stride == 1 && many == 1) {
+          first = off < 0 ? -off : 0, last = width - off - taps + 1;
+          last = last < first ? first : last > out_width ? out_width : last;
+          if (taps == 3 && words == 1)
+            joined_run(seen + first + off, to + first, last - first, 1, channels, 3);
+          else
+            joined_run(seen + first + off, to + first * words, last - first, words, channels, taps);
+        }
+        for (index_t x = first ? 0 : last; x < out_width; x = x + 1 == first ? last : x + 1) {
+          index_t at = x * stride + off;
+          to[x * words] = joined(seen + at * many, many, at, width - at, channels, taps);
         }
       }
   }

@@ -124,7 +124,7 @@ def test_other_packages_compute_what_is_compared_with_them(name):
         (["--what", "resnet19"], "unknown benchmark 'resnet19'"),
         (["--growth", "depth"], "unknown axis of growth 'depth'"),
         (["--peers", "norse"], "unknown peer 'norse'"),
-        (["--what", "mlp", "--only", "evnt", "--allocator", "default"], "unknown candidate 'evnt'"),
+        (["--what", "mlp", "--only", "evnt", "--allocator", "default", "--no-compile"], "unknown candidate 'evnt'"),
         (["--rounds", "0"], "rounds must be"),
         (["--steps", "x"], "invalid"),
         (["--allocator", "fast"], "unknown allocator 'fast'"),
