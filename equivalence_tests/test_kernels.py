@@ -202,7 +202,7 @@ class Watched:
 
 @pytest.mark.skipif(kernels.library() is None, reason="there is no C compiler: PyTorch does the work")
 def test_another_library_with_threads_of_its_own_changes_nothing():
-    """scikit-learn brings an OpenMP of its own; whose threads the kernels run on is not decided by how many there are."""
+    """scikit-learn brings an OpenMP of its own; whose threads the kernels use is not decided by how many there are."""
     program = "{} accelerated.kernels as k; print(k._shares_threads(), k.library() is not None)"
     said = [subprocess.run([sys.executable, "-c", program.format(imports)], capture_output=True, text=True).stdout
             for imports in ("import torch,", "import torch, sklearn.datasets,")]  # fmt: skip
