@@ -83,6 +83,8 @@ def memory(name, kind, options):
 
 def drawn(name, axis, rows, path):
     """A plot of times along an axis."""
+    from matplotlib.ticker import LogLocator
+
     from ..plots import plt, save
 
     figure, axes = plt.subplots(figsize=(7, 4.5))
@@ -92,8 +94,10 @@ def drawn(name, axis, rows, path):
         (line,) = axes.plot(values, [1e3 * m for m in middle], marker="o", label=candidate)
         axes.fill_between(values, [1e3 * v for v in low], [1e3 * v for v in high], alpha=0.2, color=line.get_color())
     axes.set(xscale="log", yscale="log", xlabel={"steps": "T", "rate": "spikes a neuron and step"}.get(axis, axis),
-             ylabel="ms, median", title="a convolution of spikes" if axis == "rate" else name)  # fmt: skip
+             ylabel="ms, median", title="a convolution of spikes" if axis == "rate" else Path(name).name)  # fmt: skip
     axes.set_xticks(values, [f"{v:g}" for v in values], minor=False)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
