@@ -5,34 +5,40 @@ import torch
 
 from .checks import InputError
 from .layerwise import Layerwise
-from .operators import is_constant, is_linear, is_shape
+from .operators import is_constant, is_shape
+
+
+def places(neurons):
+    """Where membranes and counts lie in memory; None of what is not there yet."""
+    states = [state for neuron in neurons for state in (neuron.membrane, neuron.sent)]
+    return [None if state is None else state.data_ptr() for state in states]
 
 
 class Graphed(Layerwise):
-    """`Layerwise`, with a CUDA graph from the second chunk of each length on; the first makes what stays the same.
+    """`Layerwise`, with a CUDA graph for chunks of a length that has been seen, once a chunk has moved no state.
 
-    Only where all that a chunk changes lies in place: kernels serve, no operator is accumulated, and no calibration
-    says which neurons may fire. Elsewhere it is `Layerwise`. InputError for images that are not on a CUDA device.
+    It moves some where kernels do not serve, or a calibration says which neurons may fire; and the numbers of an
+    accumulated operator change with every step. There it is `Layerwise`, chunk after chunk. InputError for images that
+    are not on a CUDA device.
     """
 
     def __init__(self, network, x):
         super().__init__(network, x)
         if not x.is_cuda:
             raise InputError(f"engine 'graph' needs images on a CUDA device, got {x.device}")
-        self.graphs, self.seen = {}, set()
-
-    def _in_place(self):
-        """Whether a replay does what the chunk did."""
-        plain = self.network.operators == "per-step" or all(
-            node in self.neurons or is_linear(self.graph, node) or is_shape(node) or is_constant(node)
+        self.graphs, self.seen, self.in_place = {}, set(), False
+        self.plain = network.operators == "per-step" or all(
+            node in self.neurons or node in self.linear or is_shape(node) or is_constant(node)
             for node in self.moving & self.heard
         )
-        return plain and all(module.fires is None for module in self.neurons.values())
 
     def _advance(self, count):
-        if count not in self.seen or not self._in_place():
+        if count not in self.seen or not (self.plain and self.in_place):
+            before = places(self.neurons.values())
+            ends = super()._advance(count)
             self.seen.add(count)
-            return super()._advance(count)
+            self.in_place = before == places(self.neurons.values())
+            return ends
         if count not in self.graphs:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):

@@ -5,15 +5,9 @@
    share an array in parts (kernels.c). */
 
 #ifndef TILE
-#define TILE 1024 /* elements that stay in the first cache while time passes */
+#define TILE 1024 /* elements that stay in the first cache */
 #define LONG 16384 /* elements whose state stays in the second cache */
 #endif
-
-typedef REAL NAME(vector) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
-typedef INT NAME(mask) __attribute__((vector_size(32)));
-#define VECTOR NAME(vector)
-#define MASK NAME(mask)
-#define LANES ((int)(32 / sizeof(REAL)))
 
 /* th[0..n - 1]: the thresholds of the elements from i on. */
 static void NAME(thresholds)(REAL *th, const REAL *theta, index_t count, index_t inner, index_t i, index_t n) {
@@ -62,7 +56,7 @@ static inline __attribute__((always_inline)) void NAME(if_step)(const REAL *rest
    z_t begins at z + t z_step (a constant current: z_step 0), theta s_t (s_t if `unit`) at out + t out_step. The spikes are
    added to `counts` (NULL: they are not). Memory is read and written in runs of LONG elements, one step after another,
    while their state stays in the second cache: many streams at once, as of all steps of a few elements, can fall on one
-   place of the caches, which takes a third longer, or not, by how the system laid out the pages. */
+   place of the caches, and take longer or not by how the system laid out the pages. */
 void NAME(if_run)(const REAL *z, index_t z_step, REAL *out, index_t out_step, REAL *membrane, REAL *counts, index_t unit,
                   const REAL *theta, index_t count, index_t inner, index_t steps, PARTS) {
   IN_PARTS {
@@ -268,7 +262,3 @@ void NAME(qcfs_backward)(const REAL *restrict z, const REAL *restrict upstream, 
     }
   }
 }
-
-#undef VECTOR
-#undef MASK
-#undef LANES

@@ -15,6 +15,8 @@ typedef struct { /* one convolution's view of one layer's spikes; sizes are thos
 } source_t;
 #endif
 
+typedef REAL NAME(vector) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
+typedef INT NAME(mask) __attribute__((vector_size(32)));
 #define VECTOR NAME(vector)
 #define MASK NAME(mask)
 #define LANES ((int)(32 / sizeof(REAL)))
