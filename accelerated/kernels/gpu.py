@@ -13,8 +13,8 @@ import torch
 import triton
 import triton.language as tl
 
-from . import Thresholds, lies
-from .elementwise import _fits, _like, gaps  # noqa: F401
+from . import Thresholds
+from .elementwise import fits, gaps, like, room  # noqa: F401  (gaps: for who asks this module)
 
 FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BLOCK, ROWS = 1024, 32  # elements of a program; rows of which a program of the backward pass takes the sums
@@ -225,7 +225,7 @@ def _launch(kernel, size, first, *arguments, grid=None, block=BLOCK, **constants
 
 def qcfs(z, theta, levels, shift):
     """(theta level(z)) / L, or None."""
-    if not (serves(z, theta) and _fits(z, theta)):
+    if not (serves(z, theta) and fits(z, theta)):
         return None
     out, by = torch.empty_like(z), Thresholds(theta.detach(), z[0])
     _launch(_qcfs, z.numel(), z, out, *by.arguments, z.numel(), LEVELS=float(levels), SHIFT=float(shift))
@@ -234,7 +234,7 @@ def qcfs(z, theta, levels, shift):
 
 def qcfs_counts(z, theta, levels, shift):
     """((theta level(z)) / L, level(z) as int32, the sum of the levels, how many are not 0), or None; None for a NaN."""
-    if not (serves(z, theta) and _fits(z, theta)):
+    if not (serves(z, theta) and fits(z, theta)):
         return None
     out, counts, by = torch.empty_like(z), torch.empty_like(z, dtype=torch.int32), Thresholds(theta.detach(), z[0])
     totals = torch.empty(triton.cdiv(z.numel(), BLOCK), 3, dtype=torch.int64, device=z.device)
@@ -246,14 +246,14 @@ def qcfs_counts(z, theta, levels, shift):
 
 def qcfs_backward(z, theta, upstream, levels, shift):
     """(d loss / dz, d loss / dtheta), or None."""
-    if not (serves(z, theta, upstream) and _fits(z, theta)):
+    if not (serves(z, theta, upstream) and fits(z, theta)):
         return None
     by, by_z, size = Thresholds(theta.detach(), z[0]), torch.empty_like(z), z.numel()
     width = BLOCK if by.count == 1 else by.count * by.inner
     rows = triton.cdiv(triton.cdiv(size, width), ROWS)
     wide = torch.float64 if z.dtype == torch.float64 else torch.float32
     sums = torch.empty(rows, width, dtype=wide, device=z.device)
-    _launch(_qcfs_backward, size, z, _like(z, upstream), by_z, sums, *by.arguments, size, width, ROWS=ROWS,
+    _launch(_qcfs_backward, size, z, like(z, upstream), by_z, sums, *by.arguments, size, width, ROWS=ROWS,
             LEVELS=float(levels), SHIFT=float(shift), grid=(rows, triton.cdiv(width, BLOCK)))  # fmt: skip
     sums = sums.sum(0, dtype=torch.float64)
     sums = sums.sum().reshape(1) if by.count == 1 else sums.reshape(by.count, by.inner).sum(1)
@@ -262,7 +262,7 @@ def qcfs_backward(z, theta, upstream, levels, shift):
 
 def total_step(total, sent, theta, levels, t):
     """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: signed, else [t < level]."""
-    if not (serves(total, sent, theta) and _fits(total, theta) and sent.stride() == total.stride()):
+    if not (serves(total, sent, theta) and fits(total, theta) and sent.stride() == total.stride()):
         return None
     spike, value, by = torch.empty_like(total), torch.empty_like(total), Thresholds(theta, total[0])
     _launch(_total_step, total.numel(), total, sent, spike, value, *by.arguments, total.numel(), int(t), SIGNED=t < 0,
@@ -291,15 +291,11 @@ def increments(values, steps, before, first):
 
 def if_run(currents, steps, theta, membrane=None, counts=None, out=None, unit=False):
     """theta s_t (s_t if `unit`) [steps, batch, ...] of the IF neuron, or None: as on the CPU."""
-    sample, states = currents[0], [state for state in (membrane, counts) if state is not None]
-    if not (serves(currents, theta, *states) and _fits(sample, theta) and lies(currents) is not None):
+    states = [state for state in (membrane, counts) if state is not None]
+    sent = room(currents, steps, theta, states, out) if serves(currents, theta, *states) else None
+    if sent is None:
         return None
-    if lies(currents)[0] != 0 or any(state.stride() != sample.stride() for state in states):
-        return None
-    by, size = Thresholds(theta, sample[0]), sample.numel()
-    shape, strides = (steps, *sample.shape), (size, *sample.stride())
-    sent = torch.empty_strided(shape, strides, dtype=sample.dtype, device=sample.device) if out is None else out
-    assert (sent.shape, sent.stride()) == (shape, strides)
+    size, by = sent[0].numel(), Thresholds(theta, currents[0][0])
     z_step = size if len(currents) > 1 else 0
     _launch(_if_run, size, currents, z_step, sent, size, membrane, counts, *by.arguments, size, steps, UNIT=unit,
             KEPT=membrane is not None, COUNTED=counts is not None)  # fmt: skip
