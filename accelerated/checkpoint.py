@@ -1,6 +1,7 @@
 """Weights on disk: safetensors, written whole or not at all, and checked by name and shape when they are read."""
 
 import json
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,16 @@ def save_weights(network, path):
             save_file(weights, part, {"activations": json.dumps(activations(network))})
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
+def thresholds_in(path):
+    """{layer: how many thresholds} in a file of weights, {} for a network of ReLUs; InputError if it is unreadable."""
+    try:
+        with safe_open(path, "pt") as file:
+            layers = json.loads((file.metadata() or {}).get("activations", "{}"))
+            return {name: math.prod(file.get_slice(f"{name}.parameter").get_shape()) for name in layers}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
 
 
 def load_weights(network, path):

@@ -52,6 +52,11 @@ class Config:
     """Share of a transformer's spikes that are dropped at random, as MST does; streaming only."""
     gelu: bool = False
     """Let the first stage train a transformer as timm has it, with GELU, in place of the form with ReLUs."""
+    start: str = ""
+    """Begin with the weights of a file (weights.safetensors of another run): of the ReLU network, or of the quantised
+    one with the same activation and levels. --epochs of the stages that it has behind it must be 0."""
+    until: str = "simulation"
+    """The last thing to do: relu (train the ReLU network), training (the quantised one too), or simulation."""
     activation: str = "cs-qcfs"
     """The quantised activation: cs-qcfs (thresholds per channel, always positive), qcfs, s-, c-, e- or ce-qcfs; for
     transformers hn-qcfs (a threshold for each head and neuron), h-qcfs, n-qcfs; raw- before these: no Softplus."""
@@ -130,6 +135,7 @@ class Config:
 
 
 QUICK = {"epochs": (3, 3, 2), "times": (1, 2, 4, 8)}
+UNTIL = ("relu", "training", "simulation")
 NOT_PART_OF_A_RUN = ("out", "name", "resume", "device", "workers", "data_root", "download")
 
 
@@ -166,6 +172,7 @@ def checked(config):
     one_of(config.stem, STEMS, "stem")
     one_of(config.arithmetic, ("totals", "increments"), "arithmetic")
     one_of(config.engine, ENGINES, "engine")
+    one_of(config.until, UNTIL, "until")
     one_of(config.precision, training.PRECISIONS, "precision")
     one_of(config.augment, ("auto", *AUGMENTATIONS), "augment")
     colour = config.data not in ("digits", "mnist5k")
@@ -189,8 +196,10 @@ def checked(config):
         raise InputError("mask drops spikes at random, and no other schedule than streaming takes that")
     if not 0 <= config.distillation <= 1:
         raise InputError(f"distillation, a weight, must lie in [0, 1], got {config.distillation}")
-    if config.distillation and not (config.epochs[0] or config.pretrained):
-        raise InputError("distillation needs a teacher: give the first of the --epochs, or --pretrained")
+    if config.distillation and not (config.epochs[0] or config.pretrained or config.start):
+        raise InputError("distillation needs a teacher: give the first of the --epochs, --start or --pretrained")
+    if config.start and config.pretrained:
+        raise InputError("start and pretrained both say what to begin with: choose one")
     values["stage1"] = training.first_stage(config.activation) if config.stage1 == "auto" else config.stage1
     layerwise = [name for name, (kind, _) in VARIANTS.items() if kind == "layer"]
     one_of(values["stage1"], layerwise, "stage-1 activation")

@@ -34,15 +34,20 @@ def shown(config, data, part, count=0):
 
 
 class Tally:
-    """One row of results over many batches: shares weighted by images, `equal` bit for bit in every logit."""
+    """One row of results over many batches: shares weighted by images.
+
+    `equal`: how many images have the quantised network's logits bit for bit; `agreeing`: how many its answer.
+    """
 
     def __init__(self, **what):
-        self.what, self.parts, self.right, self.equal = what, [], 0, True
+        self.what, self.parts, self.right, self.equal, self.agreeing = what, [], 0, 0, 0
 
     def add(self, spiking, x, y, result, expected):
         """One batch: its simulation, and the logits that the quantised network gives."""
-        self.right += int((result.logits[-1].argmax(1) == y).sum())
-        self.equal &= torch.equal(result.logits[-1], expected)
+        logits = result.logits[-1]
+        self.right += int((logits.argmax(1) == y).sum())
+        self.equal += int((logits == expected).all(1).sum())
+        self.agreeing += int((logits.argmax(1) == expected.argmax(1)).sum())
         cost = energy(spiking, x, result)
         self.parts.append((len(x), {
             "units_that_differ": result.units_that_differ, "units_that_differ_last": result.units_that_differ_last,
@@ -54,8 +59,9 @@ class Tally:
 
     def row(self):
         """The row, over the batches of all processes."""
-        gathered = distributed.gather((self.parts, self.right, self.equal))
-        parts = [part for shares, _, _ in gathered for part in shares]
+        gathered = distributed.gather((self.parts, self.right, self.equal, self.agreeing))
+        parts = [part for shares, *_ in gathered for part in shares]
+        right, equal, agreeing = (sum(counts) for counts in list(zip(*gathered, strict=True))[1:])
         images = sum(n for n, _ in parts)
 
         def mean(pick):
@@ -67,10 +73,12 @@ class Tally:
         return (
             self.what
             | {
-                "accuracy": sum(right for _, right, _ in gathered) / images,
+                "accuracy": right / images,
+                "images_agreeing": agreeing,
+                "images_equal": equal if comparable else None,
                 "latency": max(part["latency"] for _, part in parts) if all(settled) or not signed else None,
                 "settled": all(settled) if signed else None,
-                "logits_equal": all(equal for _, _, equal in gathered) if comparable else None,
+                "logits_equal": equal == images if comparable else None,
                 "nonzero_share": {k: mean(lambda p, k=k: p["nonzero_share"][k]) for k in parts[0][1]["nonzero_share"]},
             }
             | {key: mean(lambda p, key=key: p[key]) for key in AVERAGED}
@@ -113,12 +121,15 @@ def plan(config, depth):
 
 
 def rows_of(config, quantised, data, job, advance):
-    """The rows of one kind over the test images, one for each T and each margin."""
+    """The rows of one kind over the test images, one for each T and each margin.
+
+    `advance(images, {T: how many of them are right})` is called after each batch, with what has been seen so far.
+    """
     schedule, arithmetic, calibration, operators, times = job
     what = {"schedule": schedule, "arithmetic": arithmetic, "calibration": calibration, "operators": operators}
     tallies = {steps: Tally(**what, T=steps, margin=None) for steps in times}
     early = {margin: [] for margin in (config.margins if schedule == "streaming" else ())}
-    spiking = convert(quantised, schedule, operators)
+    spiking, images = convert(quantised, schedule, operators), 0
     for x, y in shown(config, data, "test", config.test_images):
         ready = spiking
         if calibration != "none":
@@ -130,7 +141,8 @@ def rows_of(config, quantised, data, job, advance):
         for margin, seen in early.items():
             answer, taken = read_out_early(result.logits, margin)  # of the longest
             seen.append((len(x), int((answer == y).sum()), int(taken.sum()) + ready.pre_steps * len(x)))
-        advance()
+        images += len(x)
+        advance(images, {steps: tally.right for steps, tally in tallies.items()})
     rows = [tally.row() for tally in tallies.values()]
     for margin, seen in early.items():
         images, right, taken = (sum(part) for part in zip(*chain.from_iterable(distributed.gather(seen)), strict=True))

@@ -1,7 +1,6 @@
 """A run: Config -> train -> convert -> simulate -> results on disk. Nothing here prints but through a console."""
 
 import copy
-import json
 import shutil
 import time
 from dataclasses import replace
@@ -16,13 +15,14 @@ from torch import nn
 from . import data as datasets
 from . import distributed, training
 from .activation import QCFS
-from .checkpoint import save_weights, whole_file
+from .checkpoint import load_weights, save_weights, thresholds_in, whole_file
 from .checks import InputError
 from .compiling import compiled
 from .config import Config, checked
 from .conversion import convert, fold_batch_norms
 from .evaluation import laid_out, plan, rows_of, shown
 from .folders import environment, lock, open_folder, read_state, settings_of, write_json
+from .journal import Journal, memory, per_cent
 from .models import TRANSFORMERS, make
 from .timm_modules import with_sites
 
@@ -51,10 +51,11 @@ def learnt_from(config, data, rows, epoch_seed):
     return laid_out(config, drawn)
 
 
-def train(config, folder, state, data, progress, clock):
+def train(config, folder, state, data, progress, clock, journal):
     """All stages; returns (network, {stage: test accuracy}). Saves what is needed to go on after every epoch.
 
-    `clock()` is the time in seconds that the run has taken so far, interrupted parts included.
+    `clock()` is the time in seconds that the run has taken so far, interrupted parts included. Of stages before the one
+    whose weights the run starts with, nothing is known.
     """
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
@@ -64,22 +65,26 @@ def train(config, folder, state, data, progress, clock):
     sample = datasets.first(data, "train", 256, config.device)
     teacher = None
     accuracies, metrics = (dict(state["accuracies"]), list(state["metrics"])) if state else ({}, [])
-    if distributed.rank() == 0:
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    journal.begin(metrics)
+    start = distributed.everywhere(lambda: stage_of(config)) if config.start else -1
     reached = (training.STAGES.index(state["stage"]), state["epoch"]) if state else (0, 0)
-    for index, (stage, epochs) in enumerate(zip(training.STAGES, config.epochs, strict=True)):
-        settings = config.activation, config.stage1, config.levels, config.initial_threshold, sample, form_of(config)
+    stages = training.STAGES[: 1 if config.until == "relu" else 3]
+    for index, (stage, epochs) in enumerate(zip(stages, config.epochs, strict=False)):
+        first = 1.0 if index <= start else config.initial_threshold  # weights from a file bring their own thresholds
+        settings = config.activation, config.stage1, config.levels, first, sample, form_of(config)
         if config.distillation and stage == "stage 1":
             teacher = copy.deepcopy(network).eval()
             if state and state.get("teacher"):
                 teacher.load_state_dict(state["teacher"])
         network = distributed.everywhere(partial(training.enter, stage, network, *settings))
-        if index < reached[0]:
+        if index == start:
+            distributed.everywhere(partial(load_weights, network, config.start))
+        if index < max(reached[0], start):
             continue
         lr = config.lr * config.fine_tuning if stage == "stage 2" else config.lr
         sgd = training.optimiser(network, lr, config.optimiser, config.weight_decay, config.decay_thresholds)
         scaler = torch.amp.GradScaler(config.device) if config.precision == "float16" else None
-        start = 0
+        done = 0
         if state and index == reached[0]:
             try:
                 network.load_state_dict(state["network"])
@@ -91,24 +96,31 @@ def train(config, folder, state, data, progress, clock):
                 raise InputError(
                     f"{folder / 'resume.pt'} does not fit the network: delete {folder} and start again"
                 ) from error
-            start = reached[1]
-        bar = progress.add_task(f"train {stage}", total=epochs, completed=start)
+            done = reached[1]
+        bar = progress.add_task(f"train {stage}", total=epochs, completed=done)
         teach = (teacher, config.distillation) if teacher is not None else None
-        trained = compiled(network, config.device) if config.compile and epochs > start else network
-        if distributed.launched() and epochs > start:
+        trained = compiled(network, config.device) if config.compile and epochs > done else network
+        if distributed.launched() and epochs > done:
             trained = nn.parallel.DistributedDataParallel(trained)
-        for epoch in range(start, epochs):
+        for epoch in range(done, epochs):
+            began = time.perf_counter()
             seed = (config.seed * 1_009 + index * 100_003 + epoch * 10_007 + distributed.rank()) % 2**40
             torch.manual_seed(seed)  # for dropout; whoever resumes here draws the same
             rows = training.order(len(data.train_y), config.batch, generator)
             rate = training.cosine(lr, epoch, epochs, config.warmup)
             shares, sizes = learnt_from(config, data, rows, seed), [len(step) for step in rows]
-            loss = training.train_epoch(
-                trained, sgd, shares, rate, sizes, config.precision, config.accumulate, scaler, teach
-            )
-            right = training.accuracy(network, shown(config, data, "test", config.test_images))
-            accuracies[stage] = right
-            line = {"stage": stage, "epoch": epoch + 1, "lr": rate(0), "loss": loss, "accuracy": right}
+            seen = training.train_epoch(
+                trained, sgd, shares, rate, sizes, config.precision, config.accumulate, scaler, teach,
+                journal.watch(stage, epoch + 1, epochs, len(sizes)),
+            )  # fmt: skip
+            test = training.evaluate(network, shown(config, data, "test", config.test_images))
+            accuracies[stage] = test.top1
+            line = {
+                "stage": stage, "epoch": epoch + 1, "lr": rate(0), "loss": seen.loss, "accuracy": test.top1,
+                "accuracy5": test.top5, "test_loss": test.loss, "train_accuracy": seen.top1,
+                "train_accuracy5": seen.top5, "seconds": round(time.perf_counter() - began, 3),
+                "memory": memory(config.device),
+            }  # fmt: skip
             metrics.append(line | {"thresholds": smallest(network)} if index else line)
             now = {
                 "stage": stage,
@@ -123,19 +135,31 @@ def train(config, folder, state, data, progress, clock):
                 "teacher": teacher.state_dict() if teacher is not None else None,
             }
             if distributed.rank() == 0:
-                with (folder / "metrics.jsonl").open("a") as file:
-                    file.write(json.dumps(metrics[-1]) + "\n")
                 with whole_file(folder / "resume.pt") as part:
                     torch.save(now, part)
+            journal.epoch(metrics[-1], epochs)
             progress.advance(bar)
         if not epochs:
-            accuracies[stage] = training.accuracy(network, shown(config, data, "test", config.test_images))
+            accuracies[stage] = training.evaluate(network, shown(config, data, "test", config.test_images)).top1
+            journal.say(f"{stage}: no epochs; test Acc@1 {per_cent(accuracies[stage])}")
     return network, accuracies
 
 
 def smallest(network):
     """{layer: its smallest threshold}: raw ones may leave the positive range while they train (3.3.5)."""
     return {name: float(m.threshold.detach().min()) for name, m in network.named_modules() if isinstance(m, QCFS)}
+
+
+def stage_of(config):
+    """The number of the stage whose network `config.start` holds; InputError if stages before it are to be trained."""
+    counts = thresholds_in(config.start).values()
+    stage = 0 if not counts else 1 if max(counts) == 1 else 2
+    if any(config.epochs[:stage]):
+        zeros = " ".join(["0"] * stage)
+        raise InputError(f"{config.start} holds a network of {training.STAGES[stage]}: begin --epochs with {zeros}")
+    if stage and config.until == "relu":
+        raise InputError(f"{config.start} holds a quantised network: choose until training or simulation")
+    return stage
 
 
 @torch.no_grad()
@@ -171,6 +195,8 @@ def spreads_of(quantised):
 def run(config, console=None, announce=True):
     """Carry out a run and write its folder; returns (folder, results as in results.json, quantised network, image).
 
+    The last two are None where the run ends before the simulation.
+
     `announce` says when there was nothing to resume.
     """
     config = checked(config)
@@ -195,20 +221,46 @@ def run(config, console=None, announce=True):
         raise
 
 
+def advancing(progress, bar, journal, job, of):
+    """What the simulation calls after each batch."""
+
+    def advance(images, right):
+        progress.advance(bar)
+        journal.simulated(job, images, of, right, images == of)
+
+    return advance
+
+
 def _run(config, folder, state, data, console):
     if data.in_memory:
         tensors = {name: getattr(data, name).to(config.device) for name in ("train_x", "train_y", "test_x", "test_y")}
         data = data._replace(**tensors)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     started, where = time.perf_counter(), environment(config.device)  # before the code can change under a long run
+    where |= {"processes": distributed.world(), "data_root": str(Path(config.data_root).resolve())}
     before = state["seconds"] if state else 0.0
+    images = min(config.test_images or len(data.test_y), len(data.test_y))
 
     def clock():
         return before + time.perf_counter() - started
 
+    journal = Journal(folder, console, config.device, not distributed.rank())
     columns = TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
-        network, accuracies = train(config, folder, state, data, progress, clock)
+        network, accuracies = train(config, folder, state, data, progress, clock, journal)
+
+        def finished_with(accuracies, found):
+            results = {
+                "config": settings_of(config), "environment": where, "accuracy": accuracies, "test_images": images,
+                "seconds": round(clock(), 1),
+            } | found  # fmt: skip
+            if distributed.rank() == 0:
+                save_weights(network, folder / "weights.safetensors")
+                write_json(folder / "results.json", results)
+            return results
+
+        if config.until != "simulation":
+            return folder, finished_with(accuracies, {"rows": []}), None, None
         quantised = distributed.everywhere(lambda: fold_batch_norms(network))
         depth = distributed.everywhere(lambda: convert(quantised, config.schedules[0]).latency_depth)
         rows, jobs = [], list(plan(config, depth))
@@ -218,34 +270,26 @@ def _run(config, folder, state, data, console):
                 f"the longest simulation has {longest} steps and takes long: choose smaller --levels or --times",
                 highlight=False,
             )
-        images = config.test_images or len(data.test_y)
-        share = -(-min(images, len(data.test_y)) // distributed.world())
+        share = len(distributed.share(range(images)))
         bar = progress.add_task("simulate", total=len(jobs) * -(-share // config.test_batch))
         for job in jobs:
             progress.update(
                 bar, description="simulate " + ", ".join(w for w in job.words if w not in ("none", "accumulated"))
             )
-            rows += rows_of(config, quantised, data, job, partial(progress.advance, bar))
+            rows += rows_of(config, quantised, data, job, advancing(progress, bar, journal, job, share))
         progress.update(bar, description="simulate")
-        accuracies["folded"] = training.accuracy(quantised, shown(config, data, "test", config.test_images))
-    spreads = spreads_of(quantised)
-    results = {
-        "config": settings_of(config),
-        "environment": where | {"processes": distributed.world(), "data_root": str(Path(config.data_root).resolve())},
-        "accuracy": accuracies,
-        "test_images": min(images, len(data.test_y)),
-        "depth": depth,
-        "threshold_spread": max(spreads["all"]),
-        "threshold_spread_mean": sum(spreads["all"]) / len(spreads["all"]),
-        "threshold_spreads": {site: {"max": max(s), "avg": sum(s) / len(s)} for site, s in spreads.items()},
-        "seconds": round(clock(), 1),
-        "rows": rows,
-    }
+        accuracies["folded"] = training.evaluate(quantised, shown(config, data, "test", config.test_images)).top1
     if distributed.rank() == 0:
-        save_weights(network, folder / "weights.safetensors")
         write_json(
             folder / "activations.json",
             channel_means(quantised, next(shown(config, data, "test", config.test_batch))[0]),
         )
-        write_json(folder / "results.json", results)
+    spreads = spreads_of(quantised)
+    results = finished_with(accuracies, {
+        "depth": depth,
+        "threshold_spread": max(spreads["all"]),
+        "threshold_spread_mean": sum(spreads["all"]) / len(spreads["all"]),
+        "threshold_spreads": {site: {"max": max(s), "avg": sum(s) / len(s)} for site, s in spreads.items()},
+        "rows": rows,
+    })  # fmt: skip
     return folder, results, quantised, next(shown(config, data, "test", 1 + distributed.rank()))[0][:1]

@@ -44,6 +44,8 @@ def report_again(folder):
         results = json.loads((folder / "results.json").read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} holds no finished run: there is no readable results.json") from error
+    if not results["rows"]:
+        raise InputError(f"{folder} holds a run that ended before the simulation: it has no report")
     data = datasets.load(config.data, results["environment"].get("data_root", "data"), config.size)
     quantised = fold_batch_norms(network_of(folder, config, data))
     image = next(shown(config, data, "test", 1))[0]

@@ -43,10 +43,14 @@ def cells(row):
 def findings(results):
     """Sentences that follow from the rows, and only from executed ones."""
     config, accuracy, images = results["config"], results["accuracy"], results["test_images"]
-    untrained = " (not trained)" * (not config["epochs"][0])
+    if not results["rows"]:
+        shares = ", ".join(f"{stage} {_share(share)}" for stage, share in accuracy.items())
+        yield f"{shares} of {images} test images; nothing was simulated."
+        return
+    untrained = " (not trained)" * (not config["epochs"][0] and not config.get("start"))
+    relu = f"ReLU network {_share(accuracy['relu'])}{untrained}, " if "relu" in accuracy else ""
     yield (
-        f"ReLU network {_share(accuracy['relu'])}{untrained}, "
-        f"quantised (L = {config['levels']}) {_share(accuracy['folded'])} "
+        f"{relu}quantised (L = {config['levels']}) {_share(accuracy['folded'])} "
         f"of {images} test images; {results['depth']} spiking layers deep; thresholds within a layer differ by at most "
         f"{100 * results['threshold_spread']:.3g} %."
     )

@@ -36,16 +36,19 @@ def one_run(arguments, errors, out):
     folder, results, quantised, image = experiment.run(parse(Config, arguments, description=HELP), errors)
     if distributed.rank():
         return
-    report.write(folder, results, quantised, image)
+    if quantised is None:
+        what = "results.json, weights"
+    else:
+        report.write(folder, results, quantised, image)
+        what = "report.md, results.json, weights, plots"
     show(results, out)
-    out.print(
-        f"\nwritten to {folder}/ in {results['seconds']} s: report.md, results.json, weights, plots", highlight=False
-    )
+    out.print(f"\nwritten to {folder}/ in {results['seconds']} s: {what}", highlight=False)
 
 
 def show(results, out):
     """The table of a run and what follows from it."""
-    out.print(report.table(results))
+    if results["rows"]:
+        out.print(report.table(results))
     for finding in report.findings(results):
         out.print(f"- {finding}", highlight=False)
 

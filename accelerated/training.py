@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,22 +59,36 @@ def enter(stage, network, activation, stage1, levels, initial_threshold, sample,
     return expand(network, activation, sample) if stage == "stage 2" else network
 
 
+class Seen(NamedTuple):
+    """Of the images of an epoch or a test: mean loss, the shares whose label is first, or among the first five."""
+
+    loss: float
+    top1: float
+    top5: float
+
+
+def _hits(logits, labels):
+    """How many labels are the largest logit, and how many are among the five largest."""
+    among = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    return torch.stack([(logits.argmax(1) == labels).sum(), among.sum()])
+
+
 @torch.no_grad()
-def accuracy(network, batches):
-    """Share of images whose largest logit is their label, in evaluation mode; over all processes, each image once.
+def evaluate(network, batches):
+    """What the network answers in evaluation mode: `Seen`, over all processes, each image once.
 
     InputError where answers are not finite: what was saved before is then still good.
     """
     network.eval()
-    counts = torch.tensor([0, 0, 0])
+    counts = torch.zeros(5, dtype=torch.float64)
     for x, y in batches:
         logits = network(x)
-        lost = int((~torch.isfinite(logits).all(dim=1)).sum())
-        counts += torch.tensor([int((logits.argmax(1) == y).sum()), lost, len(y)])
-    right, lost, total = torch.stack(gather(counts)).sum(0).tolist()
+        lost = (~torch.isfinite(logits).all(dim=1)).sum()
+        counts += torch.stack([F.cross_entropy(logits, y) * len(y), *_hits(logits, y), lost, lost * 0 + len(y)]).cpu()
+    loss, right, among, lost, total = torch.stack(gather(counts)).sum(0).tolist()
     if lost:
-        refuse(f"the network's answers to {lost} of {total} images are not finite: try a smaller learning rate")
-    return right / total
+        refuse(f"the network's answers to {lost:.0f} of {total:.0f} images are not finite: try a smaller learning rate")
+    return Seen(loss / total, right / total, among / total)
 
 
 def order(count, batch, generator):
@@ -94,16 +109,19 @@ def distilled(logits, labels, taught, weight):
     return (1 - weight) * hard + weight * soft
 
 
-def train_epoch(network, sgd, batches, rate, sizes, precision="float32", accumulate=1, scaler=None, teacher=None):
-    """One epoch over `batches` of (x, y), this process's shares of batches of `sizes` images; returns the mean loss.
+def train_epoch(
+    network, sgd, batches, rate, sizes, precision="float32", accumulate=1, scaler=None, teacher=None, watch=None
+):
+    """One epoch over `batches` of (x, y), this process's shares of batches of `sizes` images; returns what was `Seen`.
 
     `rate(p)` is the learning rate at share p of the epoch. Each batch is worked on in `accumulate` parts; the gradient
     is that of the mean loss over all its images, in all parts and processes. `teacher` is None or (network, weight):
-    see `distilled`. InputError if the loss is no longer a number.
+    see `distilled`. `watch(i, total, seen)` is called after step i with the sum of all losses (on the device) and how
+    many images they are of. InputError if the loss is no longer a number.
     """
     network.train()
     device, seen = next(network.parameters()).device, 0
-    total = torch.zeros((), device=device)
+    total, hits = torch.zeros((), device=device), torch.zeros(2, dtype=torch.long, device=device)
     last_good = torch.zeros((), dtype=torch.long, device=device)
     for i, (x, y) in enumerate(batches):
         for group in sgd.param_groups:
@@ -116,10 +134,12 @@ def train_epoch(network, sgd, batches, rate, sizes, precision="float32", accumul
                 with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32"):
                     with torch.no_grad():
                         taught = teacher[0](part_x) if teacher else None
-                    loss = distilled(network(part_x), part_y, taught, teacher[1] if teacher else 0)
+                    logits = network(part_x)
+                    loss = distilled(logits, part_y, taught, teacher[1] if teacher else 0)
                     loss = loss * (len(part_y) * world() / sizes[i])
                 (scaler.scale(loss) if scaler else loss).backward()
             total += loss.detach() * (sizes[i] / world())
+            hits += _hits(logits.detach(), part_y)
         last_good += torch.isfinite(total).long()
         if scaler:
             scaler.step(sgd)
@@ -127,15 +147,19 @@ def train_epoch(network, sgd, batches, rate, sizes, precision="float32", accumul
         else:
             sgd.step()
         seen += len(y)
+        if watch:
+            watch(i, total, seen)
     same_buffers(network)
-    mean = sum(gather(float(total))) / sum(gather(seen))
+    images = sum(gather(seen))
+    mean = sum(gather(float(total))) / images
     if not math.isfinite(mean):
         step = min(gather(int(last_good))) + 1
         refuse(
             f"the loss became {mean} at step {step} of {len(sizes)} in this epoch: try a smaller learning rate than "
             f"{rate(0):.3g}; what was saved after the epoch before is kept"
         )
-    return mean
+    right, among = torch.stack(gather(hits.cpu())).sum(0).tolist()
+    return Seen(mean, right / images, among / images)
 
 
 def cosine(lr, epoch, epochs, warmup=0):

@@ -59,7 +59,7 @@ def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
     short = ["--epochs", 0, 2, 1, "--times", 1, "--schedules", "streaming", "--test-images", 8, "--out", tmp_path]
     arguments = [*network, *short]
     assert call(*arguments, "--name", "whole") == 0
-    real, calls = training.accuracy, []
+    real, calls = training.evaluate, []
 
     def interrupted(*what):
         calls.append(what)
@@ -67,9 +67,9 @@ def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return real(*what)
 
-    monkeypatch.setattr(training, "accuracy", interrupted)
+    monkeypatch.setattr(training, "evaluate", interrupted)
     assert call(*arguments, "--name", "cut") == 130
-    monkeypatch.setattr(training, "accuracy", real)
+    monkeypatch.setattr(training, "evaluate", real)
     torch.rand(7)  # whatever happens between
     assert call(*arguments, "--name", "cut", "--resume") == 0
     cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
@@ -82,13 +82,16 @@ def test_shares_of_the_test_images_add_up_to_all_of_them(processes, monkeypatch)
     torch.manual_seed(0)
     config, data = checked(Config(device="cpu")), datasets.load("digits")
     network = make("cnn", data.shape, data.classes, 0.25)
-    training.accuracy(network.train(), evaluation.shown(config, data, "test"))
-    whole, seen, right = training.accuracy(network, evaluation.shown(config, data, "test")), 0, 0
+    training.evaluate(network.train(), evaluation.shown(config, data, "test"))
+    whole, seen, right = training.evaluate(network, evaluation.shown(config, data, "test")).top1, 0, 0
     for rank in range(processes):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(distributed, "world", lambda: processes)
         images = sum(len(y) for _, y in evaluation.shown(config, data, "test"))
-        seen, right = seen + images, right + images * training.accuracy(network, evaluation.shown(config, data, "test"))
+        seen, right = (
+            seen + images,
+            right + images * training.evaluate(network, evaluation.shown(config, data, "test")).top1,
+        )
     assert seen == 360
     assert right == pytest.approx(whole * 360, abs=1e-6)  # whole numbers
 
