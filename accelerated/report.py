@@ -59,7 +59,7 @@ def findings(results):
         settled = row["schedule"] == "signed" and row["settled"] and row is _last(results, row)
         if not (at_levels or settled):
             continue
-        shares = [100 * share for share in row["nonzero_share"].values()]
+        spiking = [100 * share for share in row["nonzero_share"].values()]
         when = (
             f"at T = L = {row['T']}"
             if at_levels
@@ -74,7 +74,7 @@ def findings(results):
             what = "equal the folded quantised network's for free, since a layer hardly spikes"
         yield (
             f"{label(row)}: {when}, the logits of all {images} images {what}; "
-            f"neurons that spike, per layer: {min(shares):.0f} to {max(shares):.0f} %."
+            f"neurons that spike, per layer: {min(spiking):.0f} to {max(spiking):.0f} %."
         )
 
 

@@ -1,0 +1,188 @@
+"""Log in and out, register, accept an invitation, change the password; users, for the administrator."""
+
+import time
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Request
+from sqlalchemy import delete, select
+
+from . import accounts
+from .database import Session, User
+from .refusals import NotHere, Refused
+from .web import COOKIE, answers, current, gone_to, local, logged_in, page, sent
+
+router = APIRouter()
+
+
+def _enter(request, user, address="/"):
+    """Open a session for a user and go on."""
+    with request.app.state.database.begin() as db:
+        secret = accounts.open_session(db, user, request.headers.get("user-agent", ""))
+    answer = gone_to(request, address, {"name": user.name}, 200)
+    answer.set_cookie(COOKIE, secret, max_age=int(accounts.SESSION), httponly=True, samesite="lax",
+                      secure=request.url.scheme == "https")  # fmt: skip
+    return answer
+
+
+def _text(answers, name):
+    return str(answers.get(name) or "")
+
+
+@router.get("/login")
+def login_page(request: Request, back: str = "/", user=Depends(current)):
+    """The form to log in."""
+    if user:
+        return gone_to(request, local(back), status=200)
+    return page(request, "login.html", {"back": local(back), "refused": None, "name": ""})
+
+
+@router.post("/login")
+def login(request: Request, answers=Depends(answers)):
+    """Log in; one sentence for a wrong name and for a wrong password."""
+    name, back = _text(answers, "name"), local(_text(answers, "back") or "/")
+    address = request.client.host if request.client else ""
+    try:
+        user = accounts.log_in(request.app.state.database, name, _text(answers, "password"), address)
+    except Refused as refused:
+        return page(request, "login.html", {"back": back, "refused": _told(refused), "name": name}, refused.status)
+    return _enter(request, user, back)
+
+
+@router.post("/logout")
+def logout(request: Request):
+    """End this session."""
+    with request.app.state.database.begin() as db:
+        accounts.end_session(db, request.cookies.get(COOKIE, ""))
+    answer = gone_to(request, "/login", status=200)
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+def _told(refused):
+    return {"sentence": refused.sentence, "field": refused.field, "detail": refused.detail}
+
+
+def _joining(request, template, data, make, answers):
+    """Make an account from a form's name and password, and enter it."""
+    try:
+        if _text(answers, "password") != _text(answers, "again"):
+            raise Refused("The two passwords are not the same.", field="again")
+        with request.app.state.database.begin() as db:
+            user = make(db, _text(answers, "name"), _text(answers, "password"))
+    except Refused as refused:
+        told = data | {"refused": _told(refused), "name": _text(answers, "name")}
+        return page(request, template, told, refused.status)
+    return _enter(request, user)
+
+
+def _open(request):
+    if not request.app.state.options.registration:
+        raise NotHere
+
+
+@router.get("/register")
+def register_page(request: Request):
+    """The form to make an account, where anyone may."""
+    _open(request)
+    return page(request, "join.html", {"action": "/register", "administrator": False, "refused": None, "name": ""})
+
+
+@router.post("/register")
+def register(request: Request, answers=Depends(answers)):
+    """Make an account, where anyone may."""
+    _open(request)
+    return _joining(request, "join.html", {"action": "/register", "administrator": False}, accounts.register, answers)
+
+
+@router.get("/invitations/{secret}")
+def invitation_page(request: Request, secret: str):
+    """The form to make the account that a link invites to."""
+    with request.app.state.database.begin() as db:
+        found = accounts.invitation(db, secret)
+    if found is None:
+        raise Refused("This link was used already, or is too old: ask for another.", status=404)
+    return page(request, "join.html", {"action": request.url.path, "administrator": found.administrator,
+                                       "refused": None, "name": ""})  # fmt: skip
+
+
+@router.post("/invitations/{secret}")
+def accept(request: Request, secret: str, answers=Depends(answers)):
+    """Make the account that a link invites to; the link is used up."""
+    data = {"action": request.url.path, "administrator": False}
+    return _joining(request, "join.html", data, lambda db, *who: accounts.accept(db, secret, *who), answers)
+
+
+def _account(request, user, refused=None, done="", status=200):
+    with request.app.state.database.begin() as db:
+        found = db.scalars(select(Session).where(Session.user_id == user.id).order_by(Session.seen.desc())).all()
+    own = accounts.digest(request.cookies.get(COOKIE, ""))
+    sessions = [{"agent": s.agent, "created": s.created, "seen": s.seen, "this": s.id == own} for s in found]
+    return page(request, "account.html", {"sessions": sessions, "refused": refused, "done": done}, status)
+
+
+@router.get("/account")
+def account(request: Request, user=Depends(logged_in)):
+    """One's own account: password and sessions."""
+    return _account(request, user)
+
+
+@router.post("/account/password")
+def change_password(request: Request, user=Depends(logged_in), answers=Depends(sent)):
+    """A new password; all other sessions end."""
+    try:
+        if _text(answers, "password") != _text(answers, "again"):
+            raise Refused("The two passwords are not the same.", field="again")
+        with request.app.state.database.begin() as db:
+            keep = request.cookies[COOKIE]
+            accounts.change_password(db, user, _text(answers, "old"), _text(answers, "password"), keep)
+    except Refused as refused:
+        return _account(request, user, _told(refused), status=refused.status)
+    return _account(request, user, done="The password is changed; all other sessions have ended.")
+
+
+@router.post("/account/sessions/end")
+def end_others(request: Request, user=Depends(logged_in)):
+    """End all sessions but this one."""
+    own = accounts.digest(request.cookies[COOKIE])
+    with request.app.state.database.begin() as db:
+        db.execute(delete(Session).where(Session.user_id == user.id, Session.id != own))
+    return _account(request, user, done="All other sessions have ended.")
+
+
+def _administrator(user):
+    if not user.administrator:
+        raise NotHere
+
+
+def _users(request, link="", refused=None):
+    with request.app.state.database.begin() as db:
+        users = [{"id": u.id, "name": u.name, "administrator": u.administrator, "created": u.created}
+                 for u in db.scalars(select(User).order_by(User.id))]  # fmt: skip
+    return page(request, "users.html", {"users": users, "link": link, "refused": refused})
+
+
+@router.get("/users")
+def users(request: Request, user=Depends(logged_in)):
+    """All users, for the administrator."""
+    _administrator(user)
+    return _users(request)
+
+
+@router.post("/users/invite")
+def invite(request: Request, user=Depends(logged_in)):
+    """A link that makes one account, shown once."""
+    _administrator(user)
+    with request.app.state.database.begin() as db:
+        secret = accounts.invite(db, note=f"by {user.name}, {time.strftime('%Y-%m-%d')}")
+    return _users(request, link=f"{request.url.scheme}://{request.url.netloc}/invitations/{quote(secret)}")
+
+
+@router.post("/users/{number}/log-out")
+def log_out(request: Request, number: int, user=Depends(logged_in)):
+    """End all sessions of a user."""
+    _administrator(user)
+    with request.app.state.database.begin() as db:
+        if db.get(User, number) is None:
+            raise NotHere
+        db.execute(delete(Session).where(Session.user_id == number))
+    return gone_to(request, "/users", status=200)

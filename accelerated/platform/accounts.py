@@ -1,0 +1,135 @@
+"""Who may do what: users, invitations, sessions that can be revoked, attempts that are limited."""
+
+import hashlib
+import re
+import secrets
+import time
+
+from pwdlib import PasswordHash
+from sqlalchemy import delete, func, select
+
+from .database import Attempt, Invitation, Session, User
+from .refusals import Refused
+
+DAY = 86400.0
+SESSION, INVITATION, WINDOW = 14 * DAY, 7 * DAY, 900.0  # seconds that each lasts
+ATTEMPTS, ATTEMPTS_FROM_ONE = 5, 50  # failed log-ins within a window: of one name, and from one address
+LEAST, MOST = 8, 200  # letters of a password
+WRONG = "The name or the password is wrong."
+
+hasher = PasswordHash.recommended()
+NOBODY = hasher.hash(secrets.token_hex())  # so that an unknown name takes as long as a wrong password
+
+
+def digest(secret):
+    """What the database keeps of a secret that is random already."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def name_of(text):
+    """A user's name as it is kept; Refused if it cannot be one."""
+    if not re.fullmatch(r"[\w.@+-]{1,64}", text := text.strip().casefold()):
+        raise Refused("A name has 1 to 64 letters, digits or . @ + - _", field="name")
+    return text
+
+
+def _hash(password, name):
+    if not LEAST <= len(password) <= MOST or password.casefold() == name:
+        raise Refused("A password has 8 to 200 letters, and is not the name.", field="password")
+    return hasher.hash(password)
+
+
+def invite(db, administrator=False, note=""):
+    """The secret of a new invitation."""
+    secret = secrets.token_urlsafe(24)
+    now = time.time()
+    db.execute(delete(Invitation).where(Invitation.expires < now))
+    db.add(Invitation(id=digest(secret), administrator=administrator, note=note[:200], expires=now + INVITATION))
+    return secret
+
+
+def first_invitation(db):
+    """The secret that makes the administrator, where there is none yet; an older one of that kind no longer works."""
+    if db.scalar(select(func.count()).select_from(User).where(User.administrator)):
+        return None
+    db.execute(delete(Invitation).where(Invitation.administrator))
+    return invite(db, administrator=True)
+
+
+def invitation(db, secret):
+    """The invitation of a secret that is still good, or None."""
+    found = db.get(Invitation, digest(secret))
+    return found if found and found.expires > time.time() else None
+
+
+def register(db, name, password, administrator=False):
+    """A new user; Refused if the name is taken or cannot be one."""
+    name = name_of(name)
+    hashed = _hash(password, name)
+    if db.scalar(select(User).where(User.name == name)):
+        raise Refused("This name is taken.", field="name")
+    user = User(name=name, password=hashed, administrator=administrator)
+    db.add(user)
+    db.flush()
+    return user
+
+
+def accept(db, secret, name, password):
+    """The user that an invitation makes; it is used up."""
+    found = invitation(db, secret)
+    if found is None:
+        raise Refused("This link was used already, or is too old: ask for another.", status=404)
+    user = register(db, name, password, found.administrator)
+    if not db.execute(delete(Invitation).where(Invitation.id == found.id)).rowcount:
+        raise Refused("This link was used already, or is too old: ask for another.", status=404)
+    return user
+
+
+def log_in(database, name, password, address):
+    """The user with this name and password; Refused with one sentence for a wrong name and a wrong password."""
+    name, now = name.strip().casefold()[:64], time.time()
+    with database.begin() as db:
+        db.execute(delete(Attempt).where(Attempt.at < now - WINDOW))
+        of_name = db.scalar(select(func.count()).select_from(Attempt).where(Attempt.name == name))
+        from_address = db.scalar(select(func.count()).select_from(Attempt).where(Attempt.address == address))
+        if of_name >= ATTEMPTS or from_address >= ATTEMPTS_FROM_ONE:
+            raise Refused("Too many attempts: try again in a quarter of an hour.", status=429)
+        attempt = Attempt(name=name, address=address)  # counted before it is tried: many at once are not free
+        db.add(attempt)
+        user = db.scalar(select(User).where(User.name == name))
+    if not hasher.verify(password[:MOST], user.password if user else NOBODY) or not user:
+        raise Refused(WRONG, status=401)
+    with database.begin() as db:
+        db.execute(delete(Attempt).where(Attempt.name == name))
+    return user
+
+
+def change_password(db, user, old, new, keep):
+    """A new password; all sessions end but the one whose cookie says `keep`."""
+    if not hasher.verify(old[:MOST], user.password):
+        raise Refused("That is not your password.", field="old")
+    db.get(User, user.id).password = _hash(new, user.name)
+    db.execute(delete(Session).where(Session.user_id == user.id, Session.id != digest(keep)))
+
+
+def open_session(db, user, agent):
+    """What the cookie of a new session says."""
+    secret = secrets.token_urlsafe(32)
+    db.execute(delete(Session).where(Session.created < time.time() - SESSION))
+    db.add(Session(id=digest(secret), user_id=user.id, agent=agent[:200]))
+    return secret
+
+
+def who(db, secret):
+    """The user of a cookie, or None."""
+    found = db.get(Session, digest(secret)) if secret else None
+    if found is None or found.created < time.time() - SESSION:
+        return None
+    if found.seen < time.time() - 60:
+        found.seen = time.time()
+    return found.user
+
+
+def end_session(db, secret):
+    """Log out."""
+    db.execute(delete(Session).where(Session.id == digest(secret)))

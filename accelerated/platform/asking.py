@@ -1,0 +1,121 @@
+"""From answered fields to the settings of a run, or to one sentence about the answer that is wrong."""
+
+from ..checks import InputError
+from ..config import Config, checked
+from . import networks
+from .fields import ANN, CNN_TYPES, QANN, TEST, TRANSFORMER_TYPES, UPLOAD
+from .records import ENDED
+from .refusals import Refused
+
+BROKEN = set(ENDED) - {"finished"}
+RATES = {"sgd": 0.1, "adamw": 0.001}
+WANTED = {
+    None: "Choose a record of a network.",
+    "ann": "Choose a record of ANN pre-training.",
+    "qann": "A spiking network is made from a quantised one: choose a record of QANN training.",
+}
+ALL = ("streaming", "integrate-then-fire", "signed")
+
+
+def read(asked, answers):
+    """{field: value} of all answers but those about files and records; Refused with the first that is wrong."""
+    values = {}
+    for field in asked:
+        if field.name == "lr" and not str(answers.get("lr") or "").strip():
+            values["lr"] = None
+        elif field.kind not in ("file", "record"):
+            values[field.name] = field.read(answers.get(field.name))
+    if values.get("lr", 0) is None:
+        values["lr"] = RATES[values["optimiser"]]
+    return values
+
+
+def _checked(settings, options):
+    """The settings, if `accelerated.run` takes them here; Refused in its words."""
+    try:
+        networks.build(settings)
+        values: dict = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+        checked(Config(**{key: value for key, value in values.items() if key != "start"}))
+    except InputError as error:
+        raise Refused("This cannot be run.", field=str(error).split()[0], detail=str(error)) from None
+    if networks.missing(settings["data"], options.data):
+        raise Refused("This data set is not on this machine: ask the administrator to get it.", field="data")
+    return settings
+
+
+def _shared(values):
+    return networks.sized({key: values[key] for key in networks.SHARED})
+
+
+def ann(answers, options):
+    """Settings of a network that is trained with ReLUs."""
+    values = read(ANN, answers)
+    more = {key: values[key] for key in ("optimiser", "lr", "batch", "seed", "weight_decay")}
+    return _checked(_shared(values) | more | {"epochs": [values["epochs"], 0, 0], "until": "relu"}, options)
+
+
+def upload(answers, options, path):
+    """Settings of a network whose weights are in a file."""
+    settings = _checked(_shared(read(UPLOAD, answers)) | {"epochs": [0, 0, 0], "until": "relu"}, options)
+    try:
+        networks.check_upload(path, settings)
+    except InputError as error:
+        raise Refused("This file cannot be used.", field="file", detail=str(error)) from None
+    return settings | {"start": "upload"}
+
+
+def qann(answers, options, source):
+    """Settings of a quantised network, beginning with `source`'s or (None) from scratch."""
+    values = read([field for field in QANN if source is None or field.name not in networks.SHARED], answers)
+    _usable(source, "ann")
+    shared = _shared(values if source is None else source.settings)
+    transformer = networks.is_transformer(shared["model"])
+    offered = dict(TRANSFORMER_TYPES if transformer else CNN_TYPES)
+    activation = values["activation"] or ("hn-qcfs" if transformer else "cs-qcfs")
+    if activation not in offered:
+        raise Refused("This type is not for this kind of network.", field="activation",
+                      detail=f"{shared['model']}: {', '.join(offered)}")  # fmt: skip
+    layerwise = activation in ("qcfs", "s-qcfs")
+    epochs = [0, values["epochs1"], 0 if layerwise else values["epochs2"]]
+    more = {
+        key: values[key] for key in ("levels", "initial_threshold", "optimiser", "lr", "batch", "seed", "weight_decay")
+    }
+    settings = shared | more | {"activation": activation, "epochs": epochs, "until": "training"}
+    return _checked(settings | ({"start": "source"} if source else {}), options)
+
+
+def test(answers, options, source):
+    """Settings of a test of `source`, as it is or as a spiking network."""
+    values = read(TEST, answers)
+    if source is None:
+        raise Refused("Choose a record.", field="source")
+    spiking = values["network"] == "snn"
+    _usable(source, "qann" if spiking else None)
+    quantised = ("activation", "levels", "initial_threshold")
+    kept = {key: source.settings[key] for key in (*networks.SHARED, *quantised) if key in source.settings}
+    settings = kept | {"epochs": [0, 0, 0], "test_batch": values["test_batch"], "test_images": values["test_images"],
+                       "until": "training" if source.kind == "qann" else "relu", "start": "source"}  # fmt: skip
+    if spiking:
+        if values["calibration"] != "none" and values["schedule"] not in ("streaming", "all"):
+            raise Refused("Calibration is for streaming: the other ways are exact without.", field="calibration")
+        steps = sorted({values["steps"], *(2**i for i in range(20) if 2**i <= values["steps"])})
+        schedules = list(ALL) if values["schedule"] == "all" else [values["schedule"]]
+        settings |= {"schedules": schedules, "times": steps, "calibrations": [values["calibration"]],
+                     "pre_steps": values["pre_steps"], "until": "simulation"}  # fmt: skip
+    return _checked(settings, options)
+
+
+def _usable(source, kind):
+    if source is None:
+        return
+    if source.kind == "test" or (kind and source.kind != kind):
+        raise Refused(WANTED[kind], field="source")
+    if source.state in BROKEN or source.wish:
+        raise Refused("That record did not finish: choose another.", field="source")
+
+
+EXAMPLE = {  # the five-minute example, by the fields of the three pages
+    "ann": {"name": "example", "data": "digits", "model": "cnn"},
+    "qann": {"name": "example"},
+    "test": {"name": "example", "schedule": "all", "steps": "32"},
+}

@@ -1,0 +1,3 @@
+"""The platform's sentences in Chinese, by the English ones."""
+
+CHINESE: dict = {}

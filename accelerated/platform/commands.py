@@ -1,0 +1,57 @@
+"""A record as a command line of `accelerated.run`: the one that the worker starts, and the one that a person types."""
+
+import shlex
+import sys
+from dataclasses import fields
+
+from ..config import Config
+
+UPLOAD = "upload.safetensors"
+START = ("source", "upload")  # what settings["start"] may say
+
+
+def words_of(settings):
+    """The options of `accelerated.run` for settings that are fields of its Config."""
+    words = []
+    for field in fields(Config):
+        if field.name not in settings or field.name == "start":
+            continue
+        value, flag = settings[field.name], field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
+    return words
+
+
+def weights(record, options):
+    """The file of weights that a record begins with, or None."""
+    kind = record.settings.get("start")
+    if kind == "upload":
+        return options.record(record.id) / UPLOAD
+    return options.record(record.source_id) / "run" / "weights.safetensors" if kind == "source" else None
+
+
+def command(record, options, processes=1):
+    """What the worker starts."""
+    launch = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    )
+    start = weights(record, options)
+    return [
+        sys.executable, *launch, "-m", "accelerated.run", *words_of(record.settings),
+        *(["--start", str(start)] if start else []),
+        "--data-root", str(options.data), "--out", str(options.record(record.id)), "--name", "run",
+    ]  # fmt: skip
+
+
+def typed(record):
+    """The commands that do the same in a terminal, the sources' first; an uploaded file goes by its name."""
+    before = typed(record.source) if record.source else []
+    start = []
+    if record.settings.get("start") == "upload":
+        start = ["--start", f"record-{record.id}-{UPLOAD}"]
+    elif record.source:
+        start = ["--start", f"runs/record-{record.source_id}/weights.safetensors"]
+    words = ["python", "-m", "accelerated.run", *words_of(record.settings), *start, "--name", f"record-{record.id}"]
+    return [*before, shlex.join(words)]

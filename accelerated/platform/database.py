@@ -1,0 +1,126 @@
+"""Tables, and how they are reached. SQLite (WAL) or PostgreSQL; migrations/ makes them."""
+
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import alembic.command
+import alembic.config
+from sqlalchemy import JSON, ForeignKey, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
+
+from ..checks import InputError
+
+Unreachable = OperationalError  # what is raised where the database does not answer
+
+
+class Base(DeclarativeBase):
+    """All tables. Times are seconds since 1970."""
+
+
+class User(Base):
+    """Someone who can log in."""
+
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    password: Mapped[str]  # its hash
+    administrator: Mapped[bool] = mapped_column(default=False)
+    created: Mapped[float] = mapped_column(default=time.time)
+
+
+class Session(Base):
+    """A browser that is logged in; `id` is the hash of what its cookie says."""
+
+    __tablename__ = "sessions"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created: Mapped[float] = mapped_column(default=time.time)
+    seen: Mapped[float] = mapped_column(default=time.time)
+    agent: Mapped[str] = mapped_column(default="")
+    user: Mapped[User] = relationship()
+
+
+class Invitation(Base):
+    """A link that makes one account; `id` is the hash of its secret."""
+
+    __tablename__ = "invitations"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    administrator: Mapped[bool] = mapped_column(default=False)
+    note: Mapped[str] = mapped_column(default="")
+    expires: Mapped[float]
+
+
+class Attempt(Base):
+    """A log-in that failed."""
+
+    __tablename__ = "attempts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    address: Mapped[str] = mapped_column(index=True)
+    at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Record(Base):
+    """A run that was asked for: what, and what became of it."""
+
+    __tablename__ = "records"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str] = mapped_column(index=True)  # ann, qann or test
+    name: Mapped[str]
+    settings: Mapped[dict] = mapped_column(JSON)  # fields of accelerated.config.Config
+    source_id: Mapped[int | None] = mapped_column(ForeignKey("records.id", ondelete="SET NULL"), index=True)
+    state: Mapped[str] = mapped_column(default="queued", index=True)  # see records.STATES
+    wish: Mapped[str] = mapped_column(default="")  # "", stop or delete
+    attempt: Mapped[int] = mapped_column(default=0)  # how often it was started
+    created: Mapped[float] = mapped_column(default=time.time)
+    began: Mapped[float | None]
+    ended: Mapped[float | None]
+    best: Mapped[float | None]  # the best accuracy on test images
+    message: Mapped[str] = mapped_column(default="")  # what happened, a sentence
+    detail: Mapped[str] = mapped_column(default="")  # in the words of who failed
+    user: Mapped[User] = relationship()
+    source: Mapped["Record | None"] = relationship(remote_side=[id])
+
+
+class Database:
+    """An engine with its sessions."""
+
+    def __init__(self, url):
+        try:
+            url = make_url(url)
+            if url.drivername in ("postgres", "postgresql"):
+                url = url.set(drivername="postgresql+psycopg")
+            lite = url.get_backend_name() == "sqlite"
+            self.engine = create_engine(url, **{} if lite else {"pool_pre_ping": True, "pool_size": 10})
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise InputError(f"DATABASE_URL is not usable ({str(error).splitlines()[0]}): give an address such as "
+                             "postgresql://USER:PASSWORD@HOST/NAME (extra 'postgres'), or none") from None  # fmt: skip
+        self.url = url
+        if lite:
+            event.listen(self.engine, "connect", _settle)
+        self.sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    @contextmanager
+    def begin(self):
+        """A session whose changes are kept if nothing is raised."""
+        with self.sessions.begin() as session:
+            yield session
+
+    def migrate(self):
+        """Bring the tables to this version's form."""
+        config = alembic.config.Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.attributes["engine"] = self.engine
+        try:
+            alembic.command.upgrade(config, "head")
+        except OperationalError as error:
+            raise InputError(f"the database does not answer: {str(error.orig).splitlines()[0]}") from None
+
+
+def _settle(connection, _):
+    for pragma in ("journal_mode=WAL", "busy_timeout=10000", "foreign_keys=ON", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")

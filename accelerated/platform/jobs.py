@@ -1,0 +1,103 @@
+"""One attempt at a record, as its processes and files show it: start, look, end. Nothing here knows the database."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from . import runner
+
+GRACE = 5.0  # seconds between asking a job to end and ending it
+
+
+class Ended(NamedTuple):
+    """How a job ended: exit code, negative for a signal (a sentence if it could not begin); when; out of memory?"""
+
+    code: int | str
+    at: float
+    memory: bool
+
+
+def start(folder, attempt, command):
+    """Start the runner of an attempt in a process group of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, str(Path(runner.__file__)), str(folder), str(attempt), *command]
+    environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}  # not a job's business
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                            start_new_session=True, env=environment | {"PYTHONUNBUFFERED": "1"})  # fmt: skip
+
+
+def begun(folder, attempt):
+    """{"pid", "began"} of an attempt's runner; None if it has not begun."""
+    try:
+        return json.loads((folder / f"begun-{attempt}").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def ended(folder, attempt):
+    """How an attempt ended, in its runner's own words; None if the runner has not said."""
+    try:
+        told = json.loads((folder / f"ended-{attempt}").read_text())
+        return Ended(told["code"], told["ended"], told["memory"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def forestall(folder, attempt):
+    """Make sure that an attempt never begins; False if it has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return runner.take(folder / f"begun-{attempt}", json.dumps({"pid": 0, "began": None}))
+
+
+def alive(leader):
+    """Whether the runner still lives, and is no other process that was given its number."""
+    return bool(leader and leader["pid"] and leader["began"] == runner.began(leader["pid"]) is not None)
+
+
+def members(leader):
+    """The processes of a runner's group, and their descendants (torchrun's workers have groups of their own)."""
+    found, now = set(), runner.began(leader["pid"])
+    if now not in (None, leader["began"]):
+        return found  # the number is another's by now: nobody is left, for a group that lives keeps its number
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == leader["pid"] and os.getsid(process.pid) == leader["pid"]:
+                found |= {process, *process.children(recursive=True)}
+        except (psutil.Error, ProcessLookupError, PermissionError):
+            continue
+    return {process for process in found if process.pid != os.getpid()}
+
+
+def end(leader, wait=GRACE):
+    """End all processes of a job: ask, wait, end. The runner lives on until it has written down how that went."""
+    deadline = time.monotonic() + wait
+    everyone = members(leader)
+    send(everyone, signal.SIGTERM)
+    while (left := {p for p in everyone if _lives(p)}) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    while left := {p for p in left | members(leader) if _lives(p)}:
+        send(left, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def send(processes, number):
+    """A signal to each process that still lives."""
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.Error:
+            continue
+
+
+def _lives(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,1 @@
+"""Changes of the database's form, one file each, in order."""

@@ -1,0 +1,43 @@
+"""The first form of all tables."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0001", None
+
+
+def _key(kind=sa.Integer):
+    return sa.Column("id", kind, primary_key=True)
+
+
+def _user():
+    return sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True)
+
+
+def _some(name, kind=sa.String, **more):
+    return sa.Column(name, kind, nullable=False, **more)
+
+
+def upgrade():
+    """Make the tables."""
+    op.create_table("users", _key(), _some("name", unique=True), _some("password"),
+                    _some("administrator", sa.Boolean), _some("created", sa.Float))  # fmt: skip
+    op.create_table("sessions", _key(sa.String), _user(), _some("created", sa.Float), _some("seen", sa.Float),
+                    _some("agent"))  # fmt: skip
+    op.create_table("invitations", _key(sa.String), _some("administrator", sa.Boolean), _some("note"),
+                    _some("expires", sa.Float))  # fmt: skip
+    op.create_table("attempts", _key(), _some("name", index=True), _some("address", index=True), _some("at", sa.Float))
+    op.create_table(
+        "records", _key(), _user(), _some("kind", index=True), _some("name"), _some("settings", sa.JSON),
+        sa.Column("source_id", sa.Integer, sa.ForeignKey("records.id", ondelete="SET NULL"), index=True),
+        _some("state", index=True), _some("wish"), _some("attempt", sa.Integer), _some("created", sa.Float),
+        sa.Column("began", sa.Float), sa.Column("ended", sa.Float), sa.Column("best", sa.Float), _some("message"),
+        _some("detail"),
+        sqlite_autoincrement=True,  # the number of a record that was deleted, and its folder, are never used again
+    )  # fmt: skip
+
+
+def downgrade():
+    """Take them away."""
+    for name in ("records", "attempts", "invitations", "sessions", "users"):
+        op.drop_table(name)

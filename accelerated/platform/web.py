@@ -1,0 +1,121 @@
+"""What all pages share: who asks, what they sent, and how they are answered, as a page or as the same data in JSON."""
+
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from . import accounts
+from .refusals import Refused
+from .words import language_of, translator
+
+HERE = Path(__file__).parent
+COOKIE = "isospike"
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+def _when(seconds):
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
+
+
+def _lasted(seconds):
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _share(value):
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
+                        trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+templates.filters |= {"when": _when, "lasted": _lasted, "share": _share, "drawing": Markup}
+
+
+def wants_json(request):
+    """Whether whoever asks is a program: it asks for JSON and not for a page."""
+    accepted = request.headers.get("accept", "")
+    return "application/json" in accepted and "text/html" not in accepted
+
+
+def plain(value):
+    """Data without what only a page needs: keys that begin with an underscore."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items() if not str(key).startswith("_")}
+    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def page(request, template, data=None, status=200):
+    """A page, or its data in JSON."""
+    data = data or {}
+    if wants_json(request):
+        return JSONResponse(plain(data), status)
+    language = language_of(request.headers.get("accept-language", ""))
+    user = getattr(request.state, "user", None)
+    common = {"_": translator(language), "language": language, "me": user, "path": request.url.path,
+              "options": request.app.state.options}  # fmt: skip
+    return HTMLResponse(templates.get_template(template).render(common | data), status,
+                        {"Vary": "Accept, Accept-Language"})  # fmt: skip
+
+
+def gone_to(request, address, data=None, status=201):
+    """After something was done: the browser goes on to a page; a program gets its address."""
+    if wants_json(request):
+        return JSONResponse({"href": address} | (data or {}), status)
+    return RedirectResponse(address, 303)
+
+
+def current(request: Request):
+    """The user whose session the request carries, or None."""
+    secret = request.cookies.get(COOKIE, "")
+    if not secret:
+        return None
+    with request.app.state.database.begin() as db:
+        request.state.user = accounts.who(db, secret)
+    return request.state.user
+
+
+def logged_in(request: Request, user=Depends(current)):
+    """The user; whoever is nobody is asked to log in."""
+    if user is None:
+        raise LogIn(request.url.path if request.method == "GET" else "/")
+    return user
+
+
+class LogIn(Exception):
+    """Somebody has to log in first."""
+
+    def __init__(self, back):
+        self.address = "/login" + (f"?back={quote(back)}" if back != "/" else "")
+
+
+def local(address):
+    """An address of this server to go back to; the first page for any other."""
+    return address if address.startswith("/") and not address.startswith(("//", "/\\")) else "/"
+
+
+async def answers(request: Request):
+    """{field: text} of a form, or of an object in JSON; files as they come."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        try:
+            sent = await request.json()
+        except ValueError:
+            sent = None
+        if not isinstance(sent, dict):
+            raise Refused("Send an object in JSON.", status=400)
+        return {str(key): value for key, value in sent.items()}
+    if kind in FORMS:
+        form = await request.form(max_files=1, max_fields=100)
+        return dict(form)
+    return {}
+
+
+async def sent(request: Request, user=Depends(logged_in)):
+    """What somebody who is logged in has sent; nothing is read of what others send."""
+    return await answers(request)

@@ -1,0 +1,167 @@
+"""The worker: takes queued records one after another, starts their jobs, and keeps the table true to what happens.
+
+Only one is at work in a folder (a lock says so). It may die at any moment: what it needs to know is in the table and in
+the jobs' files, and the next one goes on from there.
+"""
+
+import fcntl
+import os
+import shutil
+import sys
+import time
+from contextlib import contextmanager
+
+from sqlalchemy import func, select, update
+
+from . import jobs, outcomes
+from .commands import command
+from .database import Database, Record, Unreachable
+from .records import ACTIVE, ENDED
+
+PAUSE = 0.3  # seconds between two looks
+ATTEMPTS = 5  # to begin a job at all
+BROKEN = set(ENDED) - {"finished"}
+
+
+@contextmanager
+def alone(options, parent):
+    """Hold the folder's lock; wait for it as long as the parent lives."""
+    with (options.home / "worker.lock").open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if orphaned(parent):
+                    sys.exit(0)
+                time.sleep(PAUSE)
+        yield
+
+
+def orphaned(parent):
+    """Whether the server that started this worker is no more."""
+    return parent is not None and os.getppid() != parent
+
+
+class Worker:
+    """What one worker knows; `step` is one look at everything."""
+
+    def __init__(self, options, database):
+        self.options, self.database, self.started = options, database, {}
+
+    def step(self):
+        """Look at all active records, then start what may start."""
+        with self.database.begin() as db:
+            active = db.scalars(select(Record).where(Record.state.in_(ACTIVE))).all()
+        for record in active:
+            self.look(record)
+        with self.database.begin() as db:
+            doomed = db.scalars(select(Record).where(Record.wish == "delete", Record.state.in_(ENDED))).all()
+        for record in doomed:
+            self.remove(record)
+        while (record := self.claim()) is not None:
+            self.start(record)
+
+    def change(self, record, **values):
+        """Write values into a record's row."""
+        with self.database.begin() as db:
+            db.execute(update(Record).where(Record.id == record.id).values(**values))
+
+    def look(self, record):
+        """What became of an active record."""
+        folder, attempt = self.options.record(record.id), record.attempt
+        leader = jobs.begun(folder, attempt)
+        process = self.started.get((record.id, attempt))
+        if process is not None:
+            process.poll()
+        if leader is None:
+            if process is not None and process.returncode is None:
+                return  # it is about to begin
+            if not jobs.forestall(folder, attempt):
+                return
+            if record.wish:
+                self.change(record, state="stopped", ended=time.time())
+            elif process is None and attempt < ATTEMPTS:  # the worker that claimed it died before it began
+                self.change(record, state="queued")
+            else:
+                self.change(record, state="failed", ended=time.time(), message="The job could not be started.")
+            return
+        if record.state == "starting":
+            self.change(record, state="running", began=time.time())
+        if record.wish and jobs.ended(folder, attempt) is None:
+            jobs.end(leader)
+        lives = jobs.alive(leader)  # asked before its last words are read, so that none are missed
+        told = jobs.ended(folder, attempt)
+        if told is None and lives:
+            return
+        if leader["pid"]:
+            jobs.end(leader, wait=0 if told is None else jobs.GRACE)
+        self.change(record, **outcomes.of(record, folder, told))
+        self.started.pop((record.id, attempt), None)
+
+    def remove(self, record):
+        """Delete a record and all its files."""
+        shutil.rmtree(self.options.record(record.id), ignore_errors=True)
+        with self.database.begin() as db:
+            if found := db.get(Record, record.id):
+                db.delete(found)
+
+    def claim(self):
+        """The next record to start, marked as starting; None if there is none or no room."""
+        with self.database.begin() as db:
+            busy = dict(db.execute(select(Record.user_id, func.count()).where(Record.state.in_(ACTIVE))
+                                   .group_by(Record.user_id)).all())  # fmt: skip
+            if sum(busy.values()) >= self.options.jobs:
+                return None
+            waiting = db.scalars(select(Record).where(Record.state == "queued").order_by(Record.id)).all()
+            for record in sorted(waiting, key=lambda r: busy.get(r.user_id, 0)):  # fairly among users
+                source = record.source
+                if record.wish:
+                    record.state, record.ended = "stopped", time.time()
+                elif record.settings.get("start") == "source" and (source is None or source.state in BROKEN):
+                    record.state, record.ended = "failed", time.time()
+                    record.message = "The record that it begins with did not finish, or was deleted."
+                elif busy.get(record.user_id, 0) < self.options.jobs_per_user and (
+                    source is None or source.state == "finished"
+                ):
+                    done = db.execute(update(Record).where(Record.id == record.id, Record.state == "queued")
+                                      .values(state="starting", attempt=Record.attempt + 1))  # fmt: skip
+                    if done.rowcount:
+                        db.flush()
+                        db.refresh(record)
+                        return record
+        return None
+
+    def start(self, record):
+        """Start a claimed record's job; the row says "starting" already, so that a restart knows of it."""
+        folder = self.options.record(record.id)
+        shutil.rmtree(folder / "run", ignore_errors=True)  # of an attempt that never began there is nothing; be sure
+        try:
+            self.started[record.id, record.attempt] = jobs.start(
+                folder, record.attempt, command(record, self.options, self.options.processes)
+            )
+        except OSError as error:
+            self.change(record, state="failed", ended=time.time(), message=outcomes.FULL if error.errno == 28
+                        else "The job could not be started.", detail=str(error))  # fmt: skip
+
+
+def serve(options, parent=None):
+    """Work until the parent is no more. A database that goes away is waited for."""
+    with alone(options, parent):
+        worker, quiet = Worker(options, Database(options.database)), True
+        while not orphaned(parent):
+            try:
+                worker.step()
+                quiet = True
+            except Unreachable as error:
+                if quiet:
+                    print(f"worker: the database does not answer, waiting: {str(error.orig).splitlines()[0]}",
+                          file=sys.stderr, flush=True)  # fmt: skip
+                quiet = False
+                time.sleep(2)
+            except OSError as error:
+                if quiet:
+                    print(f"worker: {error}; trying again", file=sys.stderr, flush=True)
+                quiet = False
+                time.sleep(2)
+            time.sleep(PAUSE)
