@@ -48,6 +48,7 @@ def serve(options):
                                            timeout_graceful_shutdown=2, server_header=False))  # fmt: skip
     try:
         sockets = [server.config.bind_socket()]
+        sockets[0].listen(128)  # whoever comes before the first answer waits
     except SystemExit:
         raise InputError(f"port {options.port} of {options.host} is not free: choose another --port") from None
     print(f"isospike's platform is open at {address(options)}, its data is in {options.home}")

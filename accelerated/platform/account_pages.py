@@ -44,7 +44,7 @@ def login(request: Request, answers=Depends(answers)):
     try:
         user = accounts.log_in(request.app.state.database, name, _text(answers, "password"), address)
     except Refused as refused:
-        return page(request, "login.html", {"back": back, "refused": _told(refused), "name": name}, refused.status)
+        return page(request, "login.html", {"back": back, "refused": refused.told, "name": name}, refused.status)
     return _enter(request, user, back)
 
 
@@ -58,10 +58,6 @@ def logout(request: Request):
     return answer
 
 
-def _told(refused):
-    return {"sentence": refused.sentence, "field": refused.field, "detail": refused.detail}
-
-
 def _joining(request, template, data, make, answers):
     """Make an account from a form's name and password, and enter it."""
     try:
@@ -70,7 +66,7 @@ def _joining(request, template, data, make, answers):
         with request.app.state.database.begin() as db:
             user = make(db, _text(answers, "name"), _text(answers, "password"))
     except Refused as refused:
-        told = data | {"refused": _told(refused), "name": _text(answers, "name")}
+        told = data | {"refused": refused.told, "name": _text(answers, "name")}
         return page(request, template, told, refused.status)
     return _enter(request, user)
 
@@ -136,7 +132,7 @@ def change_password(request: Request, user=Depends(logged_in), answers=Depends(s
             keep = request.cookies[COOKIE]
             accounts.change_password(db, user, _text(answers, "old"), _text(answers, "password"), keep)
     except Refused as refused:
-        return _account(request, user, _told(refused), status=refused.status)
+        return _account(request, user, refused.told, status=refused.status)
     return _account(request, user, done="The password is changed; all other sessions have ended.")
 
 

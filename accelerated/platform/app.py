@@ -31,13 +31,12 @@ def make(options, database=None):
     @app.exception_handler(LogIn)
     def log_in(request: Request, error):
         if wants_json(request):
-            return page(request, "error.html", {"refused": {"sentence": "Log in first.", "detail": ""}}, 401)
+            return refused(request, Refused("Log in first.", 401))
         return gone_to(request, error.address)
 
     @app.exception_handler(Refused)
     def refused(request: Request, error):
-        told = {"sentence": error.sentence, "field": error.field, "detail": error.detail}
-        return page(request, "error.html", {"refused": told}, error.status)
+        return page(request, "error.html", {"refused": error.told}, error.status)
 
     @app.exception_handler(RequestValidationError)
     def odd(request: Request, error):
@@ -45,8 +44,8 @@ def make(options, database=None):
 
     @app.exception_handler(HTTPException)
     def other(request: Request, error):
-        sentence = "There is no such page." if error.status_code in (404, 405) else str(error.detail)
-        return refused(request, Refused(sentence, error.status_code))
+        known = error.status_code in (404, 405)
+        return refused(request, NotHere() if known else Refused("This request was not understood.", error.status_code))
 
     @app.exception_handler(Unreachable)
     def away(request: Request, error):

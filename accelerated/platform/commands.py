@@ -7,7 +7,6 @@ from dataclasses import fields
 from ..config import Config
 
 UPLOAD = "upload.safetensors"
-START = ("source", "upload")  # what settings["start"] may say
 
 
 def words_of(settings):
@@ -24,24 +23,23 @@ def words_of(settings):
     return words
 
 
-def weights(record, options):
-    """The file of weights that a record begins with, or None."""
+def weights(record):
+    """The file of weights that a record begins with, seen from its folder; or None."""
     kind = record.settings.get("start")
     if kind == "upload":
-        return options.record(record.id) / UPLOAD
-    return options.record(record.source_id) / "run" / "weights.safetensors" if kind == "source" else None
+        return UPLOAD
+    return f"../{record.source_id}/run/weights.safetensors" if kind == "source" else None
 
 
 def command(record, options, processes=1):
-    """What the worker starts."""
+    """What the worker starts in the record's folder; a log names no place outside it."""
     launch = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
     )
-    start = weights(record, options)
+    start = weights(record)
     return [
         sys.executable, *launch, "-m", "accelerated.run", *words_of(record.settings),
-        *(["--start", str(start)] if start else []),
-        "--data-root", str(options.data), "--out", str(options.record(record.id)), "--name", "run",
+        *(["--start", start] if start else []), "--data-root", str(options.data), "--out", ".", "--name", "run",
     ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ class Field:
     kind: str = "choice"
     default: str = ""
     choices: tuple = ()  # (value, label, group)
+    extra: tuple = ()  # (value, what stands in brackets behind its label)
     least: float = 0
     most: float = 10**6
     more: bool = False  # shown only on request
@@ -51,15 +52,19 @@ class Field:
         except ValueError:
             value = math.nan
         if not self.least <= value <= self.most:
-            what = "a whole number" if self.kind == "whole" else "a number"
-            raise Refused(f"This must be {what} from {self.least:g} to {self.most:g}.", field=self.name, detail=text)
+            limits = {"least": f"{self.least:g}", "most": f"{self.most:g}"}
+            if self.kind == "whole":
+                raise Refused(
+                    "This must be a whole number from {least} to {most}.", field=self.name, detail=text, **limits
+                )
+            raise Refused("This must be a number from {least} to {most}.", field=self.name, detail=text, **limits)
         return value
 
 
 def _models():
     for family, members in networks.FAMILIES.items():
         for name, label in members.items():
-            yield name, f"{label} ({networks.weights_of(name):.2g} M)", family
+            yield name, label, family
 
 
 NAME = Field("name", "Name", "What the record is called in lists (the thesis calls it Prefix).", kind="text")
@@ -69,7 +74,8 @@ DATA = Field("data", "Data set", "The images that the network learns to tell apa
 MODEL = Field("model", "Network", "The small ones are for a first look. ResNet and VGG are convolutional (chapter 3), ViT "
               "and Swin are transformers (chapter 4). In brackets: millions of weights.",
               "A network with ten times the weights takes about ten times as long.", default="cnn",
-              choices=tuple(_models()))  # fmt: skip
+              choices=tuple(_models()),
+              extra=tuple((name, f"{networks.weights_of(name):.2g} M") for name in networks.MODELS))  # fmt: skip
 SIZE = Field("size", "Side of the images", "Images are padded or enlarged to it. 0: as they are, or the least that the "
              "network takes.", "Twice the side is four times the work.", "whole", "0", most=512, more=True)  # fmt: skip
 WIDTH = Field("width", "Width", "Scale of the network's channels: 1 is the published network.",

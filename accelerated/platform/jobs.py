@@ -13,6 +13,7 @@ import psutil
 
 from . import runner
 
+ROOT = Path(__file__).parents[2]  # where `accelerated` is found, from any folder
 GRACE = 5.0  # seconds between asking a job to end and ending it
 
 
@@ -25,12 +26,14 @@ class Ended(NamedTuple):
 
 
 def start(folder, attempt, command):
-    """Start the runner of an attempt in a process group of its own."""
+    """Start the runner of an attempt in a process group of its own, at work in its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, str(Path(runner.__file__)), str(folder), str(attempt), *command]
     environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}  # not a job's business
+    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                            start_new_session=True, env=environment | {"PYTHONUNBUFFERED": "1"})  # fmt: skip
+                            start_new_session=True, env=environment, cwd=folder)  # fmt: skip
 
 
 def begun(folder, attempt):

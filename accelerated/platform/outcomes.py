@@ -6,6 +6,7 @@ import time
 
 FULL = "The disk is full: delete records that are no longer needed, and start again."
 MEMORY = "The system ended it, most likely because memory ran out: choose a smaller batch, network or image."
+LOST = "It was lost: its processes ended without a word, for instance when the machine was restarted."
 LAST = 4096  # bytes at the end of a log in which its last words are
 
 
@@ -62,8 +63,7 @@ def of(record, folder, told):
         return values | {"state": "stopped"}
     words = last_words(folder)
     if told is None:
-        lost = "It was lost: its processes ended without a word, for instance when the machine was restarted."
-        return values | {"state": "lost", "message": lost, "detail": words[-1] if words else ""}
+        return values | {"state": "lost", "message": LOST, "detail": words[-1] if words else ""}
     failed = values | {"state": "failed"}
     if isinstance(told.code, str):
         return failed | {"message": "The job could not be started.", "detail": told.code}

@@ -66,9 +66,9 @@ def _form(request, user, kind, answers, refused=None, asked=None):
         sources = _sources(db, user, kind)
     lacking = {name: networks.missing(name, options.data) for name in networks.DATA}
     hints = {name: how if user.administrator else "" for name, how in lacking.items() if how}
-    told = refused and {"sentence": refused.sentence, "field": refused.field, "detail": refused.detail}
+    told = refused.told if refused else None
     described = [{"name": f.name, "label": f.label, "help": f.help, "cost": f.cost, "kind": f.kind, "more": f.more,
-                  "groups": f.groups, "least": f.least, "most": f.most, "default": f.default}
+                  "groups": f.groups, "extra": dict(f.extra), "least": f.least, "most": f.most, "default": f.default}
                  for f in asked or ASKED[kind]]  # fmt: skip
     data = {"kind": kind, "title": KINDS[kind], "fields": described, "sources": sources, "answers": answers,
             "missing": hints, "refused": told,

@@ -6,6 +6,12 @@ from . import figures, following, networks, outcomes
 from .commands import typed
 from .records import ENDED, KINDS
 
+STAGES = {
+    "relu": "ANN",
+    "stage 1": "QANN after the first stage",
+    "stage 2": "QANN",
+    "folded": "QANN as it is converted",
+}
 FILES = {  # what can be downloaded: name on the page -> path in the record's folder
     "weights.safetensors": "run/weights.safetensors", "results.json": "run/results.json", "report.md": "run/report.md",
     "metrics.jsonl": "run/metrics.jsonl", "simulation.jsonl": "run/simulation.jsonl", "log.txt": "log.txt",
@@ -50,22 +56,24 @@ def results(folder):
         | {"agree": entry.get("images_agreeing"), "equal": entry.get("images_equal")}
         for entry in found["rows"]
     ]
+    environment = {key: value for key, value in found["environment"].items() if key != "data_root"}
     return {
         "accuracy": found["accuracy"], "images": found["test_images"], "seconds": found["seconds"],
-        "environment": found["environment"], "rows": rows, "series": series,
-        "exact": exact(found["rows"]), "findings": list(report.findings(found)),
+        "_named": {STAGES[stage]: share for stage, share in found["accuracy"].items()},
+        "environment": environment, "rows": rows, "series": series, "exact": exact(found["rows"]),
+        "findings": list(report.findings(found)),
         "ann_energy": 1e6 * found["rows"][0]["ann_joules"] if found["rows"] else None,
     }  # fmt: skip
 
 
 def exact(rows):
-    """(way, T, images that have the quantised network's logits bit for bit) of the most exact row of each way."""
+    """Of each way's most exact row: (way, T, images with the quantised network's logits, images with its answer)."""
     best: dict = {}
     for entry in rows:
         if entry.get("images_equal") is not None:
             name = label(entry)
             if name not in best or entry["images_equal"] >= best[name][1]:
-                best[name] = entry["T"], entry["images_equal"]
+                best[name] = entry["T"], entry["images_equal"], entry["images_agreeing"]
     return [(name, *value) for name, value in best.items()]
 
 

@@ -1,0 +1,297 @@
+"""Jobs and the worker, with small programs in the place of `accelerated.run`."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from sqlalchemy import select
+
+from accelerated.platform import jobs, outcomes, records, runner, worker
+from accelerated.platform.database import Record, User
+
+TALK = "import time\nfor i in range(200):\n    print('line', i, flush=True)\n    time.sleep(0.02)\n"
+SLEEP = "import time; time.sleep(600)"
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+NEST = """
+import os, subprocess, sys, time
+inner = [sys.executable, "-c", "import time; time.sleep(600)"]
+same, other = subprocess.Popen(inner), subprocess.Popen(inner, start_new_session=True)
+print(same.pid, other.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def place(inside, monkeypatch):
+    """The platform's table with a user, a worker, and a way to make records that run a program."""
+
+    class Place:
+        options, database = inside.options, inside.database
+
+        def __init__(self):
+            self.programs = {}
+            self.worker = worker.Worker(self.options, self.database)
+            for name in ("ada", "bob"):
+                with self.database.begin() as db:
+                    db.add(User(name=name, password="-"))
+
+        def record(self, program="", user=1, kind="ann", source=None, **settings):
+            with self.database.begin() as db:
+                made = records.create(db, db.get(User, user), self.options, kind, "x", {"until": "relu"} | settings,
+                                      source and db.get(Record, source))  # fmt: skip
+            self.programs[made.id] = program
+            return made.id
+
+        def row(self, number):
+            with self.database.begin() as db:
+                return db.get(Record, number)
+
+        def until(self, number, *states, seconds=20):
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                self.worker.step()
+                if (row := self.row(number)) is None or row.state in states:
+                    return row
+                time.sleep(0.02)
+            raise AssertionError(f"record {number} is {row.state}: {row.message} {row.detail}")
+
+        def restart(self):
+            """Another worker, as after the first was killed."""
+            self.worker = worker.Worker(self.options, self.database)
+
+        def ask(self, what, number):
+            with self.database.begin() as db:
+                what(db, db.get(Record, number))
+
+        def log(self, number):
+            return (self.options.record(number) / "log.txt").read_text()
+
+    place = Place()
+    monkeypatch.setattr(worker, "command", lambda record, *_: [sys.executable, "-c", place.programs[record.id]])
+    yield place
+    with place.database.begin() as db:
+        for record in db.scalars(select(Record)):
+            leader = jobs.begun(place.options.record(record.id), record.attempt)
+            if leader and leader["pid"]:
+                jobs.end(leader, wait=0)
+
+
+def gone(pid):
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if runner.began(pid) is None:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_job_ends_and_its_own_words_are_kept(place):
+    number = place.record("print('hello')")
+    row = place.until(number, "finished")
+    assert place.log(number) == "hello\n"
+    assert row.began <= row.ended
+    assert jobs.ended(place.options.record(number), 1).code == 0
+
+
+@pytest.mark.parametrize(("program", "state", "message", "detail"), [
+    ("import sys; print('error: lr must be positive, got -1'); sys.exit(2)", "failed", "It could not be done.",
+     "lr must be positive, got -1"),
+    ("raise ValueError('odd')", "failed", "It ended with an error; the log says more.", "ValueError: odd"),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "failed", outcomes.MEMORY, ""),
+    ("import sys; print('error: [enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate memory')\n"
+     "sys.exit(2)", "failed", outcomes.MEMORY,
+     "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate memory"),
+    ("raise OSError(28, 'No space left on device')", "failed", outcomes.FULL,
+     "OSError: [Errno 28] No space left on device"),
+])  # fmt: skip
+def test_the_page_says_what_happened_in_a_sentence(place, program, state, message, detail):
+    row = place.until(place.record(program), "failed", "finished")
+    assert (row.state, row.message, row.detail) == (state, message, detail)
+
+
+def test_a_program_that_does_not_exist_is_said(place, monkeypatch):
+    monkeypatch.setattr(worker, "command", lambda *_: ["/nowhere/python"])
+    row = place.until(place.record(), "failed")
+    assert row.message == "The job could not be started."
+    assert "No such file" in row.detail
+
+
+def test_how_a_job_ended_is_known_though_the_disk_was_full(place, tmp_path):
+    """The place for it was taken before; a disk without room is played by a limit on the size of files."""
+    script = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); " \
+             "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"  # fmt: skip
+    program = "print('x' * 10_000)"
+    subprocess.run([sys.executable, "-c", script, runner.__file__, str(tmp_path), "1", sys.executable, "-c", program])
+    assert jobs.ended(tmp_path, 1).code != 0
+    assert (tmp_path / "ended-1").stat().st_size == runner.ROOM
+
+
+def test_stop_ends_the_whole_group_and_what_left_it(place):
+    number = place.record(NEST)
+    place.until(number, "running")
+    while not (words := place.log(number).split()):
+        time.sleep(0.02)
+    leader = jobs.begun(place.options.record(number), 1)
+    place.ask(records.stop, number)
+    row = place.until(number, "stopped")
+    assert row.message == ""
+    assert all(gone(int(pid)) for pid in (*words, leader["pid"])), "with the one in a session of its own"
+
+
+def test_stop_ends_what_does_not_listen(place, monkeypatch):
+    monkeypatch.setattr(jobs, "GRACE", 0.3)
+    monkeypatch.setattr(jobs.end, "__defaults__", (0.3,))
+    number = place.record(DEAF)
+    place.until(number, "running")
+    while "deaf" not in place.log(number):
+        time.sleep(0.02)
+    place.ask(records.stop, number)
+    place.until(number, "stopped")
+    assert jobs.members(jobs.begun(place.options.record(number), 1)) == set()
+
+
+def test_what_waits_stops_at_once_and_never_begins(place):
+    first, second = place.record(SLEEP), place.record("print('never')")
+    place.until(first, "running")
+    place.ask(records.stop, second)
+    assert place.row(second).state == "stopped"
+    place.ask(records.stop, first)
+    place.until(first, "stopped")
+    place.worker.step()
+    assert not place.options.record(second).exists()
+
+
+def test_deleting_ends_the_job_and_takes_its_files(place):
+    number = place.record(TALK)
+    place.until(number, "running")
+    pid = jobs.begun(place.options.record(number), 1)["pid"]
+    place.ask(records.remove, number)
+    assert place.until(number) is None
+    assert not place.options.record(number).exists()
+    assert gone(pid)
+    assert place.record("") > number, "its number is not used again"
+
+
+def test_a_record_that_another_waits_for_is_not_deleted(place):
+    first = place.record(SLEEP)
+    second = place.record("", source=first, start="source")
+    with pytest.raises(records.Refused, match="waits for this one"):
+        place.ask(records.remove, first)
+    place.ask(records.stop, second)
+    place.ask(records.remove, first)
+
+
+def test_a_record_begins_after_its_source_and_not_without_it(place):
+    first = place.record("import time; time.sleep(0.3)")
+    second = place.record("print('after')", source=first, start="source", user=2)
+    place.until(first, "running")
+    assert place.row(second).state == "queued"
+    place.until(second, "finished")
+    assert place.row(second).began >= place.row(first).ended
+    broken = place.record("raise SystemExit(1)")
+    third = place.record("", source=broken, start="source")
+    assert "did not finish" in place.until(third, "failed").message
+
+
+def test_users_take_turns_within_the_limits(place):
+    place.worker.options = dataclasses.replace(place.options, jobs=2)
+    many = [place.record(SLEEP) for _ in range(3)]
+    other = place.record(SLEEP, user=2)
+    place.until(many[0], "running")
+    place.until(other, "running")
+    assert [place.row(number).state for number in many] == ["running", "queued", "queued"], "one a user, two in all"
+
+
+def test_a_user_cannot_fill_the_queue(place):
+    for _ in range(place.options.queue_per_user):
+        place.record()
+    with pytest.raises(records.Refused, match="too many"):
+        place.record()
+    place.record(user=2)
+
+
+def test_a_new_worker_finds_a_running_job_again(place):
+    number = place.record(TALK)
+    place.until(number, "running")
+    pid = jobs.begun(place.options.record(number), 1)["pid"]
+    place.restart()
+    place.worker.step()
+    assert place.row(number).state == "running"
+    assert jobs.begun(place.options.record(number), 1)["pid"] == pid
+    place.until(number, "finished")
+    assert place.log(number).splitlines() == [f"line {i}" for i in range(200)]
+
+
+def test_a_job_that_ended_while_nobody_looked_is_known(place):
+    number = place.record("print('quick')")
+    place.until(number, "running", "finished")
+    place.restart()
+    time.sleep(0.5)
+    assert place.until(number, "finished").attempt == 1
+
+
+def test_a_runner_that_is_killed_takes_its_job_with_it_and_is_marked_lost(place):
+    number = place.record(NEST)
+    place.until(number, "running")
+    while not (words := place.log(number).split()):
+        time.sleep(0.02)
+    os.kill(jobs.begun(place.options.record(number), 1)["pid"], signal.SIGKILL)
+    row = place.until(number, "lost")
+    assert "lost" in row.message
+    assert gone(int(words[0]))
+
+
+def test_a_number_that_another_process_has_by_now_is_left_alone(place):
+    """After a restart of the machine numbers of processes begin again."""
+    number = place.record("")
+    with place.database.begin() as db:
+        db.get(Record, number).state, db.get(Record, number).attempt = "running", 1
+    bystander = subprocess.Popen([sys.executable, "-c", SLEEP], start_new_session=True)
+    folder = place.options.record(number)
+    folder.mkdir(parents=True)
+    (folder / "begun-1").write_text(json.dumps({"pid": bystander.pid, "began": 12345}))
+    try:
+        assert place.until(number, "lost").message
+        assert bystander.poll() is None, "an innocent process was ended"
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_worker_that_dies_between_claim_and_start_runs_it_once(place):
+    number = place.record("print('once')")
+    assert place.worker.claim().id == number
+    place.restart()  # the first one never came to start it
+    row = place.until(number, "finished")
+    assert row.attempt == 2
+    assert place.log(number) == "once\n"
+    jobs.start(place.options.record(number), 1, [sys.executable, "-c", "print('late')"]).wait()
+    assert place.log(number) == "once\n", "a runner that comes late finds its place taken"
+
+
+def test_two_runners_of_one_attempt_run_it_once(tmp_path):
+    both = [jobs.start(tmp_path, 1, [sys.executable, "-c", "print('once')"]) for _ in range(2)]
+    for process in both:
+        process.wait()
+    assert (tmp_path / "log.txt").read_text() == "once\n"
+
+
+def test_a_job_cannot_read_where_the_database_is(place, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:secret@h/n")
+    number = place.record("import os; print(os.environ.get('DATABASE_URL'))")
+    place.until(number, "finished")
+    assert place.log(number) == "None\n"
+
+
+def test_one_worker_at_a_time(place):
+    with worker.alone(place.options, None):
+        held = subprocess.run([sys.executable, "-c", (
+            "import fcntl, sys\nf = open(sys.argv[1], 'w')\n"
+            "try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept OSError: print('held')"),
+            str(place.options.home / "worker.lock")], capture_output=True, text=True)  # fmt: skip
+    assert held.stdout == "held\n"

@@ -1,0 +1,135 @@
+"""Server, worker, runner and job are killed at random moments: nothing is lost, nothing doubled, nothing runs twice."""
+
+import contextlib
+import json
+import random
+import re
+import signal
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+
+from accelerated.platform import jobs
+
+from .conftest import Started, wait
+
+EPOCHS = 40
+TARGETS = ("server", "worker", "job", "runner")
+
+
+class Reader:
+    """A browser that reads a record's log, comes back whenever the connection breaks, and goes on where it was."""
+
+    def __init__(self, platform, cookies, number):
+        self.platform, self.cookies, self.number, self.lines, self.offset = platform, cookies, number, [], "0"
+        self.ended, self.broken = None, 0
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        while self.ended is None:
+            with contextlib.suppress(httpx.HTTPError):
+                self.read()
+            self.broken += 1
+            time.sleep(0.2)
+
+    def read(self):
+        headers = {"last-event-id": self.offset}
+        address = f"{self.platform.base}/record/{self.number}/events"
+        with httpx.stream("GET", address, headers=headers, cookies=self.cookies, timeout=30) as answer:
+            event = {}
+            for line in answer.iter_lines():
+                name, _, value = line.partition(": ")
+                if line and not line.startswith(":"):
+                    event[name] = value
+                elif event.get("event") == "log":  # taken as a whole, as browsers do, or not at all
+                    self.lines, self.offset = [*self.lines, *json.loads(event["data"])], event["id"]
+                    event = {}
+                elif event.get("event") == "end":
+                    self.ended = json.loads(event["data"])["state"]
+                    return
+                else:
+                    event = {}
+
+
+def processes(platform, number):
+    """{what: process} of a platform and the job of a record, those that live."""
+    found = {"server": psutil.Process(platform.process.pid)}
+    for child in found["server"].children():
+        if "--worker" in child.cmdline():
+            found["worker"] = child
+    leader = jobs.begun(platform.folder / "records" / str(number), 1)
+    with contextlib.suppress(psutil.Error, TypeError):
+        found["runner"] = psutil.Process(leader["pid"])
+        found["job"] = found["runner"].children()[0]
+    return found
+
+
+def kill_rounds(folder, targets, seed):
+    """Kill one target in each round; returns what was seen, after checking it."""
+    draw, platform = random.Random(seed), Started(folder)
+    seen = {"rounds": 0, "reconnections": 0, "states": []}
+    try:
+        client = platform.administrator()
+        for target in targets:
+            answers = {"name": f"kill-{target}", "epochs": EPOCHS, "width": 0.5}
+            number = client.post("/ann/new", json=answers).json()["id"]
+            reader = Reader(platform, dict(client.cookies), number)
+            wait(client, number, lambda record: record["state"] == "running")
+            time.sleep(draw.uniform(0, 6))
+            victim = processes(platform, number).get(target)
+            if victim is not None:  # else the job is over already: a round of nothing, counted as such
+                victim.send_signal(signal.SIGKILL)
+                seen["rounds"] += 1
+            if target == "server":
+                platform.process.wait()
+                time.sleep(draw.uniform(0, 3))
+                platform.process.stdout.close()
+                platform.start()
+                client.base_url = platform.base
+            record = wait(client, number, lambda record: record["ended"])
+            reader.thread.join(30)
+            check(platform.folder / "records" / str(number), record, reader, target, victim)
+            seen["states"].append(record["state"])
+            seen["reconnections"] += reader.broken - 1
+        left = [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])
+                and "accelerated.run" in " ".join(p.info["cmdline"])]  # fmt: skip
+        assert left == [], "a job outlived its record"
+    finally:
+        platform.stop()
+    return seen
+
+
+def check(folder, record, reader, target, victim):
+    """One round's record: its state, one execution, and its log as it was read."""
+    log = (folder / "log.txt").read_text()
+    assert reader.ended == record["state"]
+    assert reader.lines == log.splitlines(), "a line was lost or doubled"
+    assert len(list(folder.glob("begun-*"))) == 1, "it ran twice"
+    told = re.findall(r"relu: epoch (\d+) of", log)
+    assert told == [str(i + 1) for i in range(len(told))], "an epoch is missing or was done twice"
+    if target in ("server", "worker") or victim is None:
+        assert (record["state"], len(told)) == ("finished", EPOCHS)
+    else:
+        assert record["state"] in ("lost", "failed", "finished")  # finished: it was over as the signal came
+        assert record["state"] == "finished" or record["message"]
+
+
+def test_nothing_is_lost_when_something_is_killed(tmp_path, record_property):
+    """The short form: each of them once."""
+    seen = kill_rounds(tmp_path / "data", TARGETS, seed=1)
+    record_property("seen", f"kill: {seen}")
+    assert seen["rounds"] >= 3
+    assert seen["reconnections"] >= 1, "the reader never had to come back"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_nothing_is_lost_in_twenty_rounds(tmp_path, record_property):
+    draw = random.Random(2)
+    seen = kill_rounds(tmp_path / "data", [draw.choice(TARGETS) for _ in range(20)], seed=3)
+    record_property("seen", f"kill: {seen}")
+    assert seen["rounds"] >= 15

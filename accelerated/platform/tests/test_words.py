@@ -1,0 +1,131 @@
+"""Every sentence that a page can show is there in Chinese, and nothing is that no page shows."""
+
+import ast
+import re
+from pathlib import Path
+
+import jinja2
+import pytest
+
+from accelerated.platform import fields, networks, outcomes, records, shown
+from accelerated.platform.chinese import CHINESE
+from accelerated.platform.web import templates
+from accelerated.platform.words import language_of, translator
+
+HERE = Path(__file__).parents[1]
+LISTED = {"ANN pre-training", "QANN training", "Test", "Records", "Compare"}  # in loops of templates
+
+
+def in_templates():
+    """Sentences that templates translate."""
+    for path in (HERE / "templates").glob("*.html"):
+        tree = templates.parse(path.read_text())
+        for call in tree.find_all(jinja2.nodes.Call):
+            if getattr(call.node, "name", None) == "_":
+                for constant in [call.args[0], *call.args[0].find_all(jinja2.nodes.Const)]:
+                    if isinstance(constant, jinja2.nodes.Const) and isinstance(constant.value, str):
+                        yield constant.value
+
+
+def in_code():
+    """Sentences of refusals, of what is done, of messages that a record keeps, and of plots."""
+    for path in HERE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Refused", "words"):
+                yield from _texts(node.args[0]) if node.args else ()
+            if isinstance(node, ast.keyword) and node.arg in ("message", "done", "sentence"):
+                yield from _texts(node.value)
+            if isinstance(node, ast.Dict):
+                for key, value in zip(node.keys, node.values, strict=True):
+                    if isinstance(key, ast.Constant) and key.value in ("message", "sentence"):
+                        yield from _texts(value)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+                yield from _texts(node.value) if node.targets[0].attr == "message" else ()
+
+
+def _texts(node):
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value:
+        yield node.value
+    if isinstance(node, ast.IfExp):
+        yield from [*_texts(node.body), *_texts(node.orelse)]
+
+
+def in_tables():
+    """Sentences of fields, kinds and states."""
+    from accelerated.platform import accounts, asking
+
+    for field in {*fields.ANN, *fields.UPLOAD, *fields.QANN, *fields.TEST}:
+        yield from filter(None, (field.label, field.help, field.cost))
+        for _, label, group in field.choices:
+            yield from filter(None, (label, group))
+    yield from (
+        *records.KINDS.values(),
+        *records.STATES,
+        *shown.STAGES.values(),
+        *asking.WANTED.values(),
+        accounts.WRONG,
+    )
+    yield from (outcomes.FULL, outcomes.MEMORY, outcomes.LOST, *asking.ALL, *LISTED)
+    yield from (*networks.MODELS.values(), *(data.label for data in networks.DATA.values()))
+
+
+def sentences():
+    return {*in_templates(), *in_code(), *in_tables()}
+
+
+NAMES = {
+    "AdamW",
+    "Tiny-ImageNet",
+    "Swin",
+    "Swin-T",
+    "ResNet",
+    "ViT-Ti",
+    "relu",
+    *(f"ResNet-{n}" for n in (18, 20, 34, 50, 101)),
+}
+
+
+def same_in_both(sentence):
+    """Names and formulas that need no translation."""
+    return not re.search(r"[a-z]{2}", sentence) or sentence in NAMES
+
+
+def test_the_collection_sees_all_kinds_of_places():
+    found = sentences()
+    assert {"Log in", "This name is taken.", outcomes.FULL, "queued", "Best Acc"} <= found
+    assert len(found) > 150
+
+
+def test_every_sentence_is_there_in_chinese():
+    assert sorted(s for s in sentences() if s not in CHINESE and not same_in_both(s)) == []
+
+
+def test_no_sentence_is_there_in_vain():
+    assert sorted(set(CHINESE) - sentences()) == []
+
+
+def test_what_stands_for_values_is_kept():
+    for english, chinese in CHINESE.items():
+        assert sorted(re.findall(r"\{\w+\}", english)) == sorted(re.findall(r"\{\w+\}", chinese)), english
+
+
+@pytest.mark.parametrize(("header", "language"), [
+    ("", "en"), ("zh-CN,zh;q=0.9,en;q=0.8", "zh"), ("de-DE,de;q=0.9", "en"), ("en;q=0.5,zh;q=0.7", "zh"),
+    ("fr,zh-TW;q=0.3", "zh"), ("zh;q=0,en", "en"), ("zh;q=odd", "en"), (",,;;", "en"),
+])  # fmt: skip
+def test_the_browser_chooses_the_language(header, language):
+    assert language_of(header) == language
+
+
+def test_pages_come_in_chinese(inside, ada):
+    chinese = {"accept": "text/html", "accept-language": "zh-CN"}
+    for path in ("/", "/ann/new", "/qann/new", "/test/new", "/records/ann", "/account", "/compare", "/record/9"):
+        text = ada.get(path, headers=chinese).text
+        assert '<html lang="zh-CN">' in text
+        visible = re.sub(r"<(script|style|code|option|pre).*?</\1>|<[^>]+>", " ", text, flags=re.S)
+        words = set(re.findall(r"[A-Za-z]{4,}", visible))
+        known = {"isospike", "QANN", "ReLU", "Tiny", "ImageNet", "MNIST", "safetensors", "torch", "save", "file",
+                 "AdamW", "Softplus", "QCFS", "Swin", "ResNet", "network", "state", "dict", "FILE", "prefix", "Prefix",
+                 "python", "testclient", "Transformer"}  # fmt: skip
+        assert words <= known, (path, words - known)
+    assert translator("zh")("queued") != "queued"
