@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -72,7 +73,7 @@ class Started:
     def start(self):
         """Start it, and wait until it serves."""
         command = [sys.executable, "-m", "accelerated.platform", "--folder", str(self.folder), "--port", str(self.port)]
-        self.process = subprocess.Popen([*command, *self.arguments], stdout=subprocess.PIPE, text=True,
+        self.process: Any = subprocess.Popen([*command, *self.arguments], stdout=subprocess.PIPE, text=True,
                                         env=self.environment)  # fmt: skip
         for line in self.process.stdout:
             self.said.append(line)

@@ -51,7 +51,8 @@ def run(tmp_path, state_of, offset=0, grow=None, leave_after=None):
 def test_a_reader_who_comes_back_misses_nothing_and_sees_nothing_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(following, "PAUSE", 0.001)
     whole = [f"line {i} {'ü' * (i % 7)}" for i in range(300)]
-    content, state = "\n".join(whole).encode() + b"\nlast words", {"state": "running", "ended": None}
+    content = "\n".join(whole).encode() + b"\nlast words"
+    state: dict = {"state": "running", "ended": None}
     draw, written = random.Random(0), 0
 
     def grow(_):

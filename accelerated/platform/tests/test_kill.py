@@ -71,7 +71,7 @@ def processes(platform, number):
 def kill_rounds(folder, targets, seed):
     """Kill one target in each round; returns what was seen, after checking it."""
     draw, platform = random.Random(seed), Started(folder)
-    seen = {"rounds": 0, "reconnections": 0, "states": []}
+    seen: dict = {"rounds": 0, "reconnections": 0, "states": []}
     try:
         client = platform.administrator()
         for target in targets:
@@ -109,7 +109,7 @@ def check(folder, record, reader, target, victim):
     assert reader.ended == record["state"]
     assert reader.lines == log.splitlines(), "a line was lost or doubled"
     assert len(list(folder.glob("begun-*"))) == 1, "it ran twice"
-    told = re.findall(r"relu: epoch (\d+) of", log)
+    told = re.findall(r"relu: epoch (\d+) of \d+, lr", log)
     assert told == [str(i + 1) for i in range(len(told))], "an epoch is missing or was done twice"
     if target in ("server", "worker") or victim is None:
         assert (record["state"], len(told)) == ("finished", EPOCHS)
