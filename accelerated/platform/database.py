@@ -3,21 +3,27 @@
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import alembic.command
 import alembic.config
-from sqlalchemy import JSON, ForeignKey, create_engine, event
+from sqlalchemy import JSON, Double, ForeignKey, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 
 from ..checks import InputError
 
+SERVER: dict = {  # of PostgreSQL; one whose databases have no encoding (made under LC_ALL=C) would answer in bytes
+    "pool_pre_ping": True, "pool_size": 10, "connect_args": {"client_encoding": "utf8"},
+}  # fmt: skip
 Unreachable = OperationalError  # what is raised where the database does not answer
 
 
 class Base(DeclarativeBase):
     """All tables. Times are seconds since 1970."""
+
+    type_annotation_map: ClassVar = {float: Double()}
 
 
 class User(Base):
@@ -95,7 +101,7 @@ class Database:
             if url.drivername in ("postgres", "postgresql"):
                 url = url.set(drivername="postgresql+psycopg")
             lite = url.get_backend_name() == "sqlite"
-            self.engine = create_engine(url, **{} if lite else {"pool_pre_ping": True, "pool_size": 10})
+            self.engine = create_engine(url, **{} if lite else SERVER)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise InputError(f"DATABASE_URL is not usable ({str(error).splitlines()[0]}): give an address such as "
                              "postgresql://USER:PASSWORD@HOST/NAME (extra 'postgres'), or none") from None  # fmt: skip

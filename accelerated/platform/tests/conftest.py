@@ -68,12 +68,13 @@ class Started:
     def __init__(self, folder, *arguments, environment=None):
         self.folder, self.port, self.arguments = folder, free_port(), arguments
         self.environment, self.said, self.link = environment, [], None
+        self.process: Any = None
         self.start()
 
     def start(self):
         """Start it, and wait until it serves."""
         command = [sys.executable, "-m", "accelerated.platform", "--folder", str(self.folder), "--port", str(self.port)]
-        self.process: Any = subprocess.Popen([*command, *self.arguments], stdout=subprocess.PIPE, text=True,
+        self.process = subprocess.Popen([*command, *self.arguments], stdout=subprocess.PIPE, text=True,
                                         env=self.environment)  # fmt: skip
         for line in self.process.stdout:
             self.said.append(line)

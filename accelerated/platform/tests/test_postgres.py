@@ -1,0 +1,136 @@
+"""The same tables on a real PostgreSQL server, started for this test alone."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from accelerated.platform import app, worker
+from accelerated.platform.database import Base, Database, Record, Unreachable
+from accelerated.platform.options import Options, checked
+
+from .conftest import Inside
+
+TOOLS = next((str(path.parent) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), "")
+INITDB, PG_CTL = (shutil.which(name, path=TOOLS) or shutil.which(name) for name in ("initdb", "pg_ctl"))
+pytestmark = pytest.mark.skipif(not (INITDB and PG_CTL), reason="no PostgreSQL server on this machine")
+
+
+class Server:
+    """A PostgreSQL server in a folder, reached through a socket in it. PostgreSQL refuses to run as root."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.user: dict = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+        if self.user:
+            shutil.chown(folder, "nobody")
+        self.call(INITDB, "-D", str(folder / "db"), "-U", "isospike", "-A", "trust", "--no-sync")
+        self.start()
+        self.url = f"postgresql://isospike@/postgres?host={folder}"
+
+    def call(self, *command):
+        environment = os.environ | {"HOME": str(self.folder), "LC_ALL": "C"}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, env=environment, **self.user)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self):
+        options = f"-k {self.folder} -c listen_addresses= -c fsync=off"
+        self.call(PG_CTL, "-D", str(self.folder / "db"), "-l", str(self.folder / "log"), "-o", options, "-w", "start")
+
+    def stop(self):
+        self.call(PG_CTL, "-D", str(self.folder / "db"), "-m", "immediate", "-w", "stop")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:  # a short path, for its socket, that others may enter
+        server = Server(Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def inside(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", server.url)
+    found = Inside(tmp_path / "platform")
+    yield found
+    with found.database.engine.begin() as connection:
+        Base.metadata.drop_all(connection)
+        connection.execute(sqlalchemy.text("DROP TABLE alembic_version"))
+
+
+def test_the_address_leads_to_postgresql(inside):
+    assert inside.database.engine.dialect.name == "postgresql"
+    assert not (inside.options.home / "isospike.db").exists()
+
+
+def test_people_and_records_as_on_sqlite(inside, monkeypatch):
+    ada, bob = inside.user("ada"), inside.user("bob")
+    number = ada.post("/ann/new", json={"name": "first"}).json()["id"]
+    assert ada.get(f"/record/{number}").json()["record"]["settings"]["epochs"] == [12, 0, 0]
+    assert bob.get(f"/record/{number}").status_code == 404
+    assert ada.post("/login", json={"name": "ada", "password": "wrong password"}).status_code == 401
+    monkeypatch.setattr(worker, "command", lambda *_: ["/bin/echo", "error: no"])
+    at_work = worker.Worker(inside.options, inside.database)
+    deadline = time.monotonic() + 20
+    while ada.get(f"/record/{number}").json()["record"]["state"] != "finished":
+        at_work.step()
+        assert time.monotonic() < deadline
+    ada.post(f"/record/{number}/delete")
+    at_work.step()
+    assert ada.get(f"/record/{number}").status_code == 404
+    assert ada.post("/ann/new", json={}).json()["id"] > number
+
+
+def test_two_workers_never_claim_the_same_record(inside):
+    ada = inside.user("ada")
+    ada.post("/ann/new", json={})
+    first, second = (worker.Worker(inside.options, Database(inside.options.database)) for _ in range(2))
+    assert first.claim() is not None
+    assert second.claim() is None
+
+
+def test_a_database_that_goes_away_is_said_and_waited_for(server, inside):
+    ada = inside.user("ada")
+    at_work = worker.Worker(inside.options, inside.database)
+    server.stop()
+    try:
+        answer = ada.get("/")
+        assert answer.status_code == 503
+        assert answer.json()["refused"]["sentence"].startswith("The database does not answer")
+        with pytest.raises(Unreachable):
+            at_work.step()
+    finally:
+        server.start()
+    assert ada.get("/").status_code == 200
+    at_work.step()
+
+
+def test_migrations_make_what_the_code_expects(inside):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with inside.database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_sqlite_has_the_same_tables_and_migrating_twice_changes_nothing(tmp_path, monkeypatch):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    options = checked(Options(folder=str(tmp_path / "lite")))
+    database = Database(options.database)
+    database.migrate()
+    database.migrate()
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    assert app.make(options, database)
+    with database.begin() as db:
+        assert db.query(Record).all() == []
