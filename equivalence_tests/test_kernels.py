@@ -46,7 +46,7 @@ def module_serves(module, dtype):
 
 SHAPES = [  # of a batch, and of a threshold: all there are, in every way that it can lie in memory
     ((7, 16, 9, 9), (16, 1, 1)), ((7, 16, 9, 9), ()), ((7, 16, 4, 4), (16, 1, 1)), ((5, 64), (64,)), ((5, 7), (1,)),
-    ((5, 3, 20, 8), (3, 1, 1)), ((3, 4, 40, 40), (4, 1, 1)), ((5, 3, 10, 32), (32,)), ((4, 130, 5, 5), (130, 1, 1)),
+    ((5, 3, 20, 8), (3, 1, 1)), ((2, 2, 40, 40), (2, 1, 1)), ((5, 3, 10, 32), (32,)), ((2, 66, 5, 5), (66, 1, 1)),
     ((2, 3, 7, 9), (3, 7, 9)), ((2, 3, 7, 9), (3, 1, 9)),
 ]  # fmt: skip
 
@@ -117,14 +117,13 @@ def test_kernels_over_time_are_the_torch_code_bit_for_bit(dtype, served, monkeyp
                 assert torch.equal(answers[0][1], answers[1][1]), function.__name__
 
 
-@pytest.mark.parametrize("levels", [8, 6])
-@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize(("dtype", "levels"), [*((dtype, 8) for dtype in FORMATS), *((d, 6) for d in FORMATS[:2])])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("shape", "blocks"), SHAPES)
 def test_elementwise_kernels_are_the_torch_code_bit_for_bit(shape, blocks, layout, dtype, levels, served):
     """On edges of steps and beside them; the threshold's gradient is a sum in another order."""
     if layout is torch.channels_last and len(shape) != 4:
-        layout = torch.contiguous_format
+        return  # the same as the other layout
     random, (module, device) = torch.Generator().manual_seed(0), served
     theta = (torch.rand(blocks, generator=random) + 0.5).to(device, dtype)
     edge = torch.randint(-1, levels + 2, shape, generator=random) - 0.5

@@ -75,7 +75,7 @@ def members(leader):
                 found |= {process, *process.children(recursive=True)}
         except (psutil.Error, ProcessLookupError, PermissionError):
             continue
-    return {process for process in found if process.pid != os.getpid()}
+    return {process for process in found if process.pid != os.getpid() and _lives(process)}
 
 
 def end(leader, wait=GRACE):

@@ -1,6 +1,7 @@
 """The platform in one process, and as it is really started, with a server and a worker."""
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import sync_playwright
 from starlette.testclient import TestClient
 
 from accelerated.platform import accounts, app
@@ -17,6 +19,8 @@ from accelerated.platform.database import Database
 from accelerated.platform.options import Options, checked
 
 PASSWORD = "a good long password"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 JSON = {"accept": "application/json"}
 
 
@@ -122,3 +126,28 @@ def wait(client, number, until, seconds=120):
             return record
         time.sleep(0.2)
     raise AssertionError(f"waited {seconds} s for record {number}: {record['state']}, {record['message']}")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A real browser, without a profile."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, started):
+    """A fresh profile; whatever a page asks another machine for, or complains about, fails the test."""
+    context = chromium.new_context(locale="en-GB", viewport={"width": 1100, "height": 900})
+    page, odd = context.new_page(), []
+    page.on("request", lambda request: odd.append(request.url) if not request.url.startswith(started.base) else None)
+    page.on("pageerror", lambda error: odd.append(str(error)))
+    page.on(
+        "console",
+        lambda said: odd.append(said.text) if said.type == "error" and "status of 4" not in said.text else None,
+    )
+    yield page
+    context.close()
+    assert odd == []

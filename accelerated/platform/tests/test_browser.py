@@ -1,142 +1,26 @@
-"""A newcomer's way through the platform in a real Chromium. Screenshots go to $ISOSPIKE_SCREENSHOTS, if it is set."""
-
-import os
-import re
-import shutil
-from pathlib import Path
+"""Every page in a real Chromium: in Chinese, on a phone, without a mouse, with labels and contrast."""
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from .conftest import PASSWORD
+from .browser import log_in, needed, shot
+from .conftest import PASSWORD, wait
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 PATHS = ("/", "/ann/new", "/qann/new", "/test/new", "/records/ann", "/record/3", "/compare?id=3", "/account")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-              pytest.mark.xdist_group("browser")]  # fmt: skip
+pytestmark = [needed, pytest.mark.usefixtures("filled")]
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium, started):
-    """A fresh profile; whatever a page asks another machine for, or complains about, fails the test."""
-    context = chromium.new_context(locale="en-GB", viewport={"width": 1100, "height": 900})
-    page, odd = context.new_page(), []
-    page.on("request", lambda request: odd.append(request.url) if not request.url.startswith(started.base) else None)
-    page.on("pageerror", lambda error: odd.append(str(error)))
-    page.on(
-        "console",
-        lambda said: odd.append(said.text) if said.type == "error" and "status of 4" not in said.text else None,
-    )
-    yield page
-    context.close()
-    assert odd == []
-
-
-def shot(page, name):
-    """Keep a picture of the page."""
-    folder = os.environ.get("ISOSPIKE_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
-
-
-def join(page, address, name):
-    page.goto(address)
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password, 8 letters or more").fill(PASSWORD)
-    page.get_by_label("The password again").fill(PASSWORD)
-    shot(page, f"join-{name}")
-    page.get_by_role("button", name="Make the account").click()
-    expect(page.get_by_role("heading", name="From an ordinary network to a spiking one")).to_be_visible()
-
-
-def log_in(page, base, name):
-    page.goto(base)
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("button", name="Log out")).to_be_visible()
-
-
-@pytest.mark.timeout(400)
-def test_a_newcomers_way(page, chromium, started):
-    """First start, invitation, log in, the example to its end, a log that grows, stop, delete, compare."""
-    join(page, started.link, "boss")
-    shot(page, "home")
-    page.get_by_role("link", name="Users").click()
-    page.get_by_role("button", name="Invite somebody").click()
-    link = page.locator("#link").inner_text()
-    shot(page, "users")
-
-    other = chromium.new_context(locale="en-GB").new_page()
-    join(other, link, "ada")
-    other.get_by_role("button", name="Log out").click()
-    log_in(other, started.base, "ada")
-
-    other.get_by_role("button", name="Start the example").click()
-    expect(other).to_have_url(re.compile(r"/record/3$"))
-    other.goto(f"{started.base}/record/1")
-    lines = other.locator("#lines")
-    expect(lines).to_contain_text("relu: epoch 1 of 12", timeout=60_000)
-    early = len(lines.inner_text().splitlines())
-    expect(lines).to_contain_text("relu: epoch 12 of 12", timeout=60_000)
-    assert len(lines.inner_text().splitlines()) > early
-    expect(other.locator(".state")).to_have_text("finished", timeout=30_000)
-    shot(other, "ann-record")
-
-    other.goto(f"{started.base}/record/3")
-    expect(other.get_by_text("equal to the quantised ANN on 360 of 360 images").first).to_be_visible(timeout=150_000)
-    expect(other.locator("svg.figure polyline")).to_have_count(3)
-    expect(other.locator(".state")).to_have_text("finished")
-    expect(other.get_by_role("table").first).to_contain_text("all bits")
-    shot(other, "result")
-
-    other.get_by_role("link", name="Compare it").click()
-    shot(other, "compare-one")
-    other.goto(f"{started.base}/test/new")
-    other.get_by_label("Record").select_option(value="2")
-    other.get_by_label("When neurons fire").select_option(value="streaming")
-    other.get_by_label("Calibration", exact=True).select_option(value="cos")
-    other.get_by_label("Time steps T").fill("8")
-    shot(other, "test-form")
-    other.get_by_role("button", name="Start the test").click()
-    expect(other.locator(".state")).to_have_text("finished", timeout=90_000)
-    other.goto(f"{started.base}/compare")
-    for box in other.get_by_role("checkbox").all():
-        box.check()
-    other.get_by_role("button", name="Compare").click()
-    expect(other.get_by_role("row", name=re.compile("4 .*, streaming, COS"))).to_be_visible()
-    expect(other.locator("svg.figure polyline")).to_have_count(4)
-    shot(other, "compare")
-
-    other.goto(f"{started.base}/ann/new")
-    shot(other, "ann-form")
-    other.get_by_label("Epochs").fill("1000")
-    other.get_by_label("Name").fill("endless")
-    other.get_by_role("button", name="Start training").click()
-    expect(other.locator(".state")).to_have_text("running", timeout=30_000)
-    expect(other.locator("#lines")).to_contain_text("epoch 2 of 1000", timeout=60_000)
-    other.get_by_role("button", name="Stop").click()
-    expect(other.locator(".state")).to_have_text("stopped", timeout=30_000)
-    other.on("dialog", lambda dialog: dialog.accept())
-    other.get_by_role("button", name="Delete").click()
-    expect(other).to_have_url(re.compile("/records/ann$"))
-    expect(other.get_by_role("link", name="endless")).to_have_count(0, timeout=20_000)
-    shot(other, "records")
-    page.goto(f"{started.base}/records/test")
-    expect(page.get_by_role("row")).to_have_count(3)  # the administrator sees ada's
-    other.context.close()
+def filled(started):
+    """The platform with ada and three small records: a network, the quantised one, its test."""
+    boss = started.administrator()
+    ada = started.client()
+    link = boss.post("/users/invite").json()["link"]
+    assert ada.post(link, json={"name": "ada", "password": PASSWORD, "again": PASSWORD}).status_code == 200
+    for kind, answers in (("ann", {"epochs": 2, "width": 0.25}), ("qann", {"source": 1, "epochs1": 1, "epochs2": 1}),
+                          ("test", {"source": 2, "steps": 2, "test_images": 50})):  # fmt: skip
+        assert ada.post(f"/{kind}/new", json=answers).status_code == 201
+    assert wait(ada, 3, lambda record: record["ended"])["state"] == "finished"
 
 
 def test_a_wrong_answer_is_said_beside_its_field(page, started):
@@ -159,7 +43,7 @@ def test_a_chinese_browser_gets_chinese_pages(chromium, started):
     page.get_by_role("button", name="登录").click()
     expect(page.get_by_role("heading", name="从普通网络到脉冲网络")).to_be_visible()
     page.goto(f"{started.base}/record/3")
-    expect(page.get_by_text("360 张图像中有 360 张").first).to_be_visible()
+    expect(page.get_by_text("50 张图像中有 50 张").first).to_be_visible()
     shot(page, "chinese")
     context.close()
 

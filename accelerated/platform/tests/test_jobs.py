@@ -69,7 +69,8 @@ def place(inside, monkeypatch):
                 what(db, db.get(Record, number))
 
         def log(self, number):
-            return (self.options.record(number) / "log.txt").read_text()
+            path = self.options.record(number) / "log.txt"
+            return path.read_text() if path.exists() else ""
 
     place = Place()
     monkeypatch.setattr(worker, "command", lambda record, *_: [sys.executable, "-c", place.programs[record.id]])

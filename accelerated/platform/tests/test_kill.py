@@ -68,18 +68,18 @@ def processes(platform, number):
     return found
 
 
-def kill_rounds(folder, targets, seed):
-    """Kill one target in each round; returns what was seen, after checking it."""
+def kill_rounds(folder, targets, seed, epochs=EPOCHS, latest=6.0):
+    """Kill one target in each round, at most `latest` seconds after it began; returns what was seen, after checking."""
     draw, platform = random.Random(seed), Started(folder)
     seen: dict = {"rounds": 0, "reconnections": 0, "states": []}
     try:
         client = platform.administrator()
         for target in targets:
-            answers = {"name": f"kill-{target}", "epochs": EPOCHS, "width": 0.5}
+            answers = {"name": f"kill-{target}", "epochs": epochs, "width": 0.5}
             number = client.post("/ann/new", json=answers).json()["id"]
             reader = Reader(platform, dict(client.cookies), number)
             wait(client, number, lambda record: record["state"] == "running")
-            time.sleep(draw.uniform(0, 6))
+            time.sleep(draw.uniform(0, latest))
             victim = processes(platform, number).get(target)
             if victim is not None:  # else the job is over already: a round of nothing, counted as such
                 victim.send_signal(signal.SIGKILL)
@@ -92,7 +92,7 @@ def kill_rounds(folder, targets, seed):
                 client.base_url = platform.base
             record = wait(client, number, lambda record: record["ended"])
             reader.thread.join(30)
-            check(platform.folder / "records" / str(number), record, reader, target, victim)
+            check(platform.folder / "records" / str(number), record, reader, target, victim, epochs)
             seen["states"].append(record["state"])
             seen["reconnections"] += reader.broken - 1
         left = [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])
@@ -103,7 +103,7 @@ def kill_rounds(folder, targets, seed):
     return seen
 
 
-def check(folder, record, reader, target, victim):
+def check(folder, record, reader, target, victim, epochs):
     """One round's record: its state, one execution, and its log as it was read."""
     log = (folder / "log.txt").read_text()
     assert reader.ended == record["state"]
@@ -112,17 +112,17 @@ def check(folder, record, reader, target, victim):
     told = re.findall(r"relu: epoch (\d+) of \d+, lr", log)
     assert told == [str(i + 1) for i in range(len(told))], "an epoch is missing or was done twice"
     if target in ("server", "worker") or victim is None:
-        assert (record["state"], len(told)) == ("finished", EPOCHS)
+        assert (record["state"], len(told)) == ("finished", epochs)
     else:
         assert record["state"] in ("lost", "failed", "finished")  # finished: it was over as the signal came
         assert record["state"] == "finished" or record["message"]
 
 
 def test_nothing_is_lost_when_something_is_killed(tmp_path, record_property):
-    """The short form: each of them once."""
-    seen = kill_rounds(tmp_path / "data", TARGETS, seed=1)
+    """The short form: each of them once but the runner, whose death test_jobs.py sees."""
+    seen = kill_rounds(tmp_path / "data", TARGETS[:3], seed=1, epochs=12, latest=3)
     record_property("seen", f"kill: {seen}")
-    assert seen["rounds"] >= 3
+    assert seen["rounds"] >= 2
     assert seen["reconnections"] >= 1, "the reader never had to come back"
 
 
