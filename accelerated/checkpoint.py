@@ -1,7 +1,6 @@
 """Weights on disk: safetensors, written whole or not at all, and checked by name and shape when they are read."""
 
 import json
-import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,12 +40,12 @@ def save_weights(network, path):
 
 
 def thresholds_in(path):
-    """{layer: how many thresholds} in a file of weights, {} for a network of ReLUs; InputError if it is unreadable."""
+    """{layer: shape of its threshold} in a file of weights, {} for a network of ReLUs; InputError if unreadable."""
     try:
         with safe_open(path, "pt") as file:
-            layers = json.loads((file.metadata() or {}).get("activations", "{}"))
-            return {name: math.prod(file.get_slice(f"{name}.parameter").get_shape()) for name in layers}
-    except (OSError, SafetensorError, ValueError) as error:
+            layers = dict.fromkeys(json.loads((file.metadata() or {}).get("activations", "{}")))
+            return {name: tuple(file.get_slice(f"{name}.parameter").get_shape()) for name in layers}
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
 
 

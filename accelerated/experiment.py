@@ -152,8 +152,8 @@ def smallest(network):
 
 def stage_of(config):
     """The number of the stage whose network `config.start` holds; InputError if stages before it are to be trained."""
-    counts = thresholds_in(config.start).values()
-    stage = 0 if not counts else 1 if max(counts) == 1 else 2
+    shapes = thresholds_in(config.start).values()
+    stage = 0 if not shapes else 1 if not any(shapes) else 2
     if any(config.epochs[:stage]):
         zeros = " ".join(["0"] * stage)
         raise InputError(f"{config.start} holds a network of {training.STAGES[stage]}: begin --epochs with {zeros}")

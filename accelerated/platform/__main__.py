@@ -15,6 +15,7 @@ from . import accounts, app, worker
 from .database import Database, Record
 from .options import Options, checked
 from .records import ACTIVE
+from .refusals import Refused
 
 PROGRAM = "python -m accelerated.platform"
 
@@ -23,7 +24,12 @@ def tend(options, stopping):
     """Keep one worker running until the server stops."""
     command = [sys.executable, "-m", "accelerated.platform", "--worker", *options.arguments()]
     while not stopping.is_set():
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        except OSError as error:
+            print(f"server: the worker cannot be started, trying again: {error}", file=sys.stderr)
+            stopping.wait(5)
+            continue
         while process.poll() is None and not stopping.wait(0.2):
             pass
         if process.poll() is None:
@@ -42,6 +48,12 @@ def serve(options):
     """Migrate, say where to go, serve until Ctrl-C."""
     database = Database(options.database)
     database.migrate()
+    if options.new_password:
+        with database.begin() as db:
+            secret = accounts.renew(db, options.new_password)
+        print(f"with this link, {options.new_password} sets a new password, once:")
+        print(f"  {address(options)}/invitations/{secret}")
+        return
     with database.begin() as db:
         secret = accounts.first_invitation(db)
     server = uvicorn.Server(uvicorn.Config(app.make(options, database), options.host, options.port, log_level="warning",
@@ -73,13 +85,14 @@ def serve(options):
 def main(arguments=None):
     """Run the command line; returns the exit status."""
     try:
+        os.umask(0o077)
         options = checked(parse(Options, sys.argv[1:] if arguments is None else arguments, PROGRAM))
         if options.worker:
             with contextlib.suppress(KeyboardInterrupt):
                 worker.serve(options, os.getppid())
         else:
             serve(options)
-    except InputError as error:
+    except (InputError, Refused) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -24,6 +24,10 @@ def _enter(request, user, address="/"):
     return answer
 
 
+def _address(request):
+    return request.client.host if request.client else ""
+
+
 def _text(answers, name):
     return str(answers.get(name) or "")
 
@@ -40,9 +44,8 @@ def login_page(request: Request, back: str = "/", user=Depends(current)):
 def login(request: Request, answers=Depends(answers)):
     """Log in; one sentence for a wrong name and for a wrong password."""
     name, back = _text(answers, "name"), local(_text(answers, "back") or "/")
-    address = request.client.host if request.client else ""
     try:
-        user = accounts.log_in(request.app.state.database, name, _text(answers, "password"), address)
+        user = accounts.log_in(request.app.state.database, name, _text(answers, "password"), _address(request))
     except Refused as refused:
         return page(request, "login.html", {"back": back, "refused": refused.told, "name": name}, refused.status)
     return _enter(request, user, back)
@@ -80,31 +83,43 @@ def _open(request):
 def register_page(request: Request):
     """The form to make an account, where anyone may."""
     _open(request)
-    return page(request, "join.html", {"action": "/register", "administrator": False, "refused": None, "name": ""})
+    return page(
+        request, "join.html", {"action": "/register", "administrator": False, "whose": "", "refused": None, "name": ""}
+    )
 
 
 @router.post("/register")
 def register(request: Request, answers=Depends(answers)):
     """Make an account, where anyone may."""
     _open(request)
-    return _joining(request, "join.html", {"action": "/register", "administrator": False}, accounts.register, answers)
+
+    def make(db, name, password):
+        with request.app.state.database.begin() as counting:
+            accounts.attempted(counting, "", _address(request))
+        return accounts.register(db, name, password)
+
+    return _joining(request, "join.html", {"action": "/register", "administrator": False, "whose": ""}, make, answers)
 
 
 @router.get("/invitations/{secret}")
 def invitation_page(request: Request, secret: str):
     """The form to make the account that a link invites to."""
+    return page(request, "join.html", _invited(request, secret) | {"refused": None, "name": ""})
+
+
+def _invited(request, secret):
     with request.app.state.database.begin() as db:
         found = accounts.invitation(db, secret)
-    if found is None:
-        raise Refused("This link was used already, or is too old: ask for another.", status=404)
-    return page(request, "join.html", {"action": request.url.path, "administrator": found.administrator,
-                                       "refused": None, "name": ""})  # fmt: skip
+        if found is None:
+            raise Refused("This link was used already, or is too old: ask for another.", status=404)
+        whose = db.get(User, found.user_id).name if found.user_id else ""
+        return {"action": request.url.path, "administrator": found.administrator, "whose": whose}
 
 
 @router.post("/invitations/{secret}")
 def accept(request: Request, secret: str, answers=Depends(answers)):
     """Make the account that a link invites to; the link is used up."""
-    data = {"action": request.url.path, "administrator": False}
+    data = _invited(request, secret)
     return _joining(request, "join.html", data, lambda db, *who: accounts.accept(db, secret, *who), answers)
 
 
@@ -152,7 +167,8 @@ def _administrator(user):
 
 def _users(request, link="", refused=None):
     with request.app.state.database.begin() as db:
-        users = [{"id": u.id, "name": u.name, "administrator": u.administrator, "created": u.created}
+        users = [{"id": u.id, "name": u.name, "administrator": u.administrator, "created": u.created,
+                  "open": bool(u.password)}
                  for u in db.scalars(select(User).order_by(User.id))]  # fmt: skip
     return page(request, "users.html", {"users": users, "link": link, "refused": refused})
 
@@ -170,7 +186,36 @@ def invite(request: Request, user=Depends(logged_in)):
     _administrator(user)
     with request.app.state.database.begin() as db:
         secret = accounts.invite(db, note=f"by {user.name}, {time.strftime('%Y-%m-%d')}")
-    return _users(request, link=f"{request.url.scheme}://{request.url.netloc}/invitations/{quote(secret)}")
+    return _users(request, link=_link(request, secret))
+
+
+def _link(request, secret):
+    return f"{request.url.scheme}://{request.url.netloc}/invitations/{quote(secret)}"
+
+
+@router.post("/users/{number}/renew")
+def renew(request: Request, number: int, user=Depends(logged_in)):
+    """A link with which a user sets a new password, shown once."""
+    _administrator(user)
+    with request.app.state.database.begin() as db:
+        found = db.get(User, number) if number < 2**31 else None
+        if found is None:
+            raise NotHere
+        secret = accounts.renew(db, found.name)
+    return _users(request, link=_link(request, secret))
+
+
+@router.post("/users/{number}/shut-out")
+def shut_out(request: Request, number: int, user=Depends(logged_in)):
+    """Nobody can log in as this user until they are given a new link."""
+    _administrator(user)
+    if number == user.id:
+        raise Refused("You cannot shut yourself out.", status=409)
+    with request.app.state.database.begin() as db:
+        if number >= 2**31 or db.get(User, number) is None:
+            raise NotHere
+        accounts.shut_out(db, number)
+    return gone_to(request, "/users", status=200)
 
 
 @router.post("/users/{number}/log-out")
@@ -178,7 +223,7 @@ def log_out(request: Request, number: int, user=Depends(logged_in)):
     """End all sessions of a user."""
     _administrator(user)
     with request.app.state.database.begin() as db:
-        if db.get(User, number) is None:
+        if number >= 2**31 or db.get(User, number) is None:
             raise NotHere
         db.execute(delete(Session).where(Session.user_id == number))
     return gone_to(request, "/users", status=200)

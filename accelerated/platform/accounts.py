@@ -1,24 +1,43 @@
 """Who may do what: users, invitations, sessions that can be revoked, attempts that are limited."""
 
+import contextlib
 import hashlib
 import re
 import secrets
+import threading
 import time
 
 from pwdlib import PasswordHash
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import OperationalError
 
 from .database import Attempt, Invitation, Session, User
 from .refusals import Refused
 
 DAY = 86400.0
 SESSION, INVITATION, WINDOW = 14 * DAY, 7 * DAY, 900.0  # seconds that each lasts
-ATTEMPTS, ATTEMPTS_FROM_ONE = 5, 50  # failed log-ins within a window: of one name, and from one address
+ATTEMPTS = 5  # failed log-ins within a window, of one name from one address
+ATTEMPTS_OF_ONE, ATTEMPTS_FROM_ONE = 200, 50  # of one name from anywhere; of any names from one address
+AT_ONCE, PATIENCE = 2, 10.0  # hashes that are computed at once (each takes 64 MiB); seconds that others wait
 LEAST, MOST = 8, 200  # letters of a password
 WRONG = "The name or the password is wrong."
 
 hasher = PasswordHash.recommended()
 NOBODY = hasher.hash(secrets.token_hex())  # so that an unknown name takes as long as a wrong password
+
+
+_turns = threading.BoundedSemaphore(AT_ONCE)
+
+
+@contextlib.contextmanager
+def computing():
+    """A turn to compute a hash, which takes memory and time on purpose; Refused if it does not come soon."""
+    if not _turns.acquire(timeout=PATIENCE):
+        raise Refused("Too many people are logging in: try again in a moment.", status=429)
+    try:
+        yield
+    finally:
+        _turns.release()
 
 
 def digest(secret):
@@ -36,15 +55,17 @@ def name_of(text):
 def _hash(password, name):
     if not LEAST <= len(password) <= MOST or password.casefold() == name:
         raise Refused("A password has 8 to 200 letters, and is not the name.", field="password")
-    return hasher.hash(password)
+    with computing():
+        return hasher.hash(password)
 
 
-def invite(db, administrator=False, note=""):
+def invite(db, administrator=False, note="", user_id=None):
     """The secret of a new invitation."""
     secret = secrets.token_urlsafe(24)
     now = time.time()
     db.execute(delete(Invitation).where(Invitation.expires < now))
-    db.add(Invitation(id=digest(secret), administrator=administrator, note=note[:200], expires=now + INVITATION))
+    db.add(Invitation(id=digest(secret), administrator=administrator, note=note[:200], user_id=user_id,
+                      expires=now + INVITATION))  # fmt: skip
     return secret
 
 
@@ -74,12 +95,36 @@ def register(db, name, password, administrator=False):
     return user
 
 
+def renew(db, name):
+    """The secret with which a user sets a new password, however they lost theirs; older ones no longer work."""
+    user = db.scalar(select(User).where(User.name == name.strip().casefold()))
+    if user is None:
+        raise Refused("There is no such user.", status=404)
+    db.execute(delete(Invitation).where(Invitation.user_id == user.id))
+    return invite(db, user_id=user.id)
+
+
+def shut_out(db, number):
+    """End a user's sessions and password; a new link lets them in again. Their records stay."""
+    db.execute(update(User).where(User.id == number).values(password=""))
+    db.execute(delete(Session).where(Session.user_id == number))
+    db.execute(delete(Invitation).where(Invitation.user_id == number))
+
+
+def _renewed(db, found, password):
+    user = db.get(User, found.user_id)
+    user.password = _hash(password, user.name)
+    db.execute(delete(Session).where(Session.user_id == user.id))
+    db.execute(delete(Attempt).where(Attempt.name == user.name))
+    return user
+
+
 def accept(db, secret, name, password):
-    """The user that an invitation makes; it is used up."""
+    """The user that an invitation makes, or whose password it renews; it is used up."""
     found = invitation(db, secret)
     if found is None:
         raise Refused("This link was used already, or is too old: ask for another.", status=404)
-    user = register(db, name, password, found.administrator)
+    user = _renewed(db, found, password) if found.user_id else register(db, name, password, found.administrator)
     if not db.execute(delete(Invitation).where(Invitation.id == found.id)).rowcount:
         raise Refused("This link was used already, or is too old: ask for another.", status=404)
     return user
@@ -90,23 +135,36 @@ def log_in(database, name, password, address):
     name, now = name.strip().casefold()[:64], time.time()
     with database.begin() as db:
         db.execute(delete(Attempt).where(Attempt.at < now - WINDOW))
-        of_name = db.scalar(select(func.count()).select_from(Attempt).where(Attempt.name == name))
-        from_address = db.scalar(select(func.count()).select_from(Attempt).where(Attempt.address == address))
-        if of_name >= ATTEMPTS or from_address >= ATTEMPTS_FROM_ONE:
-            raise Refused("Too many attempts: try again in a quarter of an hour.", status=429)
-        attempt = Attempt(name=name, address=address)  # counted before it is tried: many at once are not free
-        db.add(attempt)
+        attempted(db, name, address)
         user = db.scalar(select(User).where(User.name == name))
-    if not hasher.verify(password[:MOST], user.password if user else NOBODY) or not user:
+    known = user if user and user.password else None
+    with computing():
+        right = hasher.verify(password[:MOST], known.password if known else NOBODY)
+    if not right or not known:
         raise Refused(WRONG, status=401)
     with database.begin() as db:
-        db.execute(delete(Attempt).where(Attempt.name == name))
-    return user
+        db.execute(delete(Attempt).where(Attempt.name == name, Attempt.address == address))
+    return known
+
+
+def attempted(db, name, address):
+    """Count an attempt before it is made: many at once are not free. Refused if there were too many."""
+
+    def count(*conditions):
+        return db.scalar(select(func.count()).select_from(Attempt).where(*conditions))
+
+    of_name, from_address = Attempt.name == name, Attempt.address == address
+    if (count(of_name, from_address) >= ATTEMPTS or count(of_name) >= ATTEMPTS_OF_ONE
+            or count(from_address) >= ATTEMPTS_FROM_ONE):  # fmt: skip
+        raise Refused("Too many attempts: try again in a quarter of an hour.", status=429)
+    db.add(Attempt(name=name, address=address))
 
 
 def change_password(db, user, old, new, keep):
     """A new password; all sessions end but the one whose cookie says `keep`."""
-    if not hasher.verify(old[:MOST], user.password):
+    with computing():
+        right = hasher.verify(old[:MOST], user.password)
+    if not right:
         raise Refused("That is not your password.", field="old")
     db.get(User, user.id).password = _hash(new, user.name)
     db.execute(delete(Session).where(Session.user_id == user.id, Session.id != digest(keep)))
@@ -126,7 +184,9 @@ def who(db, secret):
     if found is None or found.created < time.time() - SESSION:
         return None
     if found.seen < time.time() - 60:
-        found.seen = time.time()
+        with contextlib.suppress(OperationalError), db.begin_nested():  # a full disk keeps nobody out
+            found.seen = time.time()
+            db.flush()
     return found.user
 
 

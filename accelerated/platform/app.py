@@ -1,5 +1,6 @@
 """The application: pages, what stands before them, and what they answer to errors."""
 
+import collections
 import contextlib
 import sys
 
@@ -9,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from . import account_pages, record_pages
+from . import account_pages, disk, record_pages
 from .database import Database, Unreachable
 from .refusals import NotHere, Refused
 from .security import MIB, Guard
@@ -20,6 +21,7 @@ def make(options, database=None):
     """The application on a folder and its database."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.options, app.state.database = options, database or Database(options.database)
+    app.state.readers = collections.Counter()
     app.include_router(account_pages.router)
     app.include_router(record_pages.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
@@ -52,13 +54,19 @@ def make(options, database=None):
         with contextlib.suppress(Exception):
             print(f"server: the database does not answer: {str(error.orig).splitlines()[0]}", file=sys.stderr)
         request.state.user = None
+        if "full" in str(error.orig):
+            return full(request)
         return refused(request, Refused("The database does not answer: try again in a moment.", 503))
 
     @app.exception_handler(OSError)
-    def disk(request: Request, error):
+    def no_room(request: Request, error):
         if error.errno == 28:
-            return refused(request, Refused("The disk is full: nothing was changed. Delete records that are no longer "
-                                            "needed.", 507))  # fmt: skip
+            return full(request)
         raise error
+
+    def full(request):
+        disk.overboard(options)  # so that what is deleted next can be written down
+        told = "The disk is full: nothing was changed. Delete records that are no longer needed."
+        return refused(request, Refused(told, 507))
 
     return app

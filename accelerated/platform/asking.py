@@ -32,6 +32,9 @@ def read(asked, answers):
 
 def _checked(settings, options):
     """The settings, if `accelerated.run` takes them here; Refused in its words."""
+    most = networks.DATA[settings["data"]].training
+    if settings.get("batch", 1) > most:
+        raise Refused("This must be a whole number from {least} to {most}.", field="batch", least=1, most=most)
     try:
         networks.build(settings)
         values: dict = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}

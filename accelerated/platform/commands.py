@@ -49,6 +49,8 @@ def typed(record):
     start = []
     if record.settings.get("start") == "upload":
         start = ["--start", f"record-{record.id}-{UPLOAD}"]
+    elif record.settings.get("start") == "source" and record.source is None:
+        start = ["--start", "WEIGHTS-OF-A-RECORD-THAT-WAS-DELETED"]
     elif record.source:
         start = ["--start", f"runs/record-{record.source_id}/weights.safetensors"]
     words = ["python", "-m", "accelerated.run", *words_of(record.settings), *start, "--name", f"record-{record.id}"]

@@ -32,7 +32,7 @@ class User(Base):
     __tablename__ = "users"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
-    password: Mapped[str]  # its hash
+    password: Mapped[str]  # its hash; empty: nobody can log in
     administrator: Mapped[bool] = mapped_column(default=False)
     created: Mapped[float] = mapped_column(default=time.time)
 
@@ -50,12 +50,13 @@ class Session(Base):
 
 
 class Invitation(Base):
-    """A link that makes one account; `id` is the hash of its secret."""
+    """A link that makes one account, or renews the password of one; `id` is the hash of its secret."""
 
     __tablename__ = "invitations"
     id: Mapped[str] = mapped_column(primary_key=True)
     administrator: Mapped[bool] = mapped_column(default=False)
     note: Mapped[str] = mapped_column(default="")
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     expires: Mapped[float]
 
 

@@ -8,6 +8,8 @@ from itertools import groupby
 from . import networks
 from .refusals import Refused
 
+LONGEST = 60  # letters of an answer
+
 
 @dataclass(frozen=True)
 class Field:
@@ -34,6 +36,8 @@ class Field:
     def read(self, text):
         """The answer as a value; Refused with a sentence for one that cannot be."""
         text = str(text if text is not None else "").strip() or self.default
+        if len(text) > LONGEST:
+            raise Refused("This is too long.", field=self.name)
         if self.kind == "choice":
             if text not in [value for value, _, _ in self.choices]:
                 raise Refused("Choose one of those offered.", field=self.name, detail=text)

@@ -9,6 +9,7 @@ from . import outcomes
 from .database import Unreachable
 
 PAUSE, ALIVE = 0.5, 15.0  # seconds between two looks; and between two signs of life
+READERS = 100  # streams that one user may have open
 CHUNK = 64 * 1024  # bytes of a log in one event
 STATE_EVERY = 2  # looks at the file for each look at the table
 
@@ -36,12 +37,23 @@ def remainder(path, offset):
     return rest.decode(errors="replace").splitlines(), offset + len(rest)
 
 
-def accuracies(folder):
-    """[{schedule, ..., images, of, accuracy by T}]: how far each kind of simulation has come."""
-    latest = {}
-    for line in outcomes.lines(folder / "run" / "simulation.jsonl"):
-        latest[line["schedule"], line["calibration"], line["operators"]] = line
-    return list(latest.values())
+class Simulation:
+    """How far each kind of simulation has come, read on from where it was read last."""
+
+    KEYS = ("schedule", "calibration", "operators", "images", "of", "accuracy")
+
+    def __init__(self, folder):
+        self.path, self.offset, self.latest = folder / "run" / "simulation.jsonl", 0, {}
+
+    def read(self):
+        """[{schedule, ..., images, of, accuracy by T}], the latest of each kind."""
+        while True:
+            texts, after = read_lines(self.path, self.offset)
+            if after == self.offset:
+                return list(self.latest.values())
+            self.offset = after
+            for line in outcomes.lines("\n".join(texts), self.KEYS):
+                self.latest[line["schedule"], line["calibration"], line["operators"]] = line
 
 
 def event(name, data, number=None):
@@ -50,12 +62,26 @@ def event(name, data, number=None):
     return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
+async def limited(readers, user, stream):
+    """A stream of events, while this user has not too many open; `readers` counts them."""
+    if readers[user] >= READERS:
+        yield "retry: 30000\n\n"
+        return
+    readers[user] += 1
+    try:
+        async for piece in stream:
+            yield piece
+    finally:
+        readers[user] -= 1
+
+
 async def follow(state_of, folder, offset, gone):
     """Events of a record: log (lines), state, accuracy; `end` once it has ended and all was told.
 
     `state_of()` gives the row as people see it, or None if it is no more. `gone()` says whether the reader has left.
     """
     log, told, seen, quiet, looks = folder / "log.txt", None, None, 0.0, 0
+    simulation = Simulation(folder)
     yield "retry: 1000\n\n"
     while not await gone():
         state = told
@@ -79,7 +105,7 @@ async def follow(state_of, folder, offset, gone):
             if more:
                 offset, quiet = after, 0.0
                 yield event("log", lines, offset)
-        now = await run_in_threadpool(accuracies, folder)
+        now = await run_in_threadpool(simulation.read)
         if now != seen and now:
             seen, quiet = now, 0.0
             yield event("accuracy", now)

@@ -14,7 +14,7 @@ import psutil
 from . import runner
 
 ROOT = Path(__file__).parents[2]  # where `accelerated` is found, from any folder
-GRACE = 5.0  # seconds between asking a job to end and ending it
+GRACE, KILLING = 5.0, 10.0  # seconds between asking a job to end and ending it; and until that is tried again
 
 
 class Ended(NamedTuple):
@@ -31,13 +31,13 @@ def start(folder, attempt, command):
     words = [sys.executable, str(Path(runner.__file__)), str(folder), str(attempt), *command]
     environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}  # not a job's business
     paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths), runner.MARK: f"{folder}:{attempt}"}
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                             start_new_session=True, env=environment, cwd=folder)  # fmt: skip
 
 
 def begun(folder, attempt):
-    """{"pid", "began"} of an attempt's runner; None if it has not begun."""
+    """{"pid", "began", "mark", "at"} of an attempt's runner, pid 0 if it never will begin; None if it has not begun."""
     try:
         return json.loads((folder / f"begun-{attempt}").read_text())
     except (OSError, ValueError):
@@ -56,7 +56,7 @@ def ended(folder, attempt):
 def forestall(folder, attempt):
     """Make sure that an attempt never begins; False if it has."""
     folder.mkdir(parents=True, exist_ok=True)
-    return runner.take(folder / f"begun-{attempt}", json.dumps({"pid": 0, "began": None}))
+    return runner.take(folder / f"begun-{attempt}", json.dumps({"pid": 0, "began": None, "mark": "", "at": 0.0}))
 
 
 def alive(leader):
@@ -65,29 +65,36 @@ def alive(leader):
 
 
 def members(leader):
-    """The processes of a runner's group, and their descendants (torchrun's workers have groups of their own)."""
-    found, now = set(), runner.began(leader["pid"])
-    if now not in (None, leader["began"]):
-        return found  # the number is another's by now: nobody is left, for a group that lives keeps its number
+    """All processes of a job: its group, and what carries its mark (torchrun's workers lead groups of their own)."""
+    pid, found = leader["pid"], set()
+    if not pid:
+        return found
+    ours = runner.began(pid) in (None, leader["began"])  # else the number is another's by now, and the group is gone
     for process in psutil.process_iter():
         try:
-            if os.getpgid(process.pid) == leader["pid"] and os.getsid(process.pid) == leader["pid"]:
-                found |= {process, *process.children(recursive=True)}
-        except (psutil.Error, ProcessLookupError, PermissionError):
+            grouped = ours and os.getpgid(process.pid) == pid and os.getsid(process.pid) == pid
+            if grouped or (leader.get("mark") and process.environ().get(runner.MARK) == leader["mark"]):
+                found.add(process)
+        except (psutil.Error, OSError):
             continue
     return {process for process in found if process.pid != os.getpid() and _lives(process)}
 
 
 def end(leader, wait=GRACE):
-    """End all processes of a job: ask, wait, end. The runner lives on until it has written down how that went."""
+    """End all processes of a job: ask, wait, end; True if none is left.
+
+    The runner lives on until it has written down how that went, or until the wait is over.
+    """
     deadline = time.monotonic() + wait
-    everyone = members(leader)
-    send(everyone, signal.SIGTERM)
-    while (left := {p for p in everyone if _lives(p)}) and time.monotonic() < deadline:
+    send(members(leader), signal.SIGTERM)
+    while left := members(leader):
+        over = time.monotonic() - deadline
+        if over > KILLING:
+            return False
+        if over > 0:
+            send(left, signal.SIGKILL)
         time.sleep(0.05)
-    while left := {p for p in left | members(leader) if _lives(p)}:
-        send(left, signal.SIGKILL)
-        time.sleep(0.02)
+    return True
 
 
 def send(processes, number):

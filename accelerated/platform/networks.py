@@ -16,22 +16,23 @@ from ..models import LEAST_SIDE, TRANSFORMERS
 
 
 class Data(NamedTuple):
-    """A data set: how people call it, (C, H, W) of its images, classes, and what says that it is on the disk."""
+    """A data set: how people call it, (C, H, W) of its images, classes, training images, what says that it is there."""
 
     label: str
     shape: tuple
     classes: int
+    training: int
     marker: str = ""
     note: str = ""
 
 
 LARGER = "60,000 images of 32 x 32; hours without a GPU"
 DATA = {
-    "digits": Data("Digits", (1, 8, 8), 10, note="1,797 images of 8 x 8; seconds"),
-    "mnist5k": Data("MNIST-5k", (1, 28, 28), 10, note="5,000 images of 28 x 28; minutes"),
-    "cifar10": Data("CIFAR-10", (3, 32, 32), 10, "cifar-10-batches-py", LARGER),
-    "cifar100": Data("CIFAR-100", (3, 32, 32), 100, "cifar-100-python", LARGER),
-    "tiny-imagenet": Data("Tiny-ImageNet", (3, 64, 64), 200, "tiny-imagenet-200/train",
+    "digits": Data("Digits", (1, 8, 8), 10, 1437, note="1,797 images of 8 x 8; seconds"),
+    "mnist5k": Data("MNIST-5k", (1, 28, 28), 10, 4000, note="5,000 images of 28 x 28; minutes"),
+    "cifar10": Data("CIFAR-10", (3, 32, 32), 10, 50_000, "cifar-10-batches-py", LARGER),
+    "cifar100": Data("CIFAR-100", (3, 32, 32), 100, 50_000, "cifar-100-python", LARGER),
+    "tiny-imagenet": Data("Tiny-ImageNet", (3, 64, 64), 200, 100_000, "tiny-imagenet-200/train",
                           "110,000 images of 64 x 64; days without a GPU"),
 }  # fmt: skip
 
@@ -43,6 +44,9 @@ FAMILIES = {  # family: {model: how people call it}
     "Swin": {"swin_tiny": "Swin-T"},
 }
 MODELS = {name: label for family in FAMILIES.values() for name, label in family.items()}
+PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how pickles, and archives of them, begin
+LONGEST = 2**22  # bytes of a safetensors file's list of weights; ViT-B's has some thirty thousand
+KINDS = ("F16", "BF16", "F32", "F64", "I64")  # formats of weights; I64: batch norm counts its batches
 SHARED = ("data", "model", "width", "size")  # what a network and all that is made of it have in common
 
 
@@ -93,7 +97,9 @@ def check_upload(path, settings):
     """InputError where a file is not the weights of the network of ReLUs that settings name."""
     with path.open("rb") as file:
         head = file.read(8)
-    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    if len(head) == 8 and not head.startswith(PICKLES) and int.from_bytes(head, "little") > LONGEST:
+        raise InputError("this is not a readable safetensors file: its list of weights is too long")
+    if head.startswith(PICKLES):
         raise InputError("this is a pickle (what torch.save writes), and opening one runs whatever program is in it: "
                          "save with safetensors.torch.save_file(network.state_dict(), FILE)")  # fmt: skip
     network = build(settings)
@@ -109,7 +115,11 @@ def _compare(path, wanted):
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        found = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        odd = next((name for name, part in slices.items() if part.get_dtype() not in KINDS), None)
+    if odd:
+        raise InputError(f"it does not fit the network: {odd!r} is {slices[odd].get_dtype()}, no real number")
     for name, value in wanted.items():
         if name not in found:
             raise InputError(f"it does not fit the network: it lacks {name!r}")

@@ -31,8 +31,14 @@ class Options:
     """How many runs a user may have waiting."""
     processes: int = 1
     """Processes of each run, started by torchrun: as many as there are GPUs for it."""
+    quota: int = 10240
+    """Room on the disk, in MiB, that a user's records may take before they have to delete some."""
+    hours: float = 0.0
+    """Hours after which a run is stopped; 0 is never."""
     upload_limit: int = 1024
     """The largest file of weights, in MiB, that can be uploaded."""
+    new_password: str = ""
+    """Print a link with which this user sets a new password, and end."""
     worker: bool = False
     """Only the worker: it is started by the server, and again whenever it ends."""
 
@@ -68,12 +74,17 @@ class Options:
 
 def checked(options):
     """The options, and their folder made; InputError for what cannot be."""
-    for name in ("jobs", "jobs_per_user", "queue_per_user", "processes", "upload_limit"):
+    for name in ("jobs", "jobs_per_user", "queue_per_user", "processes", "upload_limit", "quota"):
         whole(getattr(options, name), name)
     if not 0 <= options.port < 2**16:
         raise InputError(f"port must lie in 0..65535, got {options.port}")
+    if not 0 <= options.hours < float("inf"):
+        raise InputError(f"hours must be 0 (never) or more, got {options.hours}")
+    if not Path("/proc/self/stat").exists():
+        raise InputError("the platform follows its jobs through /proc, which only Linux has")
     try:
-        options.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        options.home.mkdir(parents=True, exist_ok=True)
+        options.home.chmod(0o700)
         (options.home / "records").mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {options.home}: {error.strerror}; choose another --folder") from error

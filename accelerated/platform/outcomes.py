@@ -1,36 +1,58 @@
 """What became of a record, read from what its run wrote."""
 
 import json
+import math
 import re
 import time
 
 FULL = "The disk is full: delete records that are no longer needed, and start again."
 MEMORY = "The system ended it, most likely because memory ran out: choose a smaller batch, network or image."
 LOST = "It was lost: its processes ended without a word, for instance when the machine was restarted."
+LATE = "It was stopped: it ran longer than this server allows."
 LAST = 4096  # bytes at the end of a log in which its last words are
 
 
-def lines(path):
-    """The whole lines of a file of JSON lines that can be read; a line that is being written is not whole yet."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError):
-        return []
+METRIC = ("stage", "epoch", "loss", "accuracy", "accuracy5", "test_loss", "train_accuracy", "train_accuracy5", "memory")
+RESULT = ("rows", "accuracy", "test_images", "seconds", "environment", "config")
+
+
+def finite(value):
+    """A value read from JSON, its NaNs and infinities as None: JSON has none."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def lines(text, keys):
+    """The objects with `keys` among lines of JSON; one that is being written, or is damaged, is left out."""
     found = []
     for line in text.splitlines():
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            value = finite(json.loads(line))
+        except (ValueError, RecursionError):
             continue
+        if isinstance(value, dict) and all(value.get(key) is not None for key in keys):
+            found.append(value)
     return found
+
+
+def metrics(folder):
+    """The epochs that a run has told of."""
+    try:
+        return lines((folder / "run" / "metrics.jsonl").read_text(errors="replace"), METRIC)
+    except OSError:
+        return []
 
 
 def results(folder):
     """results.json of a record's run, or None."""
     try:
-        return json.loads((folder / "run" / "results.json").read_text())
-    except (OSError, ValueError):
+        found = finite(json.loads((folder / "run" / "results.json").read_text()))
+    except (OSError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) and all(found.get(key) is not None for key in RESULT) else None
 
 
 def best(folder):
@@ -38,9 +60,9 @@ def best(folder):
     found = results(folder)
     if found and found["rows"]:
         return max(row["accuracy"] for row in found["rows"])
-    metrics = lines(folder / "run" / "metrics.jsonl")
-    if metrics:
-        return max(line["accuracy"] for line in metrics if line["stage"] == metrics[-1]["stage"])
+    told = metrics(folder)
+    if told:
+        return max(line["accuracy"] for line in told if line["stage"] == told[-1]["stage"])
     return list(found["accuracy"].values())[-1] if found else None
 
 
@@ -49,7 +71,7 @@ def last_words(folder):
     try:
         with (folder / "log.txt").open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - LAST))
-            return file.read().decode(errors="replace").strip().splitlines()
+            return file.read().decode(errors="replace").replace("\0", "").strip().splitlines()
     except OSError:
         return []
 
@@ -58,7 +80,8 @@ def of(record, folder, told):
     """The row's new values, from how the job ended (None: nobody saw it)."""
     values = {"ended": told.at if told else time.time(), "best": best(folder)}
     if told and told.code == 0:
-        return values | {"state": "finished"}
+        (folder / "run" / "resume.pt").unlink(missing_ok=True)  # as large as two copies of the weights
+        return values | {"state": "finished", "wish": "" if record.wish == "stop" else record.wish}
     if record.wish:
         return values | {"state": "stopped"}
     words = last_words(folder)

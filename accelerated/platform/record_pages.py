@@ -11,7 +11,7 @@ from .commands import UPLOAD
 from .database import Record
 from .records import KINDS
 from .refusals import NotHere, Refused
-from .web import COOKIE, gone_to, logged_in, page, sent, wants_json
+from .web import COOKIE, gone_to, logged_in, numbered, page, sent, wants_json
 from .words import language_of, translator
 
 router = APIRouter()
@@ -52,10 +52,12 @@ def _settings(kind, answers, options, source):
     return {"qann": asking.qann, "test": asking.test}[kind](answers, options, source)
 
 
-def _sources(db, user, kind):
-    """Records that a new one may begin with."""
+def _sources(db, user, kind, asked):
+    """Records that a new one may begin with: the latest, and the one that is asked for."""
     wanted = {"qann": ("ann",), "test": ("qann", "ann")}.get(kind, ())
-    found = db.scalars(records.visible(user).where(Record.kind.in_(wanted), Record.wish == "").limit(200)).all()
+    query = records.visible(user).where(Record.kind.in_(wanted), Record.wish == "")
+    found = [*db.scalars(query.limit(200)), *db.scalars(query.where(Record.id == (numbered(asked) or 0)))]
+    found = list(dict.fromkeys(found))
     return [shown.row(record) for record in found if record.state not in asking.BROKEN]
 
 
@@ -63,7 +65,7 @@ def _form(request, user, kind, answers, refused=None, asked=None):
     """A page with the fields of a step, filled with what was answered."""
     options = _options(request)
     with _database(request).begin() as db:
-        sources = _sources(db, user, kind)
+        sources = _sources(db, user, kind, str(answers.get("source") or ""))
     lacking = {name: networks.missing(name, options.data) for name in networks.DATA}
     hints = {name: how if user.administrator else "" for name, how in lacking.items() if how}
     told = refused.told if refused else None
@@ -103,15 +105,27 @@ def upload(request: Request, user=Depends(logged_in), answers=Depends(sent)):
                 shutil.copyfileobj(file.file, target, 2**20)
             name = fields.NAME.read(answers.get("name") or "upload")
             settings = asking.upload(answers | {"name": name}, options, part)
-            with _database(request).begin() as db:
-                record = records.create(db, user, options, "ann", name, settings)
-                options.record(record.id).mkdir(parents=True)
-                part.replace(options.record(record.id) / UPLOAD)  # before the worker can see the record
+            record = _kept(request, user, name, settings, part)
         finally:
             part.unlink(missing_ok=True)
     except Refused as refused:
         return _form(request, user, "ann", answers, refused, fields.UPLOAD)
     return gone_to(request, f"/record/{record.id}", {"id": record.id})
+
+
+def _kept(request, user, name, settings, part):
+    """A record with its uploaded file, or neither."""
+    options, record = _options(request), None
+    try:
+        with _database(request).begin() as db:
+            record = records.create(db, user, options, "ann", name, settings, more=part.stat().st_size)
+            options.record(record.id).mkdir(parents=True)
+            part.replace(options.record(record.id) / UPLOAD)  # before the worker can see the record
+        return record
+    except BaseException:
+        if record is not None:
+            shutil.rmtree(options.record(record.id), ignore_errors=True)
+        raise
 
 
 @router.post("/{kind}/new")
@@ -121,11 +135,8 @@ def create(request: Request, kind: str, user=Depends(logged_in), answers=Depends
         raise NotHere
     try:
         with _database(request).begin() as db:
-            number = str(answers.get("source") or "")
-            chosen = number not in ("", "scratch")
-            source = records.one(db, user, int(number)) if chosen and number.isascii() and number.isdigit() else None
-            if chosen and source is None:
-                raise NotHere
+            asked = answers.get("source") or ""
+            source = records.one(db, user, numbered(asked)) if asked not in ("", "scratch") else None
             name = fields.NAME.read(answers.get("name") or (source.name if source else kind))
             settings = _settings(kind, answers | {"name": name}, _options(request), source)
             record = records.create(db, user, _options(request), kind, name, settings, source)
@@ -138,13 +149,13 @@ def create(request: Request, kind: str, user=Depends(logged_in), answers=Depends
 
 
 @router.get("/records/{kind}")
-def listed(request: Request, kind: str, before: int = 0, user=Depends(logged_in)):
+def listed(request: Request, kind: str, before: str = "", user=Depends(logged_in)):
     """Records of a kind, newest first, fifty at a time."""
     if kind not in KINDS:
         raise NotHere
     with _database(request).begin() as db:
         query = records.visible(user, kind)
-        query = query.where(Record.id < before) if before > 0 else query
+        query = query.where(Record.id < numbered(before)) if numbered(before) else query
         found = db.scalars(query.limit(51)).all()
         rows = [shown.row(r) | {"settings": r.settings} for r in found[:50]]
     older = rows[-1]["id"] if len(found) > 50 else None
@@ -178,7 +189,8 @@ def events(request: Request, number: int, user=Depends(logged_in)):
             found = db.get(Record, number)
             return shown.row(found) if found and accounts.who(db, request.cookies.get(COOKIE, "")) else None
 
-    stream = following.follow(state_of, folder, offset, request.is_disconnected)
+    stream = following.limited(request.app.state.readers, user.id,
+                               following.follow(state_of, folder, offset, request.is_disconnected))  # fmt: skip
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
@@ -215,7 +227,7 @@ def delete(request: Request, number: int, user=Depends(logged_in)):
 @router.get("/compare")
 def compare(request: Request, user=Depends(logged_in)):
     """Two or more results side by side; without a choice, what there is to choose from."""
-    chosen = [int(text) for text in request.query_params.getlist("id") if text.isascii() and text.isdigit()][:8]
+    chosen = [n for text in request.query_params.getlist("id")[:8] if (n := numbered(text)) is not None]
     options, series, found = _options(request), {}, []
     with _database(request).begin() as db:
         tests = [shown.row(r) for r in db.scalars(records.visible(user, "test").where(Record.state == "finished")

@@ -1,9 +1,11 @@
 """Records: what was asked for, from the moment it is asked until it is deleted."""
 
+import shutil
 import time
 
 from sqlalchemy import func, select, update
 
+from . import disk
 from .database import Record
 from .refusals import NotHere, Refused
 
@@ -23,21 +25,24 @@ def visible(user, kind=None):
 
 def one(db, user, number):
     """A record that a user may see; NotHere for all others, whether they exist or not."""
-    found = db.get(Record, number) if 0 < number < 2**31 else None
+    found = db.get(Record, number) if number and 0 < number < 2**31 else None
     if found is None or not (user.administrator or found.user_id == user.id):
         raise NotHere
     return found
 
 
-def create(db, user, options, kind, name, settings, source=None):
-    """A new record that waits for its turn."""
+def create(db, user, options, kind, name, settings, source=None, more=0):
+    """A new record that waits for its turn, and will have `more` bytes at once; its number has no folder yet."""
     waiting = db.scalar(select(func.count()).select_from(Record).where(
         Record.user_id == user.id, Record.state == "queued"))  # fmt: skip
     if waiting >= options.queue_per_user:
         raise Refused("You have too many runs waiting: stop some, or come back later.", status=429)
+    mine = db.scalars(select(Record.id).where(Record.user_id == user.id)).all()
+    disk.room(options, map(options.record, mine), more)
     record = Record(user_id=user.id, kind=kind, name=name, settings=settings, source_id=source and source.id)
     db.add(record)
     db.flush()
+    shutil.rmtree(options.record(record.id), ignore_errors=True)  # left by one whose row was never kept
     return record
 
 

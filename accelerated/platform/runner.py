@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOM = 512  # bytes that ended-ATTEMPT takes from the beginning
 PR_SET_PDEATHSIG = 1
+MARK = "ISOSPIKE_JOB"  # a variable that all processes of a job inherit, wherever they go
 
 
 def began(pid):
@@ -31,15 +32,18 @@ def began(pid):
 
 
 def take(path, content):
-    """Make a file that nobody has made before; False if somebody has."""
+    """Make a file that nobody has made before, with its content or not at all; False if somebody has."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with part.open("w") as writing:
+            writing.write(content)
+            writing.flush()
+            os.fsync(writing.fileno())
+        os.link(part, path)
     except FileExistsError:
         return False
-    with os.fdopen(file, "w") as writing:
-        writing.write(content)
-        writing.flush()
-        os.fsync(file)
+    finally:
+        part.unlink(missing_ok=True)
     return True
 
 
@@ -63,7 +67,9 @@ def _as_child():
 
 def main(folder, attempt, command):
     """Run the command; its output is added to log.txt."""
-    if not take(folder / f"begun-{attempt}", json.dumps({"pid": os.getpid(), "began": began(os.getpid())})):
+    mark = os.environ.get(MARK, "")
+    told = {"pid": os.getpid(), "began": began(os.getpid()), "mark": mark, "at": time.time()}
+    if not take(folder / f"begun-{attempt}", json.dumps(told)):
         return
     end = os.open(folder / f"ended-{attempt}", os.O_RDWR | os.O_CREAT, 0o600)
     os.write(end, b" " * ROOM)
@@ -79,8 +85,8 @@ def main(folder, attempt, command):
             code = job.wait()
         except OSError as error:
             code = f"the command could not be started: {error.strerror}"
-    told = {"code": code, "ended": time.time(), "memory": killed_for_memory() > before}
-    os.pwrite(end, json.dumps(told).encode()[: ROOM - 1] + b"\n", 0)
+    said = {"code": code, "ended": time.time(), "memory": killed_for_memory() > before}
+    os.pwrite(end, json.dumps(said).encode()[: ROOM - 1] + b"\n", 0)
     os.fsync(end)
 
 

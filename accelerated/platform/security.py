@@ -28,7 +28,10 @@ def foreign(method, headers):
     if site:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
-    return bool(origin) and urlsplit(origin).netloc != headers.get("host")
+    try:
+        return bool(origin) and urlsplit(origin).netloc != headers.get("host")
+    except ValueError:
+        return True
 
 
 class Guard:
@@ -41,7 +44,9 @@ class Guard:
         """ASGI."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        headers, limit = Headers(scope=scope), self.limits.get(scope["path"], self.most)
+        headers = Headers(scope=scope)
+        form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        limit = self.limits.get(scope["path"], self.most) if form else self.most  # other kinds are read into memory
 
         async def answer(message):
             if message["type"] == "http.response.start":

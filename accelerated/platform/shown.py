@@ -4,7 +4,7 @@ from .. import report
 from ..plots import label
 from . import figures, following, networks, outcomes
 from .commands import typed
-from .records import ENDED, KINDS
+from .records import ACTIVE, ENDED, KINDS
 
 STAGES = {
     "relu": "ANN",
@@ -38,8 +38,8 @@ def record(found, folder):
     return row(found) | {
         "title": KINDS[found.kind], "settings": found.settings, "commands": typed(found),
         "files": [name for name, path in FILES.items() if (folder / path).is_file()],
-        "results": results(folder), "epochs": outcomes.lines(folder / "run" / "metrics.jsonl"),
-        "live": following.accuracies(folder),
+        "results": results(folder), "epochs": outcomes.metrics(folder),
+        "live": following.Simulation(folder).read() if found.state in ACTIVE else [],
     }  # fmt: skip
 
 

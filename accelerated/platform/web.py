@@ -15,6 +15,7 @@ from .words import language_of, translator
 
 HERE = Path(__file__).parent
 COOKIE = "isospike"
+LONGEST = 1000  # letters of one answer
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -83,7 +84,7 @@ def current(request: Request):
 def logged_in(request: Request, user=Depends(current)):
     """The user; whoever is nobody is asked to log in."""
     if user is None:
-        raise LogIn(request.url.path if request.method == "GET" else "/")
+        raise LogIn(f"{request.url.path}?{request.url.query}".rstrip("?") if request.method == "GET" else "/")
     return user
 
 
@@ -105,15 +106,26 @@ async def answers(request: Request):
     if kind == "application/json":
         try:
             sent = await request.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             sent = None
         if not isinstance(sent, dict):
             raise Refused("Send an object in JSON.", status=400)
-        return {str(key): value for key, value in sent.items()}
+        return {_text(key): _text(value) for key, value in sent.items()}
     if kind in FORMS:
         form = await request.form(max_files=1, max_fields=100)
-        return dict(form)
+        return {_text(key): value if key == "file" else _text(value) for key, value in form.items()}
     return {}
+
+
+def _text(value):
+    """A plain answer as text that can be kept and sent; nothing for what is no plain answer."""
+    text = str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+    return text.encode(errors="replace").decode().replace("\0", "")[:LONGEST]
+
+
+def numbered(text):
+    """A whole number that can be one of a record, or None."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 async def sent(request: Request, user=Depends(logged_in)):

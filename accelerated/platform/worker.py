@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import func, select, update
 
-from . import jobs, outcomes
+from . import disk, jobs, outcomes
 from .commands import command
 from .database import Database, Record, Unreachable
 from .records import ACTIVE, ENDED
@@ -54,7 +54,14 @@ class Worker:
         with self.database.begin() as db:
             active = db.scalars(select(Record).where(Record.state.in_(ACTIVE))).all()
         for record in active:
-            self.look(record)
+            try:
+                self.look(record)
+            except (Unreachable, OSError):
+                raise  # passes: the next look sees the same
+            except Exception as error:  # of one record, whatever its files hold; the others go on
+                print(f"worker: record {record.id}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                self.change(record, state="failed", ended=time.time(), message="Its files are damaged.",
+                            detail=f"{type(error).__name__}: {error}"[:500].replace("\0", ""))  # fmt: skip
         with self.database.begin() as db:
             doomed = db.scalars(select(Record).where(Record.wish == "delete", Record.state.in_(ENDED))).all()
         for record in doomed:
@@ -77,27 +84,35 @@ class Worker:
         if leader is None:
             if process is not None and process.returncode is None:
                 return  # it is about to begin
-            if not jobs.forestall(folder, attempt):
-                return
-            if record.wish:
-                self.change(record, state="stopped", ended=time.time())
-            elif process is None and attempt < ATTEMPTS:  # the worker that claimed it died before it began
-                self.change(record, state="queued")
-            else:
-                self.change(record, state="failed", ended=time.time(), message="The job could not be started.")
+            jobs.forestall(folder, attempt)  # whoever was to start it died in between, or it could not begin
+            leader = jobs.begun(folder, attempt)
+        if leader is None or not leader["pid"]:
+            self.never_began(record, process)
             return
         if record.state == "starting":
-            self.change(record, state="running", began=time.time())
-        if record.wish and jobs.ended(folder, attempt) is None:
+            self.change(record, state="running", began=leader["at"])
+        late = self.options.hours and time.time() - leader["at"] > 3600 * self.options.hours
+        if (record.wish or late) and jobs.ended(folder, attempt) is None:
             jobs.end(leader)
         lives = jobs.alive(leader)  # asked before its last words are read, so that none are missed
         told = jobs.ended(folder, attempt)
         if told is None and lives:
             return
-        if leader["pid"]:
-            jobs.end(leader, wait=0 if told is None else jobs.GRACE)
-        self.change(record, **outcomes.of(record, folder, told))
-        self.started.pop((record.id, attempt), None)
+        if jobs.end(leader, wait=0 if told is None else jobs.GRACE):
+            values = outcomes.of(record, folder, told)
+            if late and values["state"] != "finished":
+                values |= {"state": "stopped", "message": outcomes.LATE}
+            self.change(record, **{"began": leader["at"]} | values)
+            self.started.pop((record.id, attempt), None)
+
+    def never_began(self, record, process):
+        """A record whose attempt certainly never began: as it was before, or failed after many."""
+        if record.wish:
+            self.change(record, state="stopped", ended=time.time())
+        elif process is None and record.attempt < ATTEMPTS:
+            self.change(record, state="queued")
+        else:
+            self.change(record, state="failed", ended=time.time(), message="The job could not be started.")
 
     def remove(self, record):
         """Delete a record and all its files."""
@@ -152,6 +167,7 @@ def serve(options, parent=None):
         while not orphaned(parent):
             try:
                 worker.step()
+                disk.ballast(options)
                 quiet = True
             except Unreachable as error:
                 if quiet:

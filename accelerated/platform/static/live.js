@@ -3,16 +3,19 @@
 
 const MOST_LINES = 5000; // of a log in the page; the whole log can be downloaded
 
-function follow(lines) {
-  const url = lines.dataset.events, lost = document.getElementById("following");
-  const begunEnded = lines.dataset.ended === "yes";
-  let count = 0;
-  const source = new EventSource(url);
+function follow(lines, after = "0") {
+  const lost = document.getElementById("following"), begunEnded = lines.dataset.ended === "yes";
+  let count = lines.childNodes.length;
+  const source = new EventSource(`${lines.dataset.events}?after=${after}`);
   source.addEventListener("open", () => { lost.hidden = true; });
-  source.addEventListener("error", () => { lost.hidden = source.readyState === EventSource.CLOSED; });
+  source.addEventListener("error", () => {
+    lost.hidden = false;
+    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 5000, lines, after); // refused: come back later
+  });
   source.addEventListener("log", (event) => {
     const below = lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 8;
     const texts = JSON.parse(event.data);
+    after = event.lastEventId;
     lines.append(...texts.map((text) => document.createTextNode(text + "\n")));
     count += texts.length;
     while (count > MOST_LINES) { lines.firstChild.remove(); count -= 1; }
@@ -48,9 +51,14 @@ function showAccuracy(ways) {
 }
 
 async function followList(table) {
-  const answer = await fetch(location.href, { headers: { Accept: "application/json" } });
-  if (!answer.ok) return;
-  const data = await answer.json();
+  let data;
+  try {
+    const answer = await fetch(location.href, { headers: { Accept: "application/json" } });
+    if (!answer.ok) throw new Error(answer.status);
+    data = await answer.json();
+  } catch {
+    return setTimeout(followList, 5000, table);
+  }
   const rows = new Map(data.records.map((record) => [String(record.id), record]));
   let active = false;
   for (const line of table.querySelectorAll("[data-record]")) {
@@ -68,7 +76,7 @@ function tidy(form) { // only what fits the choice above
   if (source && scratch.length) { source.addEventListener("change", update); update(); }
 }
 
-document.querySelectorAll("#lines").forEach(follow);
+document.querySelectorAll("#lines").forEach((lines) => follow(lines));
 document.querySelectorAll("[data-live-list]").forEach((table) => setTimeout(followList, 3000, table));
 document.querySelectorAll("[data-form]").forEach(tidy);
 document.querySelectorAll("[data-confirm]").forEach((form) => form.addEventListener("submit", (event) => {

@@ -255,7 +255,7 @@ def test_a_number_that_another_process_has_by_now_is_left_alone(place):
     bystander = subprocess.Popen([sys.executable, "-c", SLEEP], start_new_session=True)
     folder = place.options.record(number)
     folder.mkdir(parents=True)
-    (folder / "begun-1").write_text(json.dumps({"pid": bystander.pid, "began": 12345}))
+    (folder / "begun-1").write_text(json.dumps({"pid": bystander.pid, "began": 12345, "mark": "", "at": 1.0}))
     try:
         assert place.until(number, "lost").message
         assert bystander.poll() is None, "an innocent process was ended"
@@ -296,3 +296,31 @@ def test_one_worker_at_a_time(place):
             "try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept OSError: print('held')"),
             str(place.options.home / "worker.lock")], capture_output=True, text=True)  # fmt: skip
     assert held.stdout == "held\n"
+
+
+@pytest.mark.long
+def test_a_run_on_two_processes_ends_and_can_be_stopped(inside):
+    """The real command under torchrun, whose workers lead groups of their own."""
+    options = dataclasses.replace(inside.options, processes=2)
+    ada, at_work = inside.user("ada"), worker.Worker(options, inside.database)
+
+    def until(number, *states):
+        deadline = time.monotonic() + 90
+        while (row := ada.get(f"/record/{number}").json()["record"])["state"] not in states:
+            assert time.monotonic() < deadline, (row["state"], row["message"], row["detail"])
+            at_work.step()
+            time.sleep(0.1)
+        return row
+
+    number = ada.post("/ann/new", json={"epochs": 1}).json()["id"]
+    assert until(number, "finished", "failed", "lost")["state"] == "finished"
+    assert ada.get(f"/record/{number}").json()["record"]["results"]["environment"]["processes"] == 2
+    endless = ada.post("/ann/new", json={"epochs": 1000}).json()["id"]
+    until(endless, "running")
+    while not outcomes.metrics(options.record(endless)):
+        time.sleep(0.1)
+    mine = jobs.members(jobs.begun(options.record(endless), 1))
+    assert len(mine) >= 4, "runner, torchrun and two of its workers"
+    ada.post(f"/record/{endless}/stop")
+    until(endless, "stopped")
+    assert all(gone(process.pid) for process in mine)

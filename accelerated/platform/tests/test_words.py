@@ -65,7 +65,7 @@ def in_tables():
         *asking.WANTED.values(),
         accounts.WRONG,
     )
-    yield from (outcomes.FULL, outcomes.MEMORY, outcomes.LOST, *asking.ALL, *LISTED)
+    yield from (outcomes.FULL, outcomes.MEMORY, outcomes.LOST, outcomes.LATE, *asking.ALL, *LISTED)
     yield from (*networks.MODELS.values(), *(data.label for data in networks.DATA.values()))
 
 

@@ -25,6 +25,7 @@ def upgrade():
     op.create_table("sessions", _key(sa.String), _user(), _some("created", sa.Double), _some("seen", sa.Double),
                     _some("agent"))  # fmt: skip
     op.create_table("invitations", _key(sa.String), _some("administrator", sa.Boolean), _some("note"),
+                    sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE")),
                     _some("expires", sa.Double))  # fmt: skip
     op.create_table("attempts", _key(), _some("name", index=True), _some("address", index=True), _some("at", sa.Double))
     op.create_table(
