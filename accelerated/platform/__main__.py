@@ -44,6 +44,15 @@ def address(options):
     return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{options.port}"
 
 
+class Server(uvicorn.Server):
+    """A server that lets its event streams end before it does."""
+
+    def handle_exit(self, sig, frame):
+        """Ctrl-C, or another signal to end."""
+        self.config.app.state.closing = True  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
+
+
 def serve(options):
     """Migrate, say where to go, serve until Ctrl-C."""
     database = Database(options.database)
@@ -56,7 +65,7 @@ def serve(options):
         return
     with database.begin() as db:
         secret = accounts.first_invitation(db)
-    server = uvicorn.Server(uvicorn.Config(app.make(options, database), options.host, options.port, log_level="warning",
+    server = Server(uvicorn.Config(app.make(options, database), options.host, options.port, log_level="warning",
                                            timeout_graceful_shutdown=2, server_header=False))  # fmt: skip
     try:
         sockets = [server.config.bind_socket()]

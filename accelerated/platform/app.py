@@ -21,7 +21,7 @@ def make(options, database=None):
     """The application on a folder and its database."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.options, app.state.database = options, database or Database(options.database)
-    app.state.readers = collections.Counter()
+    app.state.readers, app.state.closing = collections.Counter(), False
     app.include_router(account_pages.router)
     app.include_router(record_pages.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")

@@ -189,8 +189,11 @@ def events(request: Request, number: int, user=Depends(logged_in)):
             found = db.get(Record, number)
             return shown.row(found) if found and accounts.who(db, request.cookies.get(COOKIE, "")) else None
 
-    stream = following.limited(request.app.state.readers, user.id,
-                               following.follow(state_of, folder, offset, request.is_disconnected))  # fmt: skip
+    async def gone():
+        return request.app.state.closing or await request.is_disconnected()
+
+    stream = following.follow(state_of, folder, offset, gone)
+    stream = following.limited(request.app.state.readers, user.id, stream)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 

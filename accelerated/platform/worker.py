@@ -53,15 +53,20 @@ class Worker:
         """Look at all active records, then start what may start."""
         with self.database.begin() as db:
             active = db.scalars(select(Record).where(Record.state.in_(ACTIVE))).all()
+        trouble = None
         for record in active:
             try:
                 self.look(record)
-            except (Unreachable, OSError):
-                raise  # passes: the next look sees the same
+            except Unreachable:
+                raise
+            except OSError as error:  # passes, for instance once there is room again: the next look sees the same
+                trouble = error
             except Exception as error:  # of one record, whatever its files hold; the others go on
                 print(f"worker: record {record.id}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 self.change(record, state="failed", ended=time.time(), message="Its files are damaged.",
                             detail=f"{type(error).__name__}: {error}"[:500].replace("\0", ""))  # fmt: skip
+        if trouble:
+            raise trouble
         with self.database.begin() as db:
             doomed = db.scalars(select(Record).where(Record.wish == "delete", Record.state.in_(ENDED))).all()
         for record in doomed:
