@@ -35,8 +35,9 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
     epsilon, rest = threshold * epsilon, resting(threshold, currents.shape[1:])
     start, emitted = rest, torch.zeros_like(currents[0], dtype=torch.long)
     for _ in range(whole(iterations, "iterations")):
-        membrane, seen = start, []
+        membrane, total, seen = start, rest, []
         for current in currents:
+            total = total + current
             high = membrane + current
             spike, membrane = if_step(membrane, current, threshold)
             seen.append((high, spike))
@@ -45,7 +46,7 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
         highest = torch.where(spikes > 0, before.amin(dim=0), before).amax(dim=0)  # of the silences
         count = spikes.sum(dim=0)
         emitted = emitted + count.long()
-        residual = rest + currents.sum(dim=0) - threshold * count
+        residual = total - threshold * count
         lower = ((residual < 0) & (count > 0)).to(start.dtype)
         higher = ((residual >= threshold) & (count < len(currents))).to(start.dtype)
         start = start - lower * torch.maximum(threshold, lowest - threshold + epsilon)

@@ -117,9 +117,15 @@ def test_kernels_over_time_are_the_torch_code_bit_for_bit(dtype, served, monkeyp
                 assert torch.equal(answers[0][1], answers[1][1]), function.__name__
 
 
-@pytest.mark.parametrize(("dtype", "levels"), [*((dtype, 8) for dtype in FORMATS), *((d, 6) for d in FORMATS[:2])])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("shape", "blocks"), SHAPES)
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+KINDS = [*((dtype, 8) for dtype in FORMATS), *((dtype, 6) for dtype in FORMATS[:2])]
+CASES = [  # every other one by default, as on a chessboard: each of two that differ in one thing alone
+    pytest.param(*shape, layout, *kind, marks=pytest.mark.long if (i + j + k) % 2 else ())
+    for i, shape in enumerate(SHAPES) for j, layout in enumerate(LAYOUTS) for k, kind in enumerate(KINDS)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "blocks", "layout", "dtype", "levels"), CASES)
 def test_elementwise_kernels_are_the_torch_code_bit_for_bit(shape, blocks, layout, dtype, levels, served):
     """On edges of steps and beside them; the threshold's gradient is a sum in another order."""
     if layout is torch.channels_last and len(shape) != 4:

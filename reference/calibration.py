@@ -40,8 +40,9 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
     epsilon, rest = threshold * number(epsilon, threshold), resting(threshold, currents.shape[1:])
     start, emitted = rest, np.zeros(currents.shape[1:], dtype=int)
     for _ in range(whole(iterations, "iterations")):
-        membrane, seen = start, []
+        membrane, total, seen = start, rest, []
         for current in currents:
+            total = total + current
             high = membrane + current
             spike, membrane = if_step(membrane, current, threshold)
             seen.append((high, spike))
@@ -50,7 +51,7 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
         highest = np.where(spikes > 0, before.min(axis=0), before).max(axis=0)  # of the silences
         count = spikes.sum(axis=0)
         emitted = emitted + count.astype(int)
-        residual = rest + currents.sum(axis=0) - threshold * count
+        residual = total - threshold * count
         lower = array((residual < 0) & (count > 0), like=start)
         higher = array((residual >= threshold) & (count < len(currents)), like=start)
         start = start - lower * np.maximum(threshold, lowest - threshold + epsilon)

@@ -52,7 +52,8 @@ def build(folder, flags=FLAGS, native=NATIVE):
     sources = sorted([*HERE.glob("*.c"), *HERE.glob("*.h")])
     program = compiler()
     if program is None:
-        raise OSError("there is no C compiler")
+        off = os.environ.get("ISOSPIKE_KERNELS") == "off"
+        raise OSError("ISOSPIKE_KERNELS=off" if off else "there is no C compiler")
     version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
     parts = [*flags, *native, *THREADS, version, _machine(), *(source.read_text() for source in sources)]
     target = folder / f"kernels-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"

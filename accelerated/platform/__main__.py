@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from ..checks import InputError
 from ..run import parse
-from . import accounts, app, worker
+from . import accounts, worker
 from .database import Database, Record
 from .options import Options, checked
 from .records import ACTIVE
@@ -55,6 +55,8 @@ class Server(uvicorn.Server):
 
 def serve(options):
     """Migrate, say where to go, serve until Ctrl-C."""
+    from . import app  # networks and pages, which a worker does without
+
     database = Database(options.database)
     database.migrate()
     if options.new_password:

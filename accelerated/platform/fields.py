@@ -79,7 +79,7 @@ MODEL = Field("model", "Network", "The small ones are for a first look. ResNet a
               "and Swin are transformers (chapter 4). In brackets: millions of weights.",
               "A network with ten times the weights takes about ten times as long.", default="cnn",
               choices=tuple(_models()),
-              extra=tuple((name, f"{networks.weights_of(name):.2g} M") for name in networks.MODELS))  # fmt: skip
+              extra=tuple((name, f"{millions} M") for name, millions in networks.WEIGHTS.items()))  # fmt: skip
 SIZE = Field("size", "Side of the images", "Images are padded or enlarged to it. 0: as they are, or the least that the "
              "network takes.", "Twice the side is four times the work.", "whole", "0", most=512, more=True)  # fmt: skip
 WIDTH = Field("width", "Width", "Scale of the network's channels: 1 is the published network.",

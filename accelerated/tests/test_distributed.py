@@ -63,6 +63,7 @@ def test_two_processes_give_the_accuracy_of_one(tmp_path):
         assert torch.allclose(value, weights[1][name], rtol=0, atol=1e-2), name
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes to kill in /proc, which Linux has")
 def test_two_processes_killed_and_resumed_end_with_the_same_weights(tmp_path):
     arguments = ["--epochs", 15, 1, 1, *TINY, "--out", tmp_path]

@@ -2,6 +2,9 @@
 
 import pytest
 from playwright.sync_api import expect
+from safetensors.torch import save
+
+from accelerated.models import make
 
 from .browser import log_in, needed, shot
 from .conftest import PASSWORD, wait
@@ -12,12 +15,17 @@ pytestmark = [needed, pytest.mark.usefixtures("filled")]
 
 @pytest.fixture(scope="module")
 def filled(started):
-    """The platform with ada and three small records: a network, the quantised one, its test."""
+    """The platform with ada and three small records: a network that she uploads, the quantised one, its test."""
     boss = started.administrator()
     ada = started.client()
     link = boss.post("/users/invite").json()["link"]
     assert ada.post(link, json={"name": "ada", "password": PASSWORD, "again": PASSWORD}).status_code == 200
-    for kind, answers in (("ann", {"epochs": 2, "width": 0.25}), ("qann", {"source": 1, "epochs1": 1, "epochs2": 1}),
+    weights = save(make("cnn", (1, 8, 8), 10, 0.25).state_dict())
+    uploaded = ada.post(
+        "/ann/upload", data={"data": "digits", "model": "cnn", "width": "0.25"}, files={"file": weights}
+    )
+    assert uploaded.status_code == 201, uploaded.text
+    for kind, answers in (("qann", {"source": 1, "epochs1": 1, "epochs2": 1}),
                           ("test", {"source": 2, "steps": 2, "test_images": 50})):  # fmt: skip
         assert ada.post(f"/{kind}/new", json=answers).status_code == 201
     assert wait(ada, 3, lambda record: record["ended"])["state"] == "finished"

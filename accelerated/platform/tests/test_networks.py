@@ -1,0 +1,12 @@
+"""What the pages say of networks, against the networks."""
+
+import pytest
+
+from accelerated.platform import networks
+
+
+@pytest.mark.parametrize("model", networks.MODELS)
+def test_the_weights_that_are_told_are_the_networks(model):
+    network = networks.build({"data": "cifar10", "model": model, "width": 1.0, "size": 0})
+    millions = sum(p.numel() for p in network.parameters()) / 1e6
+    assert networks.WEIGHTS[model] == float(f"{millions:.2g}")
