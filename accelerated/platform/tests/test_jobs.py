@@ -188,6 +188,7 @@ def test_a_record_that_another_waits_for_is_not_deleted(place):
 
 
 def test_a_record_begins_after_its_source_and_not_without_it(place):
+    place.worker.options = dataclasses.replace(place.options, jobs=2)  # there is room for both
     first = place.record("import time; time.sleep(0.3)")
     second = place.record("print('after')", source=first, start="source", user=2)
     place.until(first, "running")
