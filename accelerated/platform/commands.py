@@ -31,14 +31,17 @@ def weights(record):
     return f"../{record.source_id}/run/weights.safetensors" if kind == "source" else None
 
 
-def command(record, options, processes=1):
+def launch(record):
+    """What lets Python start several processes of a module; nothing for one."""
+    processes = record.settings.get("processes", 1)
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+
+
+def command(record, options):
     """What the worker starts in the record's folder; a log names no place outside it."""
-    launch = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    )
     start = weights(record)
     return [
-        sys.executable, *launch, "-m", "accelerated.run", *words_of(record.settings),
+        sys.executable, *launch(record), "-m", "accelerated.run", *words_of(record.settings),
         *(["--start", start] if start else []), "--data-root", str(options.data), "--out", ".", "--name", "run",
     ]  # fmt: skip
 
@@ -53,5 +56,5 @@ def typed(record):
         start = ["--start", "WEIGHTS-OF-A-RECORD-THAT-WAS-DELETED"]
     elif record.source:
         start = ["--start", f"runs/record-{record.source_id}/weights.safetensors"]
-    words = ["python", "-m", "accelerated.run", *words_of(record.settings), *start, "--name", f"record-{record.id}"]
-    return [*before, shlex.join(words)]
+    words = [*words_of(record.settings), *start, "--name", f"record-{record.id}"]
+    return [*before, shlex.join(["python", *launch(record), "-m", "accelerated.run", *words])]

@@ -62,7 +62,8 @@ def best(folder):
         return max(row["accuracy"] for row in found["rows"])
     told = metrics(folder)
     if told:
-        return max(line["accuracy"] for line in told if line["stage"] == told[-1]["stage"])
+        shares = [line["accuracy"] for line in told if line["stage"] == told[-1]["stage"]]
+        return max((share for share in shares if isinstance(share, float | int)), default=None)
     return list(found["accuracy"].values())[-1] if found else None
 
 

@@ -19,6 +19,7 @@ from .database import Database, Record, Unreachable
 from .records import ACTIVE, ENDED
 
 PAUSE = 0.3  # seconds between two looks
+LISTEN = 2  # seconds between two looks at what a job that runs has reached
 ATTEMPTS = 5  # to begin a job at all
 BROKEN = set(ENDED) - {"finished"}
 
@@ -48,6 +49,7 @@ class Worker:
 
     def __init__(self, options, database):
         self.options, self.database, self.started = options, database, {}
+        self.heard: dict = {}  # record: (when it was last listened to, how long its list of epochs was then)
 
     def step(self):
         """Look at all active records, then start what may start."""
@@ -102,6 +104,7 @@ class Worker:
         lives = jobs.alive(leader)  # asked before its last words are read, so that none are missed
         told = jobs.ended(folder, attempt)
         if told is None and lives:
+            self.listen(record, folder)
             return
         if jobs.end(leader, wait=0 if told is None else jobs.GRACE):
             values = outcomes.of(record, folder, told)
@@ -109,6 +112,17 @@ class Worker:
                 values |= {"state": "stopped", "message": outcomes.LATE}
             self.change(record, **{"began": leader["at"]} | values)
             self.started.pop((record.id, attempt), None)
+            self.heard.pop(record.id, None)
+
+    def listen(self, record, folder):
+        """Keep the best accuracy so far of a job that runs; lists show it."""
+        (when, size), now, told = self.heard.get(record.id, (0, 0)), time.time(), folder / "run" / "metrics.jsonl"
+        if now - when > LISTEN:
+            length = told.stat().st_size if told.exists() else 0
+            self.heard[record.id] = now, length
+            best = outcomes.best(folder) if length != size else None
+            if isinstance(best, float | int):
+                self.change(record, best=best)
 
     def never_began(self, record, process):
         """A record whose attempt certainly never began: as it was before, or failed after many."""
@@ -157,9 +171,7 @@ class Worker:
         folder = self.options.record(record.id)
         shutil.rmtree(folder / "run", ignore_errors=True)  # of an attempt that never began there is nothing; be sure
         try:
-            self.started[record.id, record.attempt] = jobs.start(
-                folder, record.attempt, command(record, self.options, self.options.processes)
-            )
+            self.started[record.id, record.attempt] = jobs.start(folder, record.attempt, command(record, self.options))
         except OSError as error:
             self.change(record, state="failed", ended=time.time(), message=outcomes.FULL if error.errno == 28
                         else "The job could not be started.", detail=str(error))  # fmt: skip

@@ -56,7 +56,7 @@ def exact(network, x, schedule, record, what, least=0.05):
     return s
 
 
-TIMMS = [(NAMES[0], "float32", 64), (NAMES[0], "bfloat16", 64), (NAMES[1], "float32", 64)]
+TIMMS: list = [(NAMES[0], "float32", 64), (NAMES[0], "bfloat16", 64), (NAMES[1], "float32", 64)]
 TIMMS += [pytest.param(*case, marks=pytest.mark.long) for case in
           ((NAMES[1], "bfloat16", 64), *itertools.product(NAMES, ("float32", "bfloat16"), (224,)))]  # fmt: skip
 

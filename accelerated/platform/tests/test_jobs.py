@@ -14,6 +14,8 @@ from sqlalchemy import select
 from accelerated.platform import jobs, outcomes, records, runner, worker
 from accelerated.platform.database import Record, User
 
+from .conftest import Inside
+
 TALK = "import time\nfor i in range(200):\n    print('line', i, flush=True)\n    time.sleep(0.02)\n"
 SLEEP = "import time; time.sleep(600)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
@@ -299,11 +301,32 @@ def test_one_worker_at_a_time(place):
     assert held.stdout == "held\n"
 
 
+TELLS = """
+import json, pathlib, time
+pathlib.Path("run").mkdir()
+names = ("epoch", "loss", "accuracy5", "test_loss", "train_accuracy", "train_accuracy5", "memory")
+line = json.dumps(dict.fromkeys(names, 1) | {"stage": "relu", "accuracy": ACCURACY})
+pathlib.Path("run/metrics.jsonl").write_text(line + chr(10))
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("told", "best"), [("0.75", 0.75), ("'a'", None), ("[1]", None), ("{}", None)])
+def test_the_best_so_far_is_known_while_a_job_runs(told, best, place, monkeypatch):
+    """Whatever a job that runs has written, it goes on."""
+    monkeypatch.setattr(worker, "LISTEN", 0)
+    number, deadline = place.record(TELLS.replace("ACCURACY", told)), time.monotonic() + 10
+    while not place.worker.heard.get(number, (0, 0))[1] and time.monotonic() < deadline:
+        place.worker.step()
+    assert (place.row(number).state, place.row(number).best) == ("running", best)
+
+
 @pytest.mark.long
-def test_a_run_on_two_processes_ends_and_can_be_stopped(inside):
+def test_a_run_on_two_processes_ends_and_can_be_stopped(tmp_path):
     """The real command under torchrun, whose workers lead groups of their own."""
-    options = dataclasses.replace(inside.options, processes=2)
-    ada, at_work = inside.user("ada"), worker.Worker(options, inside.database)
+    inside = Inside(tmp_path / "platform", processes=2)
+    options, ada = inside.options, inside.user("ada")
+    at_work = worker.Worker(options, inside.database)
 
     def until(number, *states):
         deadline = time.monotonic() + 90
@@ -315,7 +338,9 @@ def test_a_run_on_two_processes_ends_and_can_be_stopped(inside):
 
     number = ada.post("/ann/new", json={"epochs": 1}).json()["id"]
     assert until(number, "finished", "failed", "lost")["state"] == "finished"
-    assert ada.get(f"/record/{number}").json()["record"]["results"]["environment"]["processes"] == 2
+    found = ada.get(f"/record/{number}").json()["record"]
+    assert found["results"]["environment"]["processes"] == 2
+    assert "--nproc-per-node=2 -m accelerated.run" in found["commands"][0]
     endless = ada.post("/ann/new", json={"epochs": 1000}).json()["id"]
     until(endless, "running")
     while not outcomes.metrics(options.record(endless)):
