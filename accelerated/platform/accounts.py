@@ -54,7 +54,7 @@ def name_of(text):
 
 def _hash(password, name):
     if not LEAST <= len(password) <= MOST or password.casefold() == name:
-        raise Refused("A password has 8 to 200 letters, and is not the name.", field="password")
+        raise Refused("A password has 8 to 200 characters, and is not the name.", field="password")
     with computing():
         return hasher.hash(password)
 

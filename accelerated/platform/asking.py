@@ -19,22 +19,31 @@ ALL = ("streaming", "integrate-then-fire", "signed")
 
 def read(asked, answers):
     """{field: value} of all answers but those about files and records; Refused with the first that is wrong."""
+    odd = sorted(set(answers) - {field.name for field in asked} - set(networks.SHARED))
+    if odd:
+        raise Refused("There is no field {got} here.", got=odd[0])
     values = {}
     for field in asked:
         if field.name == "lr" and not str(answers.get("lr") or "").strip():
             values["lr"] = None
         elif field.kind not in ("file", "record"):
             values[field.name] = field.read(answers.get(field.name))
-    if values.get("lr", 0) is None:
-        values["lr"] = RATES[values["optimiser"]]
     return values
+
+
+def _usual(values, model):
+    """The optimiser and the learning rate, those usual for the network where none is named."""
+    optimiser = values["optimiser"] or ("adamw" if networks.is_transformer(model) else "sgd")
+    rate = RATES[optimiser] if values["lr"] is None else values["lr"]
+    return {"optimiser": optimiser, "lr": rate}
 
 
 def _checked(settings, options):
     """The settings, if `accelerated.run` takes them here; Refused in its words."""
     most = networks.DATA[settings["data"]].training
     if settings.get("batch", 1) > most:
-        raise Refused("This must be a whole number from {least} to {most}.", field="batch", least=1, most=most)
+        limits = {"got": settings["batch"], "least": 1, "most": most}
+        raise Refused("{got} is not a whole number from {least} to {most}.", field="batch", **limits)
     try:
         networks.build(settings)
         values: dict = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
@@ -53,7 +62,7 @@ def _shared(values):
 def ann(answers, options):
     """Settings of a network that is trained with ReLUs."""
     values = read(ANN, answers)
-    more = {key: values[key] for key in ("optimiser", "lr", "batch", "seed", "weight_decay")}
+    more = _usual(values, values["model"]) | {key: values[key] for key in ("batch", "seed", "weight_decay")}
     return _checked(_shared(values) | more | {"epochs": [values["epochs"], 0, 0], "until": "relu"}, options)
 
 
@@ -80,9 +89,9 @@ def qann(answers, options, source):
                       detail=f"{shared['model']}: {', '.join(offered)}")  # fmt: skip
     layerwise = activation in ("qcfs", "s-qcfs")
     epochs = [0, values["epochs1"], 0 if layerwise else values["epochs2"]]
-    more = {
-        key: values[key] for key in ("levels", "initial_threshold", "optimiser", "lr", "batch", "seed", "weight_decay")
-    }
+    _threshold(values["initial_threshold"])
+    more = {key: values[key] for key in ("levels", "initial_threshold", "batch", "seed", "weight_decay")}
+    more |= _usual(values, shared["model"])
     settings = shared | more | {"activation": activation, "epochs": epochs, "until": "training"}
     return _checked(settings | ({"start": "source"} if source else {}), options)
 
@@ -106,6 +115,15 @@ def test(answers, options, source):
         settings |= {"schedules": schedules, "times": steps, "calibrations": [values["calibration"]],
                      "pre_steps": values["pre_steps"], "until": "simulation"}  # fmt: skip
     return _checked(settings, options)
+
+
+def _threshold(text):
+    try:
+        good = text == "calibrated" or 0 < float(text) < float("inf")
+    except ValueError:
+        good = False
+    if not good:
+        raise Refused("{got} is neither a positive number nor calibrated.", field="initial_threshold", got=text)
 
 
 def _usable(source, kind):

@@ -40,11 +40,11 @@ class Field:
             raise Refused("This is too long.", field=self.name)
         if self.kind == "choice":
             if text not in [value for value, _, _ in self.choices]:
-                raise Refused("Choose one of those offered.", field=self.name, detail=text)
+                raise Refused("{got} is not one of those offered.", field=self.name, got=text)
             return text
         if self.kind == "text":
-            if not re.fullmatch(r"[\w.-]{1,60}", text):
-                raise Refused("Use 1 to 60 letters, digits, dots, dashes.", field=self.name, detail=text)
+            if not re.fullmatch(r"[\w.-]+( [\w.-]+)*", text):
+                raise Refused("{got} has other signs than letters, digits, spaces and . _ -", field=self.name, got=text)
             return text
         if self.kind in ("whole", "number"):
             return self._number(text)
@@ -56,12 +56,10 @@ class Field:
         except ValueError:
             value = math.nan
         if not self.least <= value <= self.most:
-            limits = {"least": f"{self.least:g}", "most": f"{self.most:g}"}
+            limits = {"least": f"{self.least:.10g}", "most": f"{self.most:.10g}", "got": text}
             if self.kind == "whole":
-                raise Refused(
-                    "This must be a whole number from {least} to {most}.", field=self.name, detail=text, **limits
-                )
-            raise Refused("This must be a number from {least} to {most}.", field=self.name, detail=text, **limits)
+                raise Refused("{got} is not a whole number from {least} to {most}.", field=self.name, **limits)
+            raise Refused("{got} is not a number from {least} to {most}.", field=self.name, **limits)
         return value
 
 
@@ -71,25 +69,24 @@ def _models():
             yield name, label, family
 
 
-NAME = Field("name", "Name", "What the record is called in lists (the thesis calls it Prefix).", kind="text")
+NAME = Field("name", "Name", "What the record is called in lists.", kind="text")
 DATA = Field("data", "Data set", "The images that the network learns to tell apart.", "Larger images and more of them take "
              "longer, in proportion.", default="digits",
              choices=tuple((name, f"{data.label}: {data.note}", "") for name, data in networks.DATA.items()))  # fmt: skip
-MODEL = Field("model", "Network", "The small ones are for a first look. ResNet and VGG are convolutional (chapter 3), ViT "
-              "and Swin are transformers (chapter 4). In brackets: millions of weights.",
-              "A network with ten times the weights takes about ten times as long.", default="cnn",
+MODEL = Field("model", "Network", "The small ones are for a first look. ResNet and VGG are convolutional, ViT and Swin are "
+              "transformers. In brackets: millions of weights.", "A larger network takes longer.", default="cnn",
               choices=tuple(_models()),
               extra=tuple((name, f"{millions} M") for name, millions in networks.WEIGHTS.items()))  # fmt: skip
 SIZE = Field("size", "Side of the images", "Images are padded or enlarged to it. 0: as they are, or the least that the "
              "network takes.", "Twice the side is four times the work.", "whole", "0", most=512, more=True)  # fmt: skip
 WIDTH = Field("width", "Width", "Scale of the network's channels: 1 is the published network.",
               "Half the width is a quarter of the work.", "number", "1", least=0.01, most=4, more=True)  # fmt: skip
-OPTIMISER = Field("optimiser", "Optimiser", "How weights follow their gradients: SGD with momentum for convolutional "
-                  "networks, AdamW for transformers.", default="sgd",
-                  choices=(("sgd", "SGD", ""), ("adamw", "AdamW", "")))  # fmt: skip
-LR = Field("lr", "Learning rate", "How far one step goes; it falls to 0 along a cosine. Leave it empty for 0.1 (SGD) or "
-           "0.001 (AdamW).", "Too large, and training fails; too small, and it learns little.", "number", "",
-           least=1e-7, most=10)  # fmt: skip
+OPTIMISER = Field("optimiser", "Optimiser", "How weights follow their gradients.",
+                  choices=(("", "SGD for convolutional networks, AdamW for transformers", ""),
+                           ("sgd", "SGD, with momentum", ""), ("adamw", "AdamW", "")))  # fmt: skip
+LR = Field("lr", "Learning rate", "How far one step goes; it falls to 0 along a cosine. Empty: 0.1 (SGD) or 0.001 (AdamW). A "
+           "second stage takes a tenth of it.", "Too large, and training fails; too small, and it learns little.", "number", "",
+           least=0.0001, most=10)  # fmt: skip
 BATCH = Field("batch", "Batch size", "Images that are looked at together before the weights change.",
               "A larger batch needs more memory.", "whole", "64", least=1, most=4096)  # fmt: skip
 SEED = Field("seed", "Random seed", "The same seed gives the same run again.", "", "whole", "0", most=2**31)
@@ -117,8 +114,8 @@ TRANSFORMER_TYPES = (("qcfs", "QCFS: a threshold for each layer"), ("h-qcfs", "H
                      ("n-qcfs", "N-QCFS: a threshold for each neuron"),
                      ("hn-qcfs", "HN-QCFS: a threshold for each head, and for each neuron"))  # fmt: skip
 ACTIVATION = Field(
-    "activation", "Activation type", "What replaces ReLU: a staircase of L steps up to a threshold that is learnt. CS-QCFS "
-    "is the thesis's for convolutional networks, HN-QCFS its for transformers.", "",
+    "activation", "Activation type", "What replaces ReLU: QCFS (quantisation, clip, floor, shift), a staircase of L steps up "
+    "to a threshold that is learnt, and level above it.", "",
     default="", choices=(("", "The best for the network: CS-QCFS or HN-QCFS", ""),
                          *((value, label, "Convolutional networks") for value, label in CNN_TYPES),
                          *((value, label, "Transformers") for value, label in TRANSFORMER_TYPES if value != "qcfs")),
@@ -131,9 +128,9 @@ QANN = (
     DATA, MODEL, ACTIVATION,
     Field("levels", "Steps L", "How many steps the staircase has. The spiking network can give the same answer at T = L.",
           "A larger L is more accurate, and needs more time steps.", "whole", "8", least=1, most=256),
-    Field("initial_threshold", "Initial threshold", "Where thresholds begin: a positive number, or calibrated, the largest "
-          "value that the network shows.", "", "threshold", "calibrated"),
-    Field("epochs1", "Epochs with a threshold for each layer", "The first stage.", "Time grows with it.", "whole", "10",
+    Field("initial_threshold", "Initial threshold", "Where thresholds begin: a positive number, or calibrated: the largest "
+          "value that reaches the layer on some training images.", "", "threshold", "calibrated"),
+    Field("epochs1", "Epochs with a threshold for each layer", "The first stage, which all types begin with.", "Time grows with it.", "whole", "10",
           most=1000),
     Field("epochs2", "Epochs with finer thresholds", "The second stage: for each channel, head or neuron. It is left out "
           "where the type has a threshold for each layer.", "Time grows with it.", "whole", "6", most=1000),
@@ -153,12 +150,13 @@ TEST = (
     Field("test_batch", "Batch size", "Images that are simulated at once.", "A larger batch needs more memory.", "whole",
           "256", least=1, most=4096),
     Field("steps", "Time steps T", "How long the spiking network looks at an image. Accuracy is shown for 1, 2, 4, ... up to "
-          "T.", "Time grows with it.", "whole", "32", least=1, most=4096),
+          "T; signed adds the T after which no neuron fires any more.", "Time grows with it.", "whole", "32", least=1, most=4096),
     Field("schedule", "When neurons fire", "Streaming is what hardware does. The other two give the quantised network's "
           "answer bit for bit.", "The exact ones take several times as long here.", default="all",
           choices=tuple((value, label, "") for value, label in SCHEDULES)),
-    Field("calibration", "Calibration", "For streaming: a few steps before, from which membranes learn where to begin. SRP "
-          "and COS are published methods.", "Its steps are added to the latency.", default="none",
+    Field("calibration", "Calibration", "For streaming: a few steps before, from which neurons learn where to begin, so that it "
+          "comes nearer to exact. SRP and COS are published methods.",
+          "SRP's steps are added to the latency once, those of COS once for each layer.", default="none",
           choices=(("none", "None", ""), ("srp", "SRP", ""), ("cos", "COS", ""))),
     Field("pre_steps", "Steps of the calibration", "How many steps COS or SRP observes.", "", "whole", "4", least=1,
           most=256),

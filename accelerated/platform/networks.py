@@ -50,6 +50,7 @@ WEIGHTS = {  # millions, for images of 32 x 32 in colour and ten classes; counti
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how pickles, and archives of them, begin
 LONGEST = 2**22  # bytes of a safetensors file's list of weights; ViT-B's has some thirty thousand
 KINDS = ("F16", "BF16", "F32", "F64", "I64")  # formats of weights; I64: batch norm counts its batches
+SAVE = "save with safetensors.torch.save_file(network.state_dict(), FILE)"
 SHARED = ("data", "model", "width", "size")  # what a network and all that is made of it have in common
 
 
@@ -94,17 +95,18 @@ def check_upload(path, settings):
     with path.open("rb") as file:
         head = file.read(8)
     if len(head) == 8 and not head.startswith(PICKLES) and int.from_bytes(head, "little") > LONGEST:
-        raise InputError("this is not a readable safetensors file: its list of weights is too long")
+        raise InputError(f"this is not a readable safetensors file: {SAVE}")
     if head.startswith(PICKLES):
-        raise InputError("this is a pickle (what torch.save writes), and opening one runs whatever program is in it: "
-                         "save with safetensors.torch.save_file(network.state_dict(), FILE)")  # fmt: skip
+        raise InputError(
+            f"this is a pickle (what torch.save writes), and opening one runs whatever program is in it: {SAVE}"
+        )
     network = build(settings)
     try:
         if thresholds_in(path):
             raise InputError("this is a quantised network: upload the network of ReLUs")
         _compare(path, network.state_dict())
     except InputError as error:
-        raise InputError(str(error).removeprefix(f"{path} ").replace(str(path), "the file")) from None
+        raise InputError(str(error).replace(str(path), "the file")) from None
 
 
 def _compare(path, wanted):

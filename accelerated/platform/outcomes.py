@@ -56,15 +56,19 @@ def results(folder):
 
 
 def best(folder):
-    """The best accuracy on test images so far: of the simulation if there is one, else of the last stage trained."""
+    """An accuracy on test images: of a simulation the highest at any T, of a training that of the weights it has kept;
+    while it goes on, or where it did not end, the highest after an epoch of its last stage.
+    """
     found = results(folder)
     if found and found["rows"]:
         return max(row["accuracy"] for row in found["rows"])
+    if found:
+        return list(found["accuracy"].values())[-1] if found["accuracy"] else None
     told = metrics(folder)
     if told:
         shares = [line["accuracy"] for line in told if line["stage"] == told[-1]["stage"]]
         return max((share for share in shares if isinstance(share, float | int)), default=None)
-    return list(found["accuracy"].values())[-1] if found else None
+    return None
 
 
 def last_words(folder):

@@ -62,10 +62,14 @@ def _sources(db, user, kind, asked):
 
 
 def _form(request, user, kind, answers, refused=None, asked=None):
-    """A page with the fields of a step, filled with what was answered."""
+    """A page with the fields of a step, filled with what was answered; of a refusal, a program gets that alone."""
     options = _options(request)
+    if refused and wants_json(request):
+        return page(request, "form.html", {"refused": refused.told}, refused.status)
     with _database(request).begin() as db:
         sources = _sources(db, user, kind, str(answers.get("source") or ""))
+    if not refused:
+        answers = _beginning(kind, sources, answers)
     lacking = {name: networks.missing(name, options.data) for name in networks.DATA}
     hints = {name: how if user.administrator else "" for name, how in lacking.items() if how}
     told = refused.told if refused else None
@@ -76,6 +80,14 @@ def _form(request, user, kind, answers, refused=None, asked=None):
             "missing": hints, "refused": told,
             "uploading": asked is fields.UPLOAD}  # fmt: skip
     return page(request, "form.html", data, refused.status if refused else 200)
+
+
+def _beginning(kind, sources, answers):
+    """An unfilled form's source, the latest that fits if none was asked for, and its name."""
+    wanted = [source for source in sources if str(source["id"]) == answers.get("source")]
+    fitting = [source for source in sources if source["kind"] == {"qann": "ann", "test": "qann"}.get(kind)]
+    chosen = [*wanted, *fitting][:1]
+    return {"source": str(chosen[0]["id"]), "name": chosen[0]["name"]} if chosen else answers
 
 
 @router.get("/{kind}/new")
@@ -174,7 +186,7 @@ def one(request: Request, number: int, user=Depends(logged_in)):
     _, _, data = _one(request, user, number)
     words = translator(language_of(request.headers.get("accept-language", "")))
     drawing = shown.figure(data["results"], words) if data["results"] and data["results"]["rows"] else ""
-    return page(request, "record.html", {"record": data, "_drawing": drawing})
+    return page(request, "record.html", {"record": data, "_drawing": drawing, "_schedules": fields.SCHEDULES})
 
 
 @router.get("/record/{number}/events")

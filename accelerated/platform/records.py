@@ -16,8 +16,8 @@ STATES = ("queued", *ACTIVE, *ENDED)
 
 
 def visible(user, kind=None):
-    """The query for all records that a user may see, newest first."""
-    query = select(Record).order_by(Record.id.desc())
+    """The query for all records that a user may see, newest first; those that are about to be deleted are not shown."""
+    query = select(Record).where(Record.wish != "delete").order_by(Record.id.desc())
     if not user.administrator:
         query = query.where(Record.user_id == user.id)
     return query.where(Record.kind == kind) if kind else query

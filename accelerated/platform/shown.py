@@ -29,18 +29,25 @@ def row(record):
         "activation": settings.get("activation", ""), "state": record.state, "wish": record.wish, "best": record.best,
         "message": record.message, "detail": record.detail, "created": record.created, "began": record.began,
         "ended": record.ended if record.state in ENDED else None, "source": record.source_id,
-        "snn": settings["until"] == "simulation",
+        "snn": settings["until"] == "simulation", "levels": settings.get("levels"),
     }  # fmt: skip
 
 
 def record(found, folder):
     """A record with all that is known of it."""
     return row(found) | {
+        "first": [row(source) for source in sources(found) if source.state not in ENDED],
+        "_before": {source.kind.upper(): source.best for source in sources(found)},
         "title": KINDS[found.kind], "settings": found.settings, "commands": typed(found),
-        "files": [name for name, path in FILES.items() if (folder / path).is_file()],
+        "files": [name for name, path in FILES.items() if _holds(folder / path)],
         "results": results(folder), "epochs": outcomes.metrics(folder),
         "live": following.Simulation(folder).read() if found.state in ACTIVE else [],
     }  # fmt: skip
+
+
+def sources(found):
+    """The records that one begins with, the first of all first."""
+    return [*sources(found.source), found.source] if found.source else []
 
 
 def results(folder):
@@ -59,7 +66,7 @@ def results(folder):
     environment = {key: value for key, value in found["environment"].items() if key != "data_root"}
     return {
         "accuracy": found["accuracy"], "images": found["test_images"], "seconds": found["seconds"],
-        "_named": {STAGES[stage]: share for stage, share in found["accuracy"].items()},
+        "_named": named(found["accuracy"]), "_ways": {entry["schedule"] for entry in found["rows"]},
         "environment": environment, "rows": rows, "series": series, "exact": exact(found["rows"]),
         "findings": list(report.findings(found)),
         "ann_energy": 1e6 * found["rows"][0]["ann_joules"] if found["rows"] else None,
@@ -67,14 +74,26 @@ def results(folder):
 
 
 def exact(rows):
-    """Of each way's most exact row: (way, T, images with the quantised network's logits, images with its answer)."""
+    """Of each way's most exact row, the first of several: (way, T, images with the quantised network's logits, with its
+    answer); the most exact way first.
+    """
     best: dict = {}
     for entry in rows:
         if entry.get("images_equal") is not None:
             name = label(entry)
-            if name not in best or entry["images_equal"] >= best[name][1]:
+            if name not in best or entry["images_equal"] > best[name][1]:
                 best[name] = entry["T"], entry["images_equal"], entry["images_agreeing"]
-    return [(name, *value) for name, value in best.items()]
+    return sorted(((name, *value) for name, value in best.items()), key=lambda told: -told[2])
+
+
+def named(accuracy):
+    """{what people call it: accuracy}; the form that is converted only where it differs."""
+    told = {STAGES[stage]: share for stage, share in accuracy.items()}
+    return {name: share for name, share in told.items() if name != STAGES["folded"] or share != told.get("QANN")}
+
+
+def _holds(path):
+    return path.is_file() and path.stat().st_size > 0
 
 
 def figure(found, words, series=None):

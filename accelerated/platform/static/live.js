@@ -35,12 +35,13 @@ function follow(lines, after = "0") {
 function showAccuracy(ways) {
   const place = document.getElementById("live");
   if (!place) return;
+  const words = JSON.parse(place.dataset.words);
   const table = document.createElement("table");
   for (const way of ways) {
     const row = table.insertRow(), head = document.createElement("th");
     head.scope = "row";
     const extra = way.calibration === "none" ? "" : ", " + way.calibration.toUpperCase();
-    head.textContent = `${way.schedule}${extra}: ${way.images} / ${way.of}`;
+    head.textContent = `${words[way.schedule] ?? way.schedule}${extra}: ${way.images} / ${way.of}`;
     row.append(head);
     for (const [steps, share] of Object.entries(way.accuracy)) row.insertCell().textContent = `T = ${steps}: ${(100 * share).toFixed(2)} %`;
   }

@@ -22,7 +22,7 @@ def shot(page, name):
 def join(page, address, name):
     page.goto(address)
     page.get_by_label("Name").fill(name)
-    page.get_by_label("Password, 8 letters or more").fill(PASSWORD)
+    page.get_by_label("Password, 8 characters or more").fill(PASSWORD)
     page.get_by_label("The password again").fill(PASSWORD)
     shot(page, f"join-{name}")
     page.get_by_role("button", name="Make the account").click()

@@ -36,7 +36,7 @@ def test_a_wrong_answer_is_said_beside_its_field(page, started):
     page.goto(f"{started.base}/ann/new")
     page.get_by_label("Epochs").fill("many")
     page.get_by_role("button", name="Start training").click()
-    expect(page.get_by_role("alert")).to_contain_text("This must be a whole number from 0 to 1000.")
+    expect(page.get_by_role("alert")).to_contain_text("many is not a whole number from 0 to 1000.")
     expect(page.get_by_label("Epochs")).to_have_attribute("aria-invalid", "true")
     expect(page.get_by_label("Epochs")).to_have_value("many")
     shot(page, "refused")

@@ -27,6 +27,7 @@ def test_a_newcomers_way(page, chromium, started):
 
     other.get_by_role("button", name="Start the example").click()
     expect(other).to_have_url(re.compile(r"/record/3$"))
+    expect(other.get_by_text("Before it come: 1 example (ANN, ")).to_be_visible()
     other.goto(f"{started.base}/record/1")
     lines = other.locator("#lines")
     expect(lines).to_contain_text("relu: epoch 1 of 12", timeout=60_000)
@@ -68,9 +69,9 @@ def test_a_newcomers_way(page, chromium, started):
     other.get_by_role("button", name="Start training").click()
     expect(other.locator(".state")).to_have_text("running", timeout=30_000)
     expect(other.locator("#lines")).to_contain_text("epoch 2 of 1000", timeout=60_000)
+    other.on("dialog", lambda dialog: dialog.accept())
     other.get_by_role("button", name="Stop").click()
     expect(other.locator(".state")).to_have_text("stopped", timeout=30_000)
-    other.on("dialog", lambda dialog: dialog.accept())
     other.get_by_role("button", name="Delete").click()
     expect(other).to_have_url(re.compile("/records/ann$"))
     expect(other.get_by_role("link", name="endless")).to_have_count(0, timeout=20_000)

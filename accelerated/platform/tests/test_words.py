@@ -14,6 +14,7 @@ from accelerated.platform.words import language_of, translator
 
 HERE = Path(__file__).parents[1]
 LISTED = {"ANN pre-training", "QANN training", "Test", "Records", "Compare"}  # in loops of templates
+CELLS = {"unsettled", "all bits", "no", "vacuous"}  # of report.cells
 
 
 def in_templates():
@@ -65,7 +66,7 @@ def in_tables():
         *asking.WANTED.values(),
         accounts.WRONG,
     )
-    yield from (outcomes.FULL, outcomes.MEMORY, outcomes.LOST, outcomes.LATE, *asking.ALL, *LISTED)
+    yield from (outcomes.FULL, outcomes.MEMORY, outcomes.LOST, outcomes.LATE, *asking.ALL, *LISTED, *CELLS)
     yield from (*networks.MODELS.values(), *(data.label for data in networks.DATA.values()))
 
 

@@ -1,0 +1,61 @@
+"""What forms are filled with, and what becomes of what is answered."""
+
+import pytest
+
+from accelerated.platform.database import Record
+
+
+def settings(inside, number):
+    with inside.database.begin() as db:
+        return db.get(Record, number).settings
+
+
+@pytest.mark.parametrize(("answers", "optimiser", "rate"), [
+    ({}, "sgd", 0.1), ({"model": "vit_tiny"}, "adamw", 0.001), ({"model": "vit_tiny", "optimiser": "sgd"}, "sgd", 0.1),
+    ({"optimiser": "adamw", "lr": "0.02"}, "adamw", 0.02),
+])  # fmt: skip
+def test_the_usual_optimiser_and_rate_go_by_the_network(inside, ada, answers, optimiser, rate):
+    for kind in ("ann", "qann"):
+        number = ada.post(f"/{kind}/new", json=answers).json()["id"]
+        assert (settings(inside, number)["optimiser"], settings(inside, number)["lr"]) == (optimiser, rate)
+
+
+@pytest.mark.parametrize(("kind", "answers", "said"), [
+    ("ann", {"epoch": 3}, "There is no field epoch here."),
+    ("ann", {"epochs": "1.5"}, "1.5 is not a whole number from 0 to 1000."),
+    ("ann", {"lr": "0,1"}, "0,1 is not a number from 0.0001 to 10."),
+    ("ann", {"batch": "4000"}, "4000 is not a whole number from 1 to 1437."),
+    ("ann", {"name": "a/b"}, "a/b has other signs than letters, digits, spaces and . _ -"),
+    ("ann", {"model": "alexnet"}, "alexnet is not one of those offered."),
+    *(("qann", {"initial_threshold": text}, f"{text} is neither a positive number nor calibrated.")
+      for text in ("foo", "-1", "0", "inf", "nan")),
+])  # fmt: skip
+def test_a_wrong_answer_is_named_with_what_would_be_right(ada, kind, answers, said):
+    """A program gets the refusal and nothing else."""
+    answer = ada.post(f"/{kind}/new", json=answers)
+    assert answer.status_code == 422
+    assert list(answer.json()) == ["refused"]
+    assert answer.json()["refused"]["sentence"] == said
+
+
+def test_a_form_begins_with_the_latest_record_that_fits(ada):
+    assert ada.get("/qann/new").json()["answers"] == {"source": ""}
+    for kind, name in (("ann", "first"), ("ann", "my second net"), ("qann", "third")):
+        assert ada.post(f"/{kind}/new", json={"name": name}).status_code == 201
+    assert ada.get("/qann/new").json()["answers"] == {"source": "2", "name": "my second net"}
+    assert ada.get("/qann/new?source=1").json()["answers"] == {"source": "1", "name": "first"}
+    assert ada.get("/test/new").json()["answers"] == {"source": "3", "name": "third"}
+
+
+def test_what_is_being_deleted_is_not_listed(ada):
+    for _ in range(2):
+        ada.post("/ann/new", json={})
+    ada.post("/record/1/delete")
+    assert [record["id"] for record in ada.get("/records/ann").json()["records"]] == [2]
+    assert [record["id"] for record in ada.get("/").json()["latest"]] == [2]
+
+
+def test_what_comes_before_a_record_is_told(ada):
+    assert ada.post("/example").json()["id"] == 3
+    first = ada.get("/record/3").json()["record"]["first"]
+    assert [(record["id"], record["state"]) for record in first] == [(1, "queued"), (2, "queued")]
