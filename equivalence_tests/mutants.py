@@ -21,15 +21,19 @@ class Mutant:
     test: str
     breaks: str
 
+    def edited(self):
+        """The file's text with the edit; LookupError if there is not exactly one place for it."""
+        source = (ROOT / self.file).read_text()
+        if source.count(self.old) != 1:
+            raise LookupError(f"mutant {self.name}: {self.old!r} occurs {source.count(self.old)} times in {self.file}")
+        return source.replace(self.old, self.new)
+
     def plant(self, folder):
         """A copy of the package with the edit, in `folder`; returns its path."""
         package, file = self.file.split("/", 1)
         copy = folder / f"{package}_{self.name}"
         shutil.copytree(ROOT / package, copy, ignore=shutil.ignore_patterns("tests", "__pycache__"))
-        source = (copy / file).read_text()
-        if source.count(self.old) != 1:
-            raise LookupError(f"mutant {self.name}: {self.old!r} occurs {source.count(self.old)} times in {self.file}")
-        (copy / file).write_text(source.replace(self.old, self.new))
+        (copy / file).write_text(self.edited())
         return copy
 
 
@@ -77,8 +81,8 @@ MUTANTS = [
            "test_t3.py", "T3_operators_that_are_not_linear"),
     Mutant("increments_for_totals", "reference/simulation.py", '(_totals if arithmetic == "totals" else _increments)',
            "_increments", "test_t5.py", "T5_needs_totals"),
-    Mutant("increments_for_totals", "accelerated/simulation.py", '(_totals if arithmetic == "totals" else _increments)',
-           "_increments", "test_t5.py", "T5_needs_totals"),
+    Mutant("increments_for_totals", "accelerated/simulation.py", '(_totals if arithmetic == "totals" else increments)',
+           "increments", "test_t5.py", "T5_needs_totals"),
     Mutant("hard_reset", "reference/neuron.py", "membrane - threshold * spike", "membrane * (1 - spike)", "test_t1.py", "T1"),
     Mutant("nothing_taken_back", "reference/neuron.py", "array(up, like=membrane) - array(down, like=membrane)",
            "array(up, like=membrane)", "test_t3.py", "T3"),
