@@ -178,6 +178,7 @@ def printed(environment, folder=ROOT):
     return done.stdout, done.stderr
 
 
+@pytest.mark.long
 @needs_compiler
 def test_without_a_compiler_and_without_the_folder_the_numbers_are_the_same(tmp_path):
     expected, complaint = printed({})

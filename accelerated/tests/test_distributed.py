@@ -82,6 +82,7 @@ def test_two_processes_killed_and_resumed_end_with_the_same_weights(tmp_path):
     assert all(torch.equal(cut[name], value) for name, value in whole.items())
 
 
+@pytest.mark.long
 def test_a_table_is_written_by_one_process(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*torchrun, "-m", "accelerated.run", "figure-3-1", "--device", "cpu", "--out", str(tmp_path)]
@@ -92,6 +93,7 @@ def test_a_table_is_written_by_one_process(tmp_path):
     assert done.stdout.count("written to") == 1
 
 
+@pytest.mark.long
 def test_bad_input_ends_all_processes_with_one_line(tmp_path):
     process = launch(2, "--out", tmp_path, "--data", "cifar10", "--data-root", tmp_path, "--model", "resnet20")
     _, errors = process.communicate(timeout=120)
