@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from sqlalchemy import delete, select
 
 from . import accounts
-from .database import Session, User
+from .database import Invitation, Session, User
 from .refusals import NotHere, Refused
 from .web import COOKIE, answers, current, gone_to, local, logged_in, page, sent
 
@@ -127,7 +127,9 @@ def _account(request, user, refused=None, done="", status=200):
     with request.app.state.database.begin() as db:
         found = db.scalars(select(Session).where(Session.user_id == user.id).order_by(Session.seen.desc())).all()
     own = accounts.digest(request.cookies.get(COOKIE, ""))
-    sessions = [{"agent": s.agent, "created": s.created, "seen": s.seen, "this": s.id == own} for s in found]
+    sessions = [
+        {"id": s.id, "agent": s.agent, "created": s.created, "seen": s.seen, "this": s.id == own} for s in found
+    ]
     return page(request, "account.html", {"sessions": sessions, "refused": refused, "done": done}, status)
 
 
@@ -160,6 +162,17 @@ def end_others(request: Request, user=Depends(logged_in)):
     return _account(request, user, done="All other sessions have ended.")
 
 
+@router.post("/account/sessions/{digest}/end")
+def end_one(request: Request, digest: str, user=Depends(logged_in)):
+    """End one of one's own sessions."""
+    with request.app.state.database.begin() as db:
+        if not db.execute(delete(Session).where(Session.user_id == user.id, Session.id == digest)).rowcount:
+            raise NotHere
+    if digest == accounts.digest(request.cookies[COOKIE]):
+        return gone_to(request, "/login", status=200)
+    return _account(request, user, done="That session has ended.")
+
+
 def _administrator(user):
     if not user.administrator:
         raise NotHere
@@ -170,7 +183,9 @@ def _users(request, link="", refused=None):
         users = [{"id": u.id, "name": u.name, "administrator": u.administrator, "created": u.created,
                   "open": bool(u.password)}
                  for u in db.scalars(select(User).order_by(User.id))]  # fmt: skip
-    return page(request, "users.html", {"users": users, "link": link, "refused": refused})
+        names = {user["id"]: user["name"] for user in users}
+        links = [{"id": i.id, "whose": names.get(i.user_id, ""), "expires": i.expires} for i in accounts.open_links(db)]
+    return page(request, "users.html", {"users": users, "links": links, "link": link, "refused": refused})
 
 
 @router.get("/users")
@@ -187,6 +202,16 @@ def invite(request: Request, user=Depends(logged_in)):
     with request.app.state.database.begin() as db:
         secret = accounts.invite(db, note=f"by {user.name}, {time.strftime('%Y-%m-%d')}")
     return _users(request, link=_link(request, secret))
+
+
+@router.post("/users/links/{digest}/withdraw")
+def withdraw(request: Request, digest: str, user=Depends(logged_in)):
+    """A link that was given out no longer works."""
+    _administrator(user)
+    with request.app.state.database.begin() as db:
+        if not db.execute(delete(Invitation).where(Invitation.id == digest)).rowcount:
+            raise NotHere
+    return gone_to(request, "/users", status=200)
 
 
 def _link(request, secret):

@@ -83,6 +83,11 @@ def invitation(db, secret):
     return found if found and found.expires > time.time() else None
 
 
+def open_links(db):
+    """Invitations, and links for a new password, that can still be used."""
+    return db.scalars(select(Invitation).where(Invitation.expires > time.time()).order_by(Invitation.expires)).all()
+
+
 def register(db, name, password, administrator=False):
     """A new user; Refused if the name is taken or cannot be one."""
     name = name_of(name)

@@ -117,6 +117,29 @@ def test(answers, options, source):
     return _checked(settings, options)
 
 
+def again(record):
+    """The answers that would ask for a record's settings once more."""
+    settings, kind = record.settings, record.kind
+    answers = {field.name: settings[field.name] for field in {"ann": ANN, "qann": QANN, "test": TEST}[kind]
+               if field.name in settings}  # fmt: skip
+    answers |= {"name": record.name, "source": str(record.source_id or ("" if "start" in settings else "scratch"))}
+    if kind == "ann":
+        return {key: value for key, value in answers.items() if key != "source"} | {"epochs": settings["epochs"][0]}
+    if kind == "qann":
+        _, first, second = settings["epochs"]
+        return answers | {"epochs1": first} | ({"epochs2": second} if second else {})
+    if settings["until"] != "simulation":
+        return answers | {"network": "ann"}
+    (calibration,), schedules = settings["calibrations"], settings["schedules"]
+    schedule = "all" if len(schedules) > 1 else schedules[0]
+    return answers | {
+        "network": "snn",
+        "steps": max(settings["times"]),
+        "schedule": schedule,
+        "calibration": calibration,
+    }
+
+
 def _threshold(text):
     try:
         good = text == "calibrated" or 0 < float(text) < float("inf")

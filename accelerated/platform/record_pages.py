@@ -83,19 +83,27 @@ def _form(request, user, kind, answers, refused=None, asked=None):
 
 
 def _beginning(kind, sources, answers):
-    """An unfilled form's source, the latest that fits if none was asked for, and its name."""
+    """What a form begins with: its source, the latest that fits if none was asked for, and a name."""
     wanted = [source for source in sources if str(source["id"]) == answers.get("source")]
     fitting = [source for source in sources if source["kind"] == {"qann": "ann", "test": "qann"}.get(kind)]
     chosen = [*wanted, *fitting][:1]
-    return {"source": str(chosen[0]["id"]), "name": chosen[0]["name"]} if chosen else answers
+    if not chosen or answers.get("source") == "scratch":
+        return answers
+    return {"name": chosen[0]["name"]} | answers | {"source": str(chosen[0]["id"])}
 
 
 @router.get("/{kind}/new")
-def new(request: Request, kind: str, source: str = "", user=Depends(logged_in)):
-    """The fields of a step."""
+def new(request: Request, kind: str, source: str = "", again: str = "", user=Depends(logged_in)):
+    """The fields of a step; `again`: filled as those of that record were."""
     if kind not in KINDS:
         raise NotHere
-    return _form(request, user, kind, {"source": source})
+    if not again:
+        return _form(request, user, kind, {"source": source})
+    with _database(request).begin() as db:
+        record = records.one(db, user, numbered(again))
+    if record.kind != kind or record.settings.get("start") == "upload":
+        raise NotHere
+    return _form(request, user, kind, asking.again(record))
 
 
 @router.get("/ann/upload")

@@ -146,6 +146,30 @@ def test_a_new_password_ends_all_other_sessions(inside, ada):
     assert second.get("/").status_code == 401
 
 
+def test_one_session_can_be_ended_by_its_user_alone(inside, ada):
+    second, bob = inside.client(), inside.user("bob")
+    second.post("/login", json={"name": "ada", "password": PASSWORD})
+    (other,) = [s["id"] for s in ada.get("/account").json()["sessions"] if not s["this"]]
+    assert bob.post(f"/account/sessions/{other}/end").status_code == 404
+    assert second.get("/").status_code == 200
+    assert ada.post(f"/account/sessions/{other}/end").status_code == 200
+    assert (ada.get("/").status_code, second.get("/").status_code) == (200, 401)
+    assert ada.post(f"/account/sessions/{other}/end").status_code == 404, "there is none any more"
+
+
+def test_a_link_can_be_withdrawn(inside, ada):
+    boss = inside.user("boss", administrator=True)
+    invited, renewed = (boss.post(f"/users/{what}").json()["link"] for what in ("invite", "1/renew"))
+    links = {link["whose"]: link["id"] for link in boss.get("/users").json()["links"]}
+    assert set(links) == {"", "ada"}
+    assert all(digest not in invited + renewed for digest in links.values()), "what is shown opens nothing"
+    assert ada.post(f"/users/links/{links['']}/withdraw").status_code == 404, "nobody else can"
+    assert boss.post(f"/users/links/{links['']}/withdraw").status_code == 200
+    assert inside.anonymous.get(invited).status_code == 404
+    assert inside.anonymous.get(renewed).status_code == 200
+    assert [link["whose"] for link in boss.get("/users").json()["links"]] == ["ada"]
+
+
 def test_the_administrator_can_end_a_users_sessions(inside, ada):
     boss = inside.user("boss", administrator=True)
     assert ada.post("/users/2/log-out").status_code == 404, "nobody else can"

@@ -59,3 +59,34 @@ def test_what_comes_before_a_record_is_told(ada):
     assert ada.post("/example").json()["id"] == 3
     first = ada.get("/record/3").json()["record"]["first"]
     assert [(record["id"], record["state"]) for record in first] == [(1, "queued"), (2, "queued")]
+
+
+@pytest.mark.parametrize(("kind", "answers"), [
+    ("ann", {}), ("ann", {"model": "vit_tiny", "lr": "0.02", "epochs": "3", "width": "0.5", "size": "32", "seed": "7"}),
+    ("qann", {"source": "1", "levels": "4", "activation": "s-qcfs", "epochs1": "2"}),
+    ("qann", {"source": "scratch", "model": "mlp", "initial_threshold": "2", "epochs2": "1"}),
+    ("test", {"source": "2"}), ("test", {"source": "1", "network": "ann", "test_images": "20"}),
+    ("test", {"source": "2", "steps": "6", "schedule": "streaming", "calibration": "cos", "pre_steps": "2"}),
+])  # fmt: skip
+def test_settings_can_be_used_again(inside, ada, kind, answers):
+    """The form is filled so that starting it asks for the same run."""
+    for first in ("ann", "qann"):
+        ada.post(f"/{first}/new", json={})
+    number = ada.post(f"/{kind}/new", json={"name": "my own"} | answers).json()["id"]
+    ada.post(f"/record/{number}/stop")
+    filled = ada.get(f"/{kind}/new?again={number}").json()["answers"]
+    assert filled["name"] == "my own"
+    made = ada.post(f"/{kind}/new", json=filled).json()["id"]
+    assert made != number
+    assert settings(inside, made) == settings(inside, number)
+    with inside.database.begin() as db:
+        assert db.get(Record, made).source_id == db.get(Record, number).source_id
+
+
+def test_settings_of_others_are_not_to_be_had(inside, ada):
+    bob = inside.user("bob")
+    ada.post("/ann/new", json={})
+    assert ada.get("/ann/new?again=1").status_code == 200
+    for address in ("/qann/new?again=1", "/ann/new?again=2", "/ann/new?again=x"):
+        assert ada.get(address).status_code == 404, address
+    assert bob.get("/ann/new?again=1").status_code == 404

@@ -36,7 +36,7 @@ def _flat(found):
 
 
 def filled(path):
-    return path.format(number=1, kind="ann", secret="x", name="log.txt", path="style.css")
+    return path.format(number=1, kind="ann", secret="x", name="log.txt", path="style.css", digest="x")
 
 
 def test_the_walk_sees_the_routes(inside):
@@ -75,7 +75,12 @@ def test_another_users_record_is_nowhere(inside, ada):
 
 
 def test_only_the_administrator_sees_users(inside, ada):
-    for method, path in (("GET", "/users"), ("POST", "/users/invite"), ("POST", "/users/1/log-out")):
+    for method, path in (
+        ("GET", "/users"),
+        ("POST", "/users/invite"),
+        ("POST", "/users/links/x/withdraw"),
+        ("POST", "/users/1/log-out"),
+    ):
         assert ada.request(method, path).status_code == 404
 
 
