@@ -1,6 +1,5 @@
 """`pytest equivalence_tests --impl reference|accelerated|path/to/file.py` (default: both); see README.md."""
 
-import os
 import re
 from pathlib import Path
 
@@ -25,9 +24,6 @@ settings.register_profile("grading", **quick, **ours | {"derandomize": False, "d
 settings.load_profile("default-round")
 
 _loaded = {}
-
-if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker, subprocesses included: threads would fight for the cores
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):

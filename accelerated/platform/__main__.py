@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import uvicorn
 from sqlalchemy import func, select
@@ -22,7 +23,7 @@ PROGRAM = "python -m accelerated.platform"
 
 def tend(options, stopping):
     """Keep one worker running until the server stops."""
-    command = [sys.executable, "-m", "accelerated.platform", "--worker", *options.arguments()]
+    command = [sys.executable, "-m", "accelerated.platform", *replace(options, worker=os.getpid()).arguments()]
     while not stopping.is_set():
         try:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -100,7 +101,7 @@ def main(arguments=None):
         options = checked(parse(Options, sys.argv[1:] if arguments is None else arguments, PROGRAM))
         if options.worker:
             with contextlib.suppress(KeyboardInterrupt):
-                worker.serve(options, os.getppid())
+                worker.serve(options)
         else:
             serve(options)
     except (InputError, Refused) as error:

@@ -31,6 +31,12 @@ def weights(record):
     return f"../{record.source_id}/run/weights.safetensors" if kind == "source" else None
 
 
+def environment(record):
+    """{variable: value} of a record's processes: the number of threads, where it is given; sums round as it says."""
+    threads = record.settings.get("threads")
+    return {"OMP_NUM_THREADS": str(threads)} if threads else {}
+
+
 def launch(record):
     """What lets Python start several processes of a module; nothing for one."""
     processes = record.settings.get("processes", 1)
@@ -57,4 +63,5 @@ def typed(record):
     elif record.source:
         start = ["--start", f"runs/record-{record.source_id}/weights.safetensors"]
     words = [*words_of(record.settings), *start, "--name", f"record-{record.id}"]
-    return [*before, shlex.join(["python", *launch(record), "-m", "accelerated.run", *words])]
+    variables = [f"{key}={value}" for key, value in environment(record).items()]
+    return [*before, " ".join([*variables, shlex.join(["python", *launch(record), "-m", "accelerated.run", *words])])]

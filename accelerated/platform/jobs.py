@@ -25,13 +25,14 @@ class Ended(NamedTuple):
     memory: bool
 
 
-def start(folder, attempt, command):
+def start(folder, attempt, command, variables=None):
     """Start the runner of an attempt in a process group of its own, at work in its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, str(Path(runner.__file__)), str(folder), str(attempt), *command]
     environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}  # not a job's business
     paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths), runner.MARK: f"{folder}:{attempt}"}
+    environment |= variables or {}
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                             start_new_session=True, env=environment, cwd=folder)  # fmt: skip
 

@@ -24,7 +24,7 @@ class Options:
     registration: bool = False
     """Let anyone who reaches the server make an account. Otherwise the administrator invites."""
     jobs: int = 1
-    """How many runs may be at work at once."""
+    """How many runs may be at work at once; they share the cores, unless OMP_NUM_THREADS says otherwise."""
     jobs_per_user: int = 1
     """How many of them may be one user's."""
     queue_per_user: int = 20
@@ -39,8 +39,17 @@ class Options:
     """The largest file of weights, in MiB, that can be uploaded."""
     new_password: str = ""
     """Print a link with which this user sets a new password, and end."""
-    worker: bool = False
-    """Only the worker: it is started by the server, and again whenever it ends."""
+    worker: int = 0
+    """Only the worker of the server whose process has this number: the server starts it, and again whenever it ends."""
+
+    @property
+    def shared(self):
+        """Settings of all runs: processes and threads of each, where they are not the usual. Runs at once share the
+        cores; two threads of each on two cores would make both many times slower."""
+        kept = os.environ.get("OMP_NUM_THREADS", "")
+        threads = int(kept) if kept.isdigit() else len(os.sched_getaffinity(0)) // self.jobs or 1
+        settings = {"processes": self.processes} if self.processes > 1 else {}
+        return settings | ({"threads": threads} if kept.isdigit() or self.jobs > 1 else {})
 
     @property
     def home(self):

@@ -39,7 +39,7 @@ def create(db, user, options, kind, name, settings, source=None, more=0):
         raise Refused("You have too many runs waiting: stop some, or come back later.", status=429)
     mine = db.scalars(select(Record.id).where(Record.user_id == user.id)).all()
     disk.room(options, map(options.record, mine), more)
-    settings = settings | ({"processes": options.processes} if options.processes > 1 else {})
+    settings = settings | options.shared
     record = Record(user_id=user.id, kind=kind, name=name, settings=settings, source_id=source and source.id)
     db.add(record)
     db.flush()

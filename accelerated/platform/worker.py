@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from sqlalchemy import func, select, update
 
 from . import disk, jobs, outcomes
-from .commands import command
+from .commands import command, environment
 from .database import Database, Record, Unreachable
 from .records import ACTIVE, ENDED
 
@@ -25,23 +25,23 @@ BROKEN = set(ENDED) - {"finished"}
 
 
 @contextmanager
-def alone(options, parent):
-    """Hold the folder's lock; wait for it as long as the parent lives."""
+def alone(options):
+    """Hold the folder's lock; wait for it as long as the server lives."""
     with (options.home / "worker.lock").open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError:
-                if orphaned(parent):
+                if orphaned(options):
                     sys.exit(0)
                 time.sleep(PAUSE)
         yield
 
 
-def orphaned(parent):
-    """Whether the server that started this worker is no more."""
-    return parent is not None and os.getppid() != parent
+def orphaned(options):
+    """Whether the server that started this worker is no more; it may have died before the worker looked for it."""
+    return os.getppid() != options.worker
 
 
 class Worker:
@@ -171,17 +171,18 @@ class Worker:
         folder = self.options.record(record.id)
         shutil.rmtree(folder / "run", ignore_errors=True)  # of an attempt that never began there is nothing; be sure
         try:
-            self.started[record.id, record.attempt] = jobs.start(folder, record.attempt, command(record, self.options))
+            words, variables = command(record, self.options), environment(record)
+            self.started[record.id, record.attempt] = jobs.start(folder, record.attempt, words, variables)
         except OSError as error:
             self.change(record, state="failed", ended=time.time(), message=outcomes.FULL if error.errno == 28
                         else "The job could not be started.", detail=str(error))  # fmt: skip
 
 
-def serve(options, parent=None):
-    """Work until the parent is no more. A database that goes away is waited for."""
-    with alone(options, parent):
+def serve(options):
+    """Work until the server is no more. A database that goes away is waited for."""
+    with alone(options):
         worker, quiet = Worker(options, Database(options.database)), True
-        while not orphaned(parent):
+        while not orphaned(options):
             try:
                 worker.step()
                 disk.ballast(options)

@@ -74,6 +74,7 @@ def test_settings_can_be_used_again(inside, ada, kind, answers):
         ada.post(f"/{first}/new", json={})
     number = ada.post(f"/{kind}/new", json={"name": "my own"} | answers).json()["id"]
     ada.post(f"/record/{number}/stop")
+    assert f"/{kind}/new?again={number}" in ada.get(f"/record/{number}", headers={"accept": "text/html"}).text
     filled = ada.get(f"/{kind}/new?again={number}").json()["answers"]
     assert filled["name"] == "my own"
     made = ada.post(f"/{kind}/new", json=filled).json()["id"]

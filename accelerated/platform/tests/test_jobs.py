@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from accelerated.platform import jobs, outcomes, records, runner, worker
+from accelerated.platform.commands import environment, typed
 from accelerated.platform.database import Record, User
 
 from .conftest import Inside
@@ -292,8 +293,32 @@ def test_a_job_cannot_read_where_the_database_is(place, monkeypatch):
     assert place.log(number) == "None\n"
 
 
+def test_runs_at_once_share_the_cores(tmp_path, monkeypatch):
+    """Each gets its part of the threads, which the typed command names; or what the administrator says."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    for given, at_once, threads in (("", 1, None), ("", 3, 2), ("", 20, 1), ("4", 1, 4), ("4", 2, 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        inside = Inside(tmp_path / f"{given}-{at_once}", jobs=at_once)
+        inside.user("ada").post("/ann/new", json={})
+        with inside.database.begin() as db:
+            record = db.get(Record, 1)
+            assert record.settings.get("threads") == threads
+            said = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+            assert environment(record) == said
+            assert typed(record)[0].startswith(f"OMP_NUM_THREADS={threads} python " if threads else "python ")
+
+
+def test_a_job_has_its_threads(place):
+    number = place.record("import os; print(os.environ.get('OMP_NUM_THREADS'))")
+    with place.database.begin() as db:
+        record = db.get(Record, number)
+        record.settings = record.settings | {"threads": 3}
+    place.until(number, "finished")
+    assert place.log(number) == "3\n"
+
+
 def test_one_worker_at_a_time(place):
-    with worker.alone(place.options, None):
+    with worker.alone(place.options):
         held = subprocess.run([sys.executable, "-c", (
             "import fcntl, sys\nf = open(sys.argv[1], 'w')\n"
             "try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept OSError: print('held')"),

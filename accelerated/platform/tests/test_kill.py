@@ -5,6 +5,8 @@ import json
 import random
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -55,6 +57,20 @@ class Reader:
                     event = {}
 
 
+def of(folder):
+    """The command lines of all processes that have to do with a platform's folder."""
+    lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    return [line for line in lines if str(folder) in line]
+
+
+def wait_until(holds, otherwise, seconds=20):
+    """Fail with `otherwise` if something does not hold in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
+
+
 def processes(platform, number):
     """{what: process} of a platform and the job of a record, those that live."""
     found = {"server": psutil.Process(platform.process.pid)}
@@ -87,11 +103,10 @@ def kill_rounds(folder, rounds, seed, epochs=EPOCHS, latest=6.0):
             check(platform.folder / "records" / str(number), record, reader, hit, epochs)
             seen["states"].append(record["state"])
             seen["reconnections"] += reader.broken - 1
-        left = [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])
-                and "accelerated.run" in " ".join(p.info["cmdline"])]  # fmt: skip
-        assert left == [], "a job outlived its record"
+        assert not [line for line in of(folder) if "accelerated.run" in line], "a job outlived its record"
     finally:
         platform.stop()
+    wait_until(lambda: not of(folder), "a process outlived the platform")
     return seen
 
 
@@ -122,6 +137,14 @@ def check(folder, record, reader, hit, epochs):
     else:
         assert record["state"] in ("lost", "failed", "finished")  # finished: it was over as the signal came
         assert record["state"] == "finished" or record["message"]
+
+
+def test_a_worker_whose_server_died_before_it_looked_ends(tmp_path):
+    """It takes seconds to begin; whoever is its parent by then is not its server."""
+    server = subprocess.Popen(["true"])
+    server.wait()
+    command = [sys.executable, "-m", "accelerated.platform", "--worker", str(server.pid), "--folder", str(tmp_path)]
+    assert subprocess.run(command, timeout=60).returncode == 0
 
 
 def test_nothing_is_lost_when_something_is_killed(tmp_path, record_property):
