@@ -47,7 +47,7 @@ def test_T5_logits_bit_for_bit(impl, rounds, seen, kind, format, schedule):
         pytest.skip("NumPy has no bfloat16")
     shares, least, settled, depths = [], [], [], []
 
-    @rounds(8)
+    @rounds(5)
     @given(seed=st.integers(0, 10_000), depth=st.sampled_from([1, 2, 3, 5, 8, 20]),
            levels=st.sampled_from([1, 3, 4, 8, 16]),
            activation=st.sampled_from(["s-qcfs", "cs-qcfs"]))  # fmt: skip

@@ -65,7 +65,7 @@ def load(folder, readers, seconds):
 
 
 def test_ten_readers_at_once(tmp_path, record_property):
-    seen = load(tmp_path / "data", 10, 8)
+    seen = load(tmp_path / "data", 10, 5)
     record_property("seen", f"load: {seen}")
     assert seen["slowest"] < SLOWEST
 
