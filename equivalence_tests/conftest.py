@@ -102,11 +102,7 @@ def partner(impl):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """What each equality was seen on; for a file of one's own, how it fared and which names it lacks."""
-    every = [report for reports in terminalreporter.stats.values() for report in reports]
-    seen = {value for report in every for key, value in getattr(report, "user_properties", ()) if key == "seen"}
-    for line in sorted(seen):
-        terminalreporter.write_line(line)
+    """For a file of one's own, how it fared and which names it lacks."""
     for name in config.getoption("--impl"):
         if name not in ("reference", "accelerated"):
             judge(terminalreporter, load(name))
