@@ -168,8 +168,6 @@ def end_one(request: Request, digest: str, user=Depends(logged_in)):
     with request.app.state.database.begin() as db:
         if not db.execute(delete(Session).where(Session.user_id == user.id, Session.id == digest)).rowcount:
             raise NotHere
-    if digest == accounts.digest(request.cookies[COOKIE]):
-        return gone_to(request, "/login", status=200)
     return _account(request, user, done="That session has ended.")
 
 

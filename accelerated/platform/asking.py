@@ -3,7 +3,7 @@
 from ..checks import InputError
 from ..config import Config, checked
 from . import networks
-from .fields import ANN, CNN_TYPES, QANN, TEST, TRANSFORMER_TYPES, UPLOAD
+from .fields import ANN, ASKED, CNN_TYPES, QANN, TEST, TRANSFORMER_TYPES, UPLOAD
 from .records import ENDED
 from .refusals import Refused
 
@@ -120,11 +120,11 @@ def test(answers, options, source):
 def again(record):
     """The answers that would ask for a record's settings once more."""
     settings, kind = record.settings, record.kind
-    answers = {field.name: settings[field.name] for field in {"ann": ANN, "qann": QANN, "test": TEST}[kind]
-               if field.name in settings}  # fmt: skip
-    answers |= {"name": record.name, "source": str(record.source_id or ("" if "start" in settings else "scratch"))}
+    answers = {field.name: settings[field.name] for field in ASKED[kind] if field.name in settings}
+    answers["name"] = record.name
     if kind == "ann":
-        return {key: value for key, value in answers.items() if key != "source"} | {"epochs": settings["epochs"][0]}
+        return answers | {"epochs": settings["epochs"][0]}
+    answers["source"] = str(record.source_id or ("" if "start" in settings else "scratch"))
     if kind == "qann":
         _, first, second = settings["epochs"]
         return answers | {"epochs1": first} | ({"epochs2": second} if second else {})

@@ -163,3 +163,4 @@ TEST = (
     Field("test_images", "Test images", "Only the first so many; 0 is all.", "Time grows with it.", "whole", "0",
           most=10**6, more=True),
 )  # fmt: skip
+ASKED = {"ann": ANN, "qann": QANN, "test": TEST}

@@ -44,12 +44,15 @@ class Options:
 
     @property
     def shared(self):
-        """Settings of all runs: processes and threads of each, where they are not the usual. Runs at once share the
-        cores; two threads of each on two cores would make both many times slower."""
-        kept = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(kept) if kept.isdigit() else len(os.sched_getaffinity(0)) // self.jobs or 1
+        """Settings of all runs: processes, and threads of each process, where they are not the usual. Runs at once
+        share the cores: with more threads than cores all of them would be far slower.
+        """
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        part = len(os.sched_getaffinity(0)) // (self.jobs * self.processes) or 1
         settings = {"processes": self.processes} if self.processes > 1 else {}
-        return settings | ({"threads": threads} if kept.isdigit() or self.jobs > 1 else {})
+        if given:
+            return settings | ({"threads": int(given)} if given.isdigit() else {})  # "4,2" is inherited as it is
+        return settings | ({"threads": part} if self.jobs > 1 else {})
 
     @property
     def home(self):

@@ -57,18 +57,21 @@ def results(folder):
 
 def best(folder):
     """An accuracy on test images: of a simulation the highest at any T, of a training that of the weights it has kept;
-    while it goes on, or where it did not end, the highest after an epoch of its last stage.
+    where it did not end, the best so far.
     """
     found = results(folder)
     if found and found["rows"]:
         return max(row["accuracy"] for row in found["rows"])
     if found:
         return list(found["accuracy"].values())[-1] if found["accuracy"] else None
+    return best_so_far(folder)
+
+
+def best_so_far(folder):
+    """The highest accuracy on test images after an epoch of the stage that a run is in, or None."""
     told = metrics(folder)
-    if told:
-        shares = [line["accuracy"] for line in told if line["stage"] == told[-1]["stage"]]
-        return max((share for share in shares if isinstance(share, float | int)), default=None)
-    return None
+    shares = [line["accuracy"] for line in told if line["stage"] == told[-1]["stage"]]
+    return max((share for share in shares if isinstance(share, float | int)), default=None)
 
 
 def last_words(folder):

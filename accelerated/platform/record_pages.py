@@ -15,7 +15,6 @@ from .web import COOKIE, gone_to, logged_in, numbered, page, sent, wants_json
 from .words import language_of, translator
 
 router = APIRouter()
-ASKED = {"ann": fields.ANN, "qann": fields.QANN, "test": fields.TEST}
 
 
 def _database(request):
@@ -75,7 +74,7 @@ def _form(request, user, kind, answers, refused=None, asked=None):
     told = refused.told if refused else None
     described = [{"name": f.name, "label": f.label, "help": f.help, "cost": f.cost, "kind": f.kind, "more": f.more,
                   "groups": f.groups, "extra": dict(f.extra), "least": f.least, "most": f.most, "default": f.default}
-                 for f in asked or ASKED[kind]]  # fmt: skip
+                 for f in asked or fields.ASKED[kind]]  # fmt: skip
     data = {"kind": kind, "title": KINDS[kind], "fields": described, "sources": sources, "answers": answers,
             "missing": hints, "refused": told,
             "uploading": asked is fields.UPLOAD}  # fmt: skip

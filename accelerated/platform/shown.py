@@ -37,7 +37,7 @@ def record(found, folder):
     """A record with all that is known of it."""
     return row(found) | {
         "first": [row(source) for source in sources(found) if source.state not in ENDED],
-        "_before": {source.kind.upper(): source.best for source in sources(found)},
+        "_ann": next((source.best for source in sources(found) if source.kind == "ann"), None),
         "title": KINDS[found.kind], "settings": found.settings, "commands": typed(found),
         "files": [name for name, path in FILES.items() if _holds(folder / path)],
         "results": results(folder), "epochs": outcomes.metrics(folder),

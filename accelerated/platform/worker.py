@@ -120,8 +120,8 @@ class Worker:
         if now - when > LISTEN:
             length = told.stat().st_size if told.exists() else 0
             self.heard[record.id] = now, length
-            best = outcomes.best(folder) if length != size else None
-            if isinstance(best, float | int):
+            best = outcomes.best_so_far(folder) if length != size else None
+            if best is not None:
                 self.change(record, best=best)
 
     def never_began(self, record, process):

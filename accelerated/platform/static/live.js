@@ -41,7 +41,7 @@ function showAccuracy(ways) {
     const row = table.insertRow(), head = document.createElement("th");
     head.scope = "row";
     const extra = way.calibration === "none" ? "" : ", " + way.calibration.toUpperCase();
-    head.textContent = `${words[way.schedule] ?? way.schedule}${extra}: ${way.images} / ${way.of}`;
+    head.textContent = `${words[way.schedule]}${extra}: ${way.images} / ${way.of}`;
     row.append(head);
     for (const [steps, share] of Object.entries(way.accuracy)) row.insertCell().textContent = `T = ${steps}: ${(100 * share).toFixed(2)} %`;
   }

@@ -73,6 +73,7 @@ class Started:
         self.folder, self.port, self.arguments = folder, free_port(), arguments
         self.environment, self.said, self.link = environment, [], None
         self.process: Any = None
+        self.began = time.monotonic()
         self.start()
 
     def start(self):

@@ -296,9 +296,10 @@ def test_a_job_cannot_read_where_the_database_is(place, monkeypatch):
 def test_runs_at_once_share_the_cores(tmp_path, monkeypatch):
     """Each gets its part of the threads, which the typed command names; or what the administrator says."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
-    for given, at_once, threads in (("", 1, None), ("", 3, 2), ("", 20, 1), ("4", 1, 4), ("4", 2, 4)):
+    cases = [("", 1, 1, None), ("", 1, 2, None), ("", 3, 1, 2), ("", 2, 2, 2), ("", 20, 1, 1)]
+    for given, at_once, processes, threads in [*cases, ("4", 1, 1, 4), ("4", 2, 1, 4), ("4,2", 2, 1, None)]:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
-        inside = Inside(tmp_path / f"{given}-{at_once}", jobs=at_once)
+        inside = Inside(tmp_path / f"{given}-{at_once}-{processes}", jobs=at_once, processes=processes)
         inside.user("ada").post("/ann/new", json={})
         with inside.database.begin() as db:
             record = db.get(Record, 1)

@@ -1,6 +1,7 @@
 """A newcomer's way through the platform in a real Chromium."""
 
 import re
+import time
 
 import pytest
 from playwright.sync_api import expect
@@ -11,7 +12,7 @@ pytestmark = needed
 
 
 @pytest.mark.timeout(400)
-def test_a_newcomers_way(page, chromium, started):
+def test_a_newcomers_way(page, chromium, started, record_property):
     """First start, invitation, log in, the example to its end, a log that grows, stop, delete, compare."""
     join(page, started.link, "boss")
     shot(page, "home")
@@ -42,6 +43,9 @@ def test_a_newcomers_way(page, chromium, started):
     expect(other.locator("svg.figure polyline")).to_have_count(3)
     expect(other.locator(".state")).to_have_text("finished")
     expect(other.get_by_role("table").first).to_contain_text("all bits")
+    took = time.monotonic() - started.began
+    record_property("seen", f"newcomer: from the command to accuracy over T in {took:.0f} s, without reading")
+    assert took < 180, "nobody would be done in five minutes, reading for two"
     shot(other, "result")
 
     other.get_by_role("link", name="Compare it").click()

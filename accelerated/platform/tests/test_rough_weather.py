@@ -76,6 +76,14 @@ def test_a_header_that_lies_is_refused(inside, ada, told):
     assert answer.json()["refused"]["field"] == "file"
 
 
+def test_what_is_not_there_is_not_called_impossible(ada):
+    pages = {
+        path: ada.get(path, headers={"accept": "text/html"}) for path in ("/record/99", "/nothing", "/invitations/x")
+    }
+    titles = {path: page.text.split("<h1>")[1].split("</h1>")[0] for path, page in pages.items()}
+    assert titles == {"/record/99": "Not found", "/nothing": "Not found", "/invitations/x": "Not possible"}
+
+
 def test_a_header_without_end_and_numbers_that_are_none_are_refused(inside, ada):
     import torch
 

@@ -9,6 +9,7 @@ import pytest
 
 from accelerated.platform import fields, networks, outcomes, records, shown
 from accelerated.platform.chinese import CHINESE
+from accelerated.platform.refusals import NotHere, Refused
 from accelerated.platform.web import templates
 from accelerated.platform.words import language_of, translator
 
@@ -65,6 +66,8 @@ def in_tables():
         *shown.STAGES.values(),
         *asking.WANTED.values(),
         accounts.WRONG,
+        Refused.title,
+        NotHere.title,
     )
     yield from (outcomes.FULL, outcomes.MEMORY, outcomes.LOST, outcomes.LATE, *asking.ALL, *LISTED, *CELLS)
     yield from (*networks.MODELS.values(), *(data.label for data in networks.DATA.values()))
