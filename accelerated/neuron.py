@@ -141,6 +141,9 @@ class SpikingNeuron(nn.Module):
         return self.schedule != "integrate-then-fire" or self.now // self.steps == self.depth
 
     def forward(self, x):
+        if self.sent is not None and self.sent.shape != x.shape:
+            shapes = f"{tuple(self.sent.shape)}, its input now {tuple(x.shape)}"
+            raise InputError(f"a neuron's state is of other images (shape {shapes}): reset() first")
         theta = self.threshold.to(x.dtype)
         sent = torch.zeros_like(x) if self.sent is None else self.sent
         if self.arithmetic == "totals":

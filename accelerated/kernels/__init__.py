@@ -12,21 +12,10 @@ from pathlib import Path
 import torch
 
 from ..thresholds import sum_to
-from .build import library
+from .build import BLOCK, library
+from .entries import ENTRIES, FORMATS, checked, lies, packed
 
-FORMATS = {torch.float32: "float32", torch.float64: "float64"}
 SHORT, REPEATED = 32, 1024  # runs of elements with one threshold shorter than this get it spelled out, and repeated
-
-
-class Source(ctypes.Structure):
-    """`source_t` in event.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("bits", "weight")),
-        *((name, ctypes.c_longlong) for name in ("height", "width", "words")),
-        *((name, ctypes.c_longlong * 2) for name in ("kernel", "stride", "padding")),
-        ("bytes", ctypes.c_longlong),
-    )
 
 
 def serves(*tensors):
@@ -81,52 +70,39 @@ def _shares_threads():
         return False
 
 
-def run(name, size, *arguments, least=1 << 14):
-    """Call a kernel for the elements 0..size - 1, split over torch's threads; a part has at least `least` of them.
+def call(name, dtype=torch.float32, least=1 << 14, tile=64, **given):
+    """Call a kernel (`ENTRIES`) with its buffers and numbers by name, split over torch's threads.
 
-    Tensors go as addresses.
+    A part has at least `least` elements. InputError for a buffer that is not what the kernel reads or writes.
     """
-    function, plain = _function(name), [_plain(argument) for argument in arguments]
-    parts = max(1, min(torch.get_num_threads(), size // least))
 
-    def call(first, last):
-        function(*plain, *map(ctypes.c_longlong, (size, parts, first, last)))
+    def parts_of(elements):
+        return max(1, min(torch.get_num_threads(), elements // least))
+
+    sizes, elements = checked(name, dtype, torch.device("cpu"), parts_of, {**given, "tile": tile, "block": BLOCK})
+    format, parts = FORMATS[dtype], sizes["parts"]
+    function = _function(ENTRIES[name].symbol.format(format=format, tile=tile))
+    arguments = packed(name, format, given, sizes)
+
+    def run(first, last):
+        function(*arguments, *map(ctypes.c_longlong, (elements, parts, first, last)))
 
     if parts == 1 or _shares_threads():
-        call(0, parts)
+        run(0, parts)
     else:
-        list(_pool(os.getpid(), parts).map(call, range(parts), range(1, parts + 1)))
-
-
-def _plain(value):
-    if isinstance(value, torch.Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    if value is None:
-        return ctypes.c_void_p(None)
-    return ctypes.c_longlong(value) if type(value) is int else value
-
-
-def real(value, dtype):
-    """A number as the kernels' REAL."""
-    return (ctypes.c_float if dtype == torch.float32 else ctypes.c_double)(value)
-
-
-def lies(tensor):
-    """The order of a tensor's axes in memory if it has no gaps, else None."""
-    order = sorted(range(tensor.ndim), key=lambda axis: (-tensor.stride(axis), axis))
-    return order if tensor.permute(order).is_contiguous() else None
+        list(_pool(os.getpid(), parts).map(run, range(parts), range(1, parts + 1)))
 
 
 class Thresholds:
     """A threshold that broadcasts to one `sample` [...], by how the sample lies in memory.
 
-    That of the element at place i is numbers[(i // inner) % count].
+    That of the element at place i is numbers[(i // inner) % count]; they repeat after `period` places.
     """
 
     def __init__(self, theta, sample):
         self.shape, self.repeats, self.folded = tuple(theta.shape), 1, 1
         if theta.numel() == 1:
-            self.numbers, self.count, self.inner = theta.reshape(1).contiguous(), 1, 1
+            self.numbers, self.count, self.inner, self.period = theta.reshape(1).contiguous(), 1, 1, 1
             return
         self.order = lies(sample)
         assert self.order is not None
@@ -136,6 +112,7 @@ class Thresholds:
             self.inner *= self.sizes.pop()
             theta = theta[..., 0]
         numbers = theta.expand(self.sizes).reshape(-1)
+        self.period = len(numbers) * self.inner
         if self.inner < SHORT:
             self.folded, self.inner = self.inner, 1
             numbers = numbers.repeat_interleave(self.folded)
@@ -147,7 +124,7 @@ class Thresholds:
     @property
     def arguments(self):
         """What a kernel takes."""
-        return self.numbers, self.count, self.inner
+        return {"theta": self.numbers, "inner": self.inner, "period": self.period}
 
     def gathered(self, sums):
         """Sums for each of `numbers`, as sums for each threshold, in the threshold's own shape."""

@@ -55,15 +55,24 @@ def build(folder, flags=FLAGS, native=NATIVE):
         off = os.environ.get("ISOSPIKE_KERNELS") == "off"
         raise OSError("ISOSPIKE_KERNELS=off" if off else "there is no C compiler")
     version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-    parts = [*flags, *native, *THREADS, version, _machine(), *(source.read_text() for source in sources)]
+    parts = [
+        *flags,
+        *native,
+        *THREADS,
+        os.environ.get("ISOSPIKE_CFLAGS", ""),
+        version,
+        _machine(),
+        *(source.read_text() for source in sources),
+    ]
     target = folder / f"kernels-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
+    more = os.environ.get("ISOSPIKE_CFLAGS", "").split()
     for options in product(THREADS, native):
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False) as file:
             partial = Path(file.name)
-        command = [program, *flags, *filter(None, options), "-o", str(partial), str(HERE / "kernels.c"), "-lm"]
+        command = [program, *flags, *filter(None, options), *more, "-o", str(partial), str(HERE / "kernels.c"), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
             partial.replace(target)  # whole, or not there

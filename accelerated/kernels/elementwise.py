@@ -2,13 +2,21 @@
 
 import torch
 
-from . import FORMATS, Thresholds, lies, real, run, serves
+from ..checks import InputError
+from . import Thresholds, call, lies, serves
 
 
 def fits(z, theta):
     """Whether z [batch, ...] lies without gaps, its samples one after another, and theta is that of a sample."""
     order = lies(z) if z.numel() else None
     return order is not None and order[0] == 0 and theta.ndim < z.ndim
+
+
+def same_shape(z, **others):
+    """InputError unless all have the shape of z: state of other images is never broadcast, nor read beyond its end."""
+    for name, other in others.items():
+        if other.shape != z.shape:
+            raise InputError(f"{name} has shape {tuple(other.shape)}, its neighbour {tuple(z.shape)}: reset() first")
 
 
 def like(z, other):
@@ -21,7 +29,7 @@ def qcfs(z, theta, levels, shift):
     if not (serves(z, theta) and fits(z, theta)):
         return None
     out, by = torch.empty_like(z), Thresholds(theta.detach(), z[0])
-    run(f"qcfs_{FORMATS[z.dtype]}", z.numel(), z, out, *by.arguments, real(levels, z.dtype), real(shift, z.dtype))
+    call("qcfs", z.dtype, z=z, out=out, **by.arguments, levels=levels, shift=shift)
     return out
 
 
@@ -31,31 +39,31 @@ def qcfs_counts(z, theta, levels, shift):
         return None
     out, counts, by = torch.empty_like(z), torch.empty_like(z, dtype=torch.int32), Thresholds(theta.detach(), z[0])
     totals = torch.zeros(torch.get_num_threads(), 8, dtype=torch.int64)
-    run(f"qcfs_counts_{FORMATS[z.dtype]}", z.numel(), z, out, counts, *by.arguments, real(levels, z.dtype),
-        real(shift, z.dtype), totals)  # fmt: skip
+    call("qcfs_counts", z.dtype, z=z, out=out, counts=counts, **by.arguments, levels=levels, shift=shift, totals=totals)
     total, some, wrong = totals.sum(0)[:3].tolist()
     return None if wrong else (out, counts, total, some)
 
 
 def qcfs_backward(z, theta, upstream, levels, shift):
     """(d loss / dz, d loss / dtheta), or None."""
+    same_shape(z, upstream=upstream)
     if not (serves(z, theta, upstream) and fits(z, theta)):
         return None
     by, by_z = Thresholds(theta.detach(), z[0]), torch.empty_like(z)
     sums = torch.zeros(torch.get_num_threads(), by.count, dtype=torch.float64)
-    numbers = (real(levels, z.dtype), real(shift, z.dtype))
-    run(f"qcfs_backward_{FORMATS[z.dtype]}", z.numel(), z, like(z, upstream), by_z, *by.arguments, *numbers,
-        sums)  # fmt: skip
+    call("qcfs_backward", z.dtype, z=z, upstream=like(z, upstream), by_z=by_z, **by.arguments, levels=levels,
+         shift=shift, sums=sums)  # fmt: skip
     return by_z, (by.gathered(sums.sum(0)) / theta.detach()).to(theta.dtype)
 
 
 def total_step(total, sent, theta, levels, t):
     """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: signed, else [t < level]."""
+    same_shape(total, sent=sent)
     if not (serves(total, sent, theta) and fits(total, theta) and sent.stride() == total.stride()):
         return None
     spike, value, by = torch.empty_like(total), torch.empty_like(total), Thresholds(theta, total[0])
-    run(f"total_step_{FORMATS[total.dtype]}", total.numel(), total, sent, spike, value, *by.arguments,
-        real(levels, total.dtype), real(t, total.dtype))  # fmt: skip
+    call("total_step", total.dtype, total=total, sent=sent, spike=spike, value=value, **by.arguments, levels=levels,
+         t=t)  # fmt: skip
     return spike, value
 
 
@@ -64,8 +72,9 @@ def _over_time(name, values, steps, state, first):
     if not serves(values, state):
         return None
     values = values.contiguous()
-    out, size = torch.empty_like(values), state.numel()
-    run(f"{name}_{FORMATS[values.dtype]}", size, values, out, state, steps, size, real(first, values.dtype))
+    out = torch.empty_like(values)
+    rows, numbers = values.view(steps, -1), state.view(-1)
+    call(name, values.dtype, values=rows, out=out.view(steps, -1), state=numbers, first=first)
     return out
 
 
@@ -91,6 +100,7 @@ def gaps(currents):
 def room(currents, steps, theta, states, out=None):
     """Memory for what `if_run` sends, step after step as the currents lie; None where these or states do not fit."""
     sample, order = currents[0], lies(currents)
+    same_shape(sample, **{f"state {i}": state for i, state in enumerate(states)})
     if order is None or order[0] != 0 or not fits(sample, theta):
         return None
     if any(state.stride() != sample.stride() for state in states):
@@ -98,7 +108,8 @@ def room(currents, steps, theta, states, out=None):
     shape, strides = (steps, *sample.shape), (sample.numel(), *sample.stride())
     if out is None:
         return torch.empty_strided(shape, strides, dtype=sample.dtype, device=sample.device)
-    assert (out.shape, out.stride()) == (shape, strides)
+    if (out.shape, out.stride()) != (shape, strides):
+        raise InputError(f"out must have shape {shape} and strides {strides}, got {tuple(out.shape)}, {out.stride()}")
     return out
 
 
@@ -112,7 +123,6 @@ def if_run(currents, steps, theta, membrane=None, counts=None, out=None, unit=Fa
     sent = room(currents, steps, theta, states, out) if serves(currents, theta, *states) else None
     if sent is None:
         return None
-    sample, stride = currents[0], currents[0].numel() if len(currents) > 1 else 0
-    run(f"if_run_{FORMATS[sample.dtype]}", sample.numel(), currents, stride, sent, sample.numel(), membrane, counts,
-        int(unit), *Thresholds(theta, sample[0]).arguments, steps)  # fmt: skip
+    call("if_run", sent.dtype, z=currents, out=sent, membrane=membrane, counts=counts, unit=int(unit),
+         **Thresholds(theta, currents[0][0]).arguments)  # fmt: skip
     return sent

@@ -1,14 +1,14 @@
 """Layers of spikes as bits on native kernels: see event.h."""
 
-import ctypes
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 
-from . import FORMATS, Source, run
+from . import call
 from .build import BLOCK, LOOKED_UP
+from .entries import Source
 
 WORD, BYTE = 64, 8  # bits
 TABLES = 2**19  # bytes of tables beyond which a layer adds its rows one by one
@@ -35,14 +35,21 @@ class Spikes:
         steps, batch, height, width, _ = self.bits.shape
         channels, pixels = len(self.worth), steps * batch * height * width
         out = torch.empty(steps * batch, height, width, channels, dtype=self.worth.dtype)
-        run(f"unpack_{FORMATS[out.dtype]}", pixels, self.bits, out, self.worth, channels, least=1 << 10)
+        call(
+            "unpack",
+            out.dtype,
+            least=1 << 10,
+            bits=self.bits.reshape(pixels, -1),
+            out=out.view(pixels, -1),
+            worth=self.worth,
+        )
         return out.permute(0, 3, 1, 2)
 
     def pooled(self):
         """Sums over 2 x 2 windows as three planes of bits, and what their channels are worth."""
         steps, batch, height, width, words = self.bits.shape
         out = torch.empty(steps, batch, height // 2, width // 2, 3 * words, dtype=torch.int64)
-        run("pool_bits", steps * batch, self.bits, out, height, width, words, least=8)
+        call("pool_bits", least=8, bits=self.bits.flatten(0, 1), out=out.flatten(0, 1))
         return out
 
 
@@ -91,17 +98,16 @@ class Weights:
         *rows, width, many = bits.shape
         out_width = (width + 2 * self.padding - self.kernel) // self.stride + 1
         out = torch.empty(*rows, out_width, -(-self.kernel // self.group) * many, dtype=torch.int64)
-        numbers = (width, out_width, many, self.into, self.kernel, self.stride, self.padding, self.group)
-        run("gather_bits", out.shape[:-2].numel(), bits, out, *numbers, least=64)
+        call("gather_bits", least=64, bits=bits.flatten(0, -3), out=out.flatten(0, -3), channels=self.into,
+             kernel=self.kernel, stride=self.stride, padding=self.padding, group=self.group)  # fmt: skip
         return out
 
     def source(self, bits, by_tables):
         """This convolution of these bits."""
-        *_, height, width, words = bits.shape
-        pair, data = ctypes.c_longlong * 2, self.tables if by_tables else self.data
+        data = self.tables if by_tables else self.data
         across = (self.kernel, self.stride, self.padding) if self.group == 1 and not by_tables else (1, 1, 0)
-        return Source(bits.data_ptr(), data.data_ptr(), height, width, words, pair(self.kernel, across[0]),
-                      pair(self.stride, across[1]), pair(self.padding, across[2]), self.bytes)  # fmt: skip
+        kernel, stride, padding = zip((self.kernel, self.stride, self.padding), across, strict=True)
+        return Source(bits, data, kernel, stride, padding, self.bytes)
 
 
 def by_tables(tile, weights):
@@ -145,23 +151,19 @@ class State:
         """The next `steps` steps behind (weights, spikes) pairs and dense currents; bits [steps, ..., words]."""
         batch, height, width, full = self.membrane.shape
         out, dense = torch.empty(steps, batch, height, width, words_of(full), dtype=torch.int64), self._dense(dense)
-        step = dense[0].numel() if dense is not None and len(dense) > 1 else 0
-        kind, fresh, self.fresh = FORMATS[self.theta.dtype], int(self.fresh), False
+        kind, fresh, self.fresh = self.theta.dtype, int(self.fresh), False
+        state = {"dense": dense, "theta": self.theta, "membrane": self.membrane, "counts": self.counts, "out": out,
+                 "tile": self.tile, "fresh": fresh}  # fmt: skip
         if not sources:
-            run(f"if_bits_{self.tile}_{kind}", batch * height * width, dense, step, out, self.membrane, self.counts,
-                self.theta, full, steps, fresh, least=256)  # fmt: skip
+            call("if_bits", kind, least=256, **state)
             return out
         tables = by_tables(self.tile, [weights for weights, _ in sources])
-        seen = [weights.seen(spikes, tables) for weights, spikes in sources]  # kept until the layer has fired
-        array = (Source * len(sources))(*(w.source(bits, tables) for (w, _), bits in zip(sources, seen, strict=True)))
-        layer = (ctypes.byref(array), len(sources), self.bias, dense, step, self.theta, self.membrane, self.counts, out,
-                 steps, batch, height, width, full, fresh)  # fmt: skip
+        made = [weights.source(weights.seen(spikes, tables), tables) for weights, spikes in sources]
         if tables:
-            run(f"table_layer_{self.tile}_{kind}", batch * height, *layer, least=1)
+            call("table_layer", kind, least=1, sources=made, bias=self.bias, **state)
             return out
-        sums = torch.empty(torch.get_num_threads(), max(BLOCK, steps * width) * self.tile, dtype=self.theta.dtype)
+        sums = torch.empty(torch.get_num_threads(), max(BLOCK, steps * width) * self.tile, dtype=kind)
         tiles = full // self.tile  # parts of narrower tiles would write into the same words
         by_tile = self.tile == WORD and (tiles % len(sums) == 0 or tiles >= 4 * len(sums))
-        run(f"event_layer_{self.tile}_{kind}", tiles if by_tile else batch, *layer, int(by_tile), sums, sums.shape[1],
-            least=1)  # fmt: skip
+        call("event_layer", kind, least=1, sources=made, bias=self.bias, by_tile=int(by_tile), room=sums, **state)
         return out

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 
 from . import Thresholds
-from .elementwise import fits, gaps, like, room  # noqa: F401  (gaps: for who asks this module)
+from .elementwise import fits, gaps, like, room, same_shape  # noqa: F401  (gaps: for who asks this module)
+from .entries import checked
 
 FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BLOCK, ROWS = 1024, 32  # elements of a program; rows of which a program of the backward pass takes the sums
@@ -223,12 +224,20 @@ def _launch(kernel, size, first, *arguments, grid=None, block=BLOCK, **constants
         kernel[grid](first, *arguments, BLOCK=block, enable_fp_fusion=False, **constants)
 
 
+def _check(name, first, by=None, **given):
+    """Hold the buffers of a launch against their declaration in entries.py; returns the arguments of a threshold."""
+    thresholds = by.arguments if by else {}
+    checked(name, first.dtype, first.device, lambda elements: 1, {**given, **thresholds})
+    return (by.numbers, by.count, by.inner) if by else ()
+
+
 def qcfs(z, theta, levels, shift):
     """(theta level(z)) / L, or None."""
     if not (serves(z, theta) and fits(z, theta)):
         return None
-    out, by = torch.empty_like(z), Thresholds(theta.detach(), z[0])
-    _launch(_qcfs, z.numel(), z, out, *by.arguments, z.numel(), LEVELS=float(levels), SHIFT=float(shift))
+    out = torch.empty_like(z)
+    thresholds = _check("qcfs", z, Thresholds(theta.detach(), z[0]), z=z, out=out)
+    _launch(_qcfs, z.numel(), z, out, *thresholds, z.numel(), LEVELS=float(levels), SHIFT=float(shift))
     return out
 
 
@@ -236,9 +245,11 @@ def qcfs_counts(z, theta, levels, shift):
     """((theta level(z)) / L, level(z) as int32, the sum of the levels, how many are not 0), or None; None for a NaN."""
     if not (serves(z, theta) and fits(z, theta)):
         return None
-    out, counts, by = torch.empty_like(z), torch.empty_like(z, dtype=torch.int32), Thresholds(theta.detach(), z[0])
+    out, counts = torch.empty_like(z), torch.empty_like(z, dtype=torch.int32)
     totals = torch.empty(triton.cdiv(z.numel(), BLOCK), 3, dtype=torch.int64, device=z.device)
-    _launch(_qcfs_counts, z.numel(), z, out, counts, totals, *by.arguments, z.numel(), LEVELS=float(levels),
+    by = Thresholds(theta.detach(), z[0])
+    thresholds = _check("gpu_qcfs_counts", z, by, z=z, out=out, counts=counts, totals=totals, block=BLOCK)
+    _launch(_qcfs_counts, z.numel(), z, out, counts, totals, *thresholds, z.numel(), LEVELS=float(levels),
             SHIFT=float(shift))  # fmt: skip
     total, some, wrong = totals.sum(0).tolist()
     return None if wrong else (out, counts, total, some)
@@ -246,14 +257,16 @@ def qcfs_counts(z, theta, levels, shift):
 
 def qcfs_backward(z, theta, upstream, levels, shift):
     """(d loss / dz, d loss / dtheta), or None."""
+    same_shape(z, upstream=upstream)
     if not (serves(z, theta, upstream) and fits(z, theta)):
         return None
-    by, by_z, size = Thresholds(theta.detach(), z[0]), torch.empty_like(z), z.numel()
+    by, by_z, size, upstream = Thresholds(theta.detach(), z[0]), torch.empty_like(z), z.numel(), like(z, upstream)
     width = BLOCK if by.count == 1 else by.count * by.inner
     rows = triton.cdiv(triton.cdiv(size, width), ROWS)
     wide = torch.float64 if z.dtype == torch.float64 else torch.float32
     sums = torch.empty(rows, width, dtype=wide, device=z.device)
-    _launch(_qcfs_backward, size, z, like(z, upstream), by_z, sums, *by.arguments, size, width, ROWS=ROWS,
+    thresholds = _check("gpu_qcfs_backward", z, by, z=z, upstream=upstream, by_z=by_z, sums=sums, deep=ROWS)
+    _launch(_qcfs_backward, size, z, upstream, by_z, sums, *thresholds, size, width, ROWS=ROWS,
             LEVELS=float(levels), SHIFT=float(shift), grid=(rows, triton.cdiv(width, BLOCK)))  # fmt: skip
     sums = sums.sum(0, dtype=torch.float64)
     sums = sums.sum().reshape(1) if by.count == 1 else sums.reshape(by.count, by.inner).sum(1)
@@ -262,31 +275,34 @@ def qcfs_backward(z, theta, upstream, levels, shift):
 
 def total_step(total, sent, theta, levels, t):
     """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: signed, else [t < level]."""
+    same_shape(total, sent=sent)
     if not (serves(total, sent, theta) and fits(total, theta) and sent.stride() == total.stride()):
         return None
     spike, value, by = torch.empty_like(total), torch.empty_like(total), Thresholds(theta, total[0])
-    _launch(_total_step, total.numel(), total, sent, spike, value, *by.arguments, total.numel(), int(t), SIGNED=t < 0,
+    thresholds = _check("total_step", total, by, total=total, sent=sent, spike=spike, value=value)
+    _launch(_total_step, total.numel(), total, sent, spike, value, *thresholds, total.numel(), int(t), SIGNED=t < 0,
             LEVELS=float(levels))  # fmt: skip
     return spike, value
 
 
-def _over_time(kernel, values, steps, state, first):
+def _over_time(name, kernel, values, steps, state, first):
     if not serves(values, state):
         return None
     values = values.contiguous()
     out = torch.empty_like(values)
+    _check(name, values, values=values.view(steps, -1), out=out.view(steps, -1), state=state.view(-1))
     _launch(kernel, state.numel(), values, out, state, steps, state.numel(), int(first))
     return out
 
 
 def running(values, steps, sums, first):
     """(sums + values_0 + ... + values_t) / (first + t) in each step of [steps batch, ...], or None; `sums` change."""
-    return _over_time(_running, values, steps, sums, first)
+    return _over_time("running", _running, values, steps, sums, first)
 
 
 def increments(values, steps, before, first):
     """(first + t) values_t less the same a step before, or None; `before` is updated."""
-    return _over_time(_increments, values, steps, before, first)
+    return _over_time("increments", _increments, values, steps, before, first)
 
 
 def if_run(currents, steps, theta, membrane=None, counts=None, out=None, unit=False):
@@ -297,6 +313,7 @@ def if_run(currents, steps, theta, membrane=None, counts=None, out=None, unit=Fa
         return None
     size, by = sent[0].numel(), Thresholds(theta, currents[0][0])
     z_step = size if len(currents) > 1 else 0
-    _launch(_if_run, size, currents, z_step, sent, size, membrane, counts, *by.arguments, size, steps, UNIT=unit,
+    thresholds = _check("if_run", sent, by, z=currents, out=sent, membrane=membrane, counts=counts)
+    _launch(_if_run, size, currents, z_step, sent, size, membrane, counts, *thresholds, size, steps, UNIT=unit,
             KEPT=membrane is not None, COUNTED=counts is not None)  # fmt: skip
     return sent

@@ -1,0 +1,307 @@
+"""Every entry point of the native kernels: its arguments in C's order, and the one place that checks them.
+
+An address tells C nothing of what lies there, so each buffer is declared with the kind and the shape that the kernel
+reads or writes. Shapes name sizes: a name that stands alone is bound where it is first met, and must agree wherever it
+is met again; anything else is an expression of names bound before. `...` stands for the axes of a batch: all buffers
+of a call that have them must have the same sizes and strides there, without gaps and with the samples one after
+another. All other axes are contiguous.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+from ..checks import InputError
+from .build import LOOKED_UP
+
+FORMATS = {torch.float32: "float32", torch.float64: "float64"}
+REALS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
+KINDS = {"int32": torch.int32, "int64": torch.int64, "double": torch.float64}
+WHOLE, REAL = "whole", "real number"  # numbers that the caller gives
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor: `kind` is "real" (the format of the call), "wide" (at least float32), or a key of KINDS."""
+
+    kind: str
+    shape: tuple
+    optional: bool = False
+
+
+class Source(NamedTuple):
+    """`source_t` in event.h: a convolution's view of one layer's spikes; pairs are down and across.
+
+    bits [steps, batch, height, width, words]; weight [tiles, taps x words, rows, tile] without gaps.
+    """
+
+    bits: torch.Tensor
+    weight: torch.Tensor
+    kernel: tuple
+    stride: tuple
+    padding: tuple
+    bytes: int
+
+
+class _Source(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("bits", "weight")),
+        *((name, ctypes.c_longlong) for name in ("height", "width", "words")),
+        *((name, ctypes.c_longlong * 2) for name in ("kernel", "stride", "padding")),
+        ("bytes", ctypes.c_longlong),
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A function in C (gpu_...: in gpu.py): symbol, arguments in order, number of elements, and what must hold.
+
+    An argument is a `Buffer`, WHOLE or REAL (a number that the caller gives), "sources", or an expression.
+    """
+
+    symbol: str
+    arguments: dict
+    elements: str
+    conditions: tuple = ()
+
+
+def real(*shape, optional=False):
+    """A buffer in the format of the call."""
+    return Buffer("real", shape, optional)
+
+
+def bits(*shape):
+    """A buffer of words, each a bit for 64 channels."""
+    return Buffer("int64", shape)
+
+
+THRESHOLD = {"theta": real("count"), "count": "count", "inner": WHOLE}
+QCFS = {**THRESHOLD, "levels": REAL, "shift": REAL}
+LAYER = {
+    "bias": real("channels"),
+    "dense": real("dense_steps", "batch", "height", "width", "channels", optional=True),
+    "dense_step": "batch * height * width * channels if dense_steps > 1 else 0",
+    "theta": real("channels"),
+    "membrane": real("batch", "height", "width", "channels"),
+    "counts": real("batch", "height", "width", "channels"),
+    "out": bits("steps", "batch", "height", "width", "-(-channels // 64)"),
+    "steps": "steps", "batch": "batch", "height": "height", "width": "width", "channels": "channels",
+    "fresh": WHOLE,
+}  # fmt: skip
+IN_STEP = ("dense_steps in (0, 1, steps)", "channels % tile == 0")
+POSITIVE = "inner > 0"
+FITS = "count == 1 or (sample % period == 0 and count * inner % period == 0)"  # thresholds of whole samples
+
+ENTRIES = {
+    "if_run": Entry("if_run_{format}", {
+        "z": real("z_steps", ...), "z_step": "size if z_steps > 1 else 0", "out": real("steps", ...),
+        "out_step": "size", "membrane": real(..., optional=True), "counts": real(..., optional=True), "unit": WHOLE, **THRESHOLD,
+        "steps": "steps",
+    }, "size", (POSITIVE, FITS, "z_steps in (1, steps)")),
+    "total_step": Entry("total_step_{format}", {
+        "total": real(...), "sent": real(...), "spike": real(...), "value": real(...), **THRESHOLD, "levels": REAL,
+        "t": REAL,
+    }, "size", (POSITIVE, FITS)),
+    "running": Entry("running_{format}", {
+        "values": real("steps", "numbers"), "out": real("steps", "numbers"), "state": real("numbers"), "steps": "steps",
+        "numbers": "numbers", "first": REAL,
+    }, "numbers"),
+    "increments": Entry("increments_{format}", {
+        "values": real("steps", "numbers"), "out": real("steps", "numbers"), "state": real("numbers"), "steps": "steps",
+        "numbers": "numbers", "first": REAL,
+    }, "numbers"),
+    "qcfs": Entry("qcfs_{format}", {"z": real(...), "out": real(...), **QCFS}, "size", (POSITIVE, FITS)),
+    "qcfs_counts": Entry("qcfs_counts_{format}", {
+        "z": real(...), "out": real(...), "counts": Buffer("int32", (...,)), **QCFS,
+        "totals": Buffer("int64", ("rows", 8)),
+    }, "size", (POSITIVE, FITS, "parts <= rows")),
+    "qcfs_backward": Entry("qcfs_backward_{format}", {
+        "z": real(...), "upstream": real(...), "by_z": real(...), **QCFS, "sums": Buffer("double", ("rows", "count")),
+    }, "size", (POSITIVE, FITS, "parts <= rows")),
+    "gpu_qcfs_counts": Entry("", {
+        "z": real(...), "out": real(...), "counts": Buffer("int32", (...,)), **THRESHOLD,
+        "totals": Buffer("int64", ("rows", 3)),
+    }, "size", (POSITIVE, FITS, "rows * block >= size")),
+    "gpu_qcfs_backward": Entry("", {
+        "z": real(...), "upstream": real(...), "by_z": real(...), **THRESHOLD,
+        "sums": Buffer("wide", ("rows", "columns")),
+    }, "size", (POSITIVE, FITS, "count == 1 or columns == count * inner", "rows * columns * deep >= size")),
+    "unpack": Entry("unpack_{format}", {
+        "bits": bits("pixels", "words"), "out": real("pixels", "channels"), "worth": real("channels"),
+        "channels": "channels",
+    }, "pixels", ("words == -(-channels // 64)",)),
+    "pool_bits": Entry("pool_bits", {
+        "bits": bits("images", "height", "width", "words"),
+        "out": bits("images", "height // 2", "width // 2", "3 * words"),
+        "height": "height", "width": "width", "words": "words",
+    }, "images"),
+    "gather_bits": Entry("gather_bits", {
+        "bits": bits("rows", "width", "many"),
+        "out": bits("rows", "(width + 2 * padding - kernel) // stride + 1", "-(-kernel // group) * many"),
+        "width": "width", "out_width": "(width + 2 * padding - kernel) // stride + 1", "many": "many",
+        "channels": WHOLE, "kernel": WHOLE, "stride": WHOLE, "padding": WHOLE, "group": WHOLE,
+    }, "rows", ("group == 1 or (many == 1 and group * channels <= 64)", "min(kernel, stride, group, channels) > 0",
+                "padding >= 0")),
+    "if_bits": Entry("if_bits_{tile}_{format}", {
+        "dense": LAYER["dense"], "dense_step": LAYER["dense_step"], "out": LAYER["out"], "membrane": LAYER["membrane"],
+        "counts": LAYER["counts"], "theta": LAYER["theta"], "channels": "channels", "steps": "steps", "fresh": WHOLE,
+    }, "batch * height * width", (*IN_STEP, "dense_steps > 0")),
+    "table_layer": Entry("table_layer_{tile}_{format}", {"sources": "sources", "number": "number", **LAYER},
+                         "batch * height", IN_STEP),
+    "event_layer": Entry("event_layer_{tile}_{format}", {
+        "sources": "sources", "number": "number", **LAYER, "by_tile": WHOLE, "room": real("rows", "enough"),
+        "enough": "enough",
+    }, "channels // tile if by_tile else batch",
+        (*IN_STEP, "parts <= rows", "enough >= max(block, steps * width) * tile", "not by_tile or tile == 64")),
+}  # fmt: skip
+
+
+@cache
+def _code(expression):
+    return compile(expression, "entries.py", "eval")
+
+
+def _value(expression, names):
+    """A size or number: a name, a whole number, or an expression of names."""
+    if not isinstance(expression, str):
+        return expression
+    return names[expression] if expression in names else eval(_code(expression), {"__builtins__": {}, "max": max,
+                                                                                   "min": min}, names)  # fmt: skip
+
+
+def lies(tensor):
+    """The order of a tensor's axes in memory if it has no gaps, else None."""
+    order = sorted(range(tensor.ndim), key=lambda axis: (-tensor.stride(axis), axis))
+    return order if tensor.permute(order).is_contiguous() else None
+
+
+def refused(entry, name, wanted, given):
+    """The refusal of a buffer."""
+    return InputError(f"kernel {entry}: {name} must be {wanted}, got {given}")
+
+
+class Checked:
+    """The names of a call: sizes that its buffers have, and numbers that came with them."""
+
+    def __init__(self, entry, dtype, device, numbers):
+        self.entry, self.dtype, self.device, self.sizes, self.batch = entry, dtype, device, dict(numbers), None
+
+    def see(self, name, declared, tensor):
+        """Hold a tensor against its declaration; InputError names what differs."""
+        if not isinstance(tensor, torch.Tensor):
+            raise refused(self.entry, name, "a tensor", type(tensor).__name__)
+        wide = torch.promote_types(self.dtype, torch.float32)
+        kind = {"real": self.dtype, "wide": wide}.get(declared.kind) or KINDS[declared.kind]
+        if tensor.dtype != kind:
+            raise refused(self.entry, name, kind, tensor.dtype)
+        if tensor.device != self.device or tensor.layout != torch.strided:
+            raise refused(self.entry, name, f"a plain tensor on {self.device}", f"{tensor.layout} on {tensor.device}")
+        batch = declared.shape[-1:] == (...,)
+        lead = declared.shape[:-1] if batch else declared.shape
+        if tensor.ndim < len(lead) or (not batch and tensor.ndim > len(lead)):
+            raise refused(self.entry, name, f"of {len(lead)} axes", f"shape {tuple(tensor.shape)}")
+        for axis, size in enumerate(lead):
+            if isinstance(size, str) and size.isidentifier() and size not in self.sizes:
+                self.sizes[size] = tensor.shape[axis]
+            elif tensor.shape[axis] != _value(size, self.sizes):
+                wanted = f"{_value(size, self.sizes)} long on axis {axis}"
+                raise refused(self.entry, name, wanted, f"shape {tuple(tensor.shape)}")
+        if batch:
+            self._as_the_batch(name, tensor, len(lead))
+        elif not tensor.is_contiguous():
+            raise refused(self.entry, name, "contiguous", f"strides {tensor.stride()}")
+
+    def _as_the_batch(self, name, tensor, lead):
+        shape, strides = tuple(tensor.shape[lead:]), tensor.stride()[lead:]
+        if self.batch is None:
+            order = lies(tensor[(0,) * lead]) if tensor.numel() else None
+            if order is None or order[:1] != [0]:
+                raise refused(self.entry, name, "a batch without gaps, sample after sample", f"strides {strides}")
+            self.batch, self.sizes["size"] = (shape, strides), tensor[(0,) * lead].numel()
+            self.sizes["sample"] = self.sizes["size"] // shape[0]
+        if shape != self.batch[0]:
+            raise refused(self.entry, name, f"of shape {self.batch[0]} in each step", shape)
+        if strides != self.batch[1]:
+            raise refused(self.entry, name, f"of strides {self.batch[1]}", strides)
+        if lead and tensor.shape[0] > 1 and tensor.stride(0) != self.sizes["size"]:
+            raise refused(self.entry, name, f"{self.sizes['size']} numbers from step to step", tensor.stride(0))
+
+    def source(self, number, source, by_tables):
+        """Hold a convolution of bits against the layer that it feeds."""
+        name, sizes = f"source {number}", self.sizes
+        down, across = source.kernel
+        shape = ("steps", "batch", "in_height", "in_width", "in_words")
+        inner = Checked(self.entry, self.dtype, self.device, {key: sizes[key] for key in ("steps", "batch")})
+        inner.see(f"{name}, bits", bits(*shape), source.bits)
+        words = source.bits.shape[4]
+        if min(*source.kernel, *source.stride) < 1 or min(source.padding) < 0:
+            raise refused(self.entry, name, "of positive kernel and stride", source[2:5])
+        seen = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(source.bits.shape[2:], *source[2:5], strict=False)]
+        if seen != [sizes["height"], sizes["width"]] or (by_tables and across != 1):
+            raise refused(self.entry, name, f"seen by {sizes['height']} x {sizes['width']} pixels", seen)
+        rows = source.bytes * 257 if by_tables else 64
+        wanted = sizes["channels"] // sizes["tile"] * down * across * words * rows * sizes["tile"]
+        weight = source.weight
+        whole = isinstance(weight, torch.Tensor) and weight.is_contiguous()
+        inner.see(f"{name}, weight", real(wanted), weight.view(-1) if whole else weight)
+        if by_tables:
+            if source.bytes not in (2, 4, 6, 8):
+                raise refused(self.entry, name, "looked up in 2, 4, 6 or 8 bytes", source.bytes)
+            sizes["looked_up"] = sizes.get("looked_up", 0) + down * words
+            if sizes["looked_up"] > LOOKED_UP:
+                raise refused(self.entry, name, f"at most {LOOKED_UP} words in all", sizes["looked_up"])
+
+
+def checked(name, dtype, device, parts, given):
+    """The sizes of a call of ENTRIES[name]; InputError names the first argument that does not fit its declaration."""
+    entry = ENTRIES[name]
+    numbers = {key: value for key, value in given.items() if not isinstance(value, (torch.Tensor, list, type(None)))}
+    call = Checked(name, dtype, device, numbers)
+    for argument, declared in entry.arguments.items():
+        if not isinstance(declared, Buffer):
+            continue
+        tensor = given.get(argument)
+        if tensor is not None or not declared.optional:
+            call.see(argument, declared, tensor)
+        elif isinstance(declared.shape[0], str):
+            call.sizes.setdefault(declared.shape[0], 0)  # there are none
+    sizes = call.sizes
+    for i, source in enumerate(given.get("sources", ())):
+        call.source(i, source, name == "table_layer")
+    elements = _value(entry.elements, sizes)
+    sizes["parts"] = parts(elements)
+    for condition in entry.conditions:
+        if not eval(_code(condition), {"__builtins__": {}, "max": max, "min": min}, sizes):
+            raise InputError(f"kernel {name}: {condition} does not hold, for {sizes}")
+    return sizes, elements
+
+
+def packed(name, format, given, sizes):
+    """The arguments as C takes them."""
+    packed: list = []
+    for argument, declared in ENTRIES[name].arguments.items():
+        if isinstance(declared, Buffer):
+            tensor = given.get(argument)
+            packed.append(ctypes.c_void_p(None if tensor is None else tensor.data_ptr()))
+        elif declared == REAL:
+            packed.append(REALS[format](given[argument]))
+        elif declared == "sources":
+            packed.append(_sources(given["sources"]))
+        elif declared == "number":
+            packed.append(ctypes.c_longlong(len(given["sources"])))
+        else:
+            packed.append(ctypes.c_longlong(given[argument] if declared == WHOLE else _value(declared, sizes)))
+    return packed
+
+
+def _sources(sources):
+    pair = ctypes.c_longlong * 2
+    made = [
+        _Source(s.bits.data_ptr(), s.weight.data_ptr(), *s.bits.shape[2:], pair(*s.kernel), pair(*s.stride),
+                pair(*s.padding), s.bytes)
+        for s in sources
+    ]  # fmt: skip
+    return ctypes.byref((_Source * len(made))(*made))
