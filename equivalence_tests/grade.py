@@ -1,9 +1,9 @@
-"""`python -m equivalence_tests.grade a2 submissions/ --out grades.csv`: a folder of files -> points, one line for each.
+"""`python -m equivalence_tests.grade a2 submissions/ --out grades.csv`: a folder of files -> points, one row for each.
 
 Each file runs in a process of its own (`sandbox.py`), which turns inputs into arrays; this process asks and judges. A
-file that breaks a rule (it opens files, imports `reference`, starts a process, ...) scores 0, and the last column says
-why. Inputs are drawn anew in every round, so that a table of answers is worth nothing; all files of a round see the
-same, and `--seed` repeats it.
+file that breaks a rule (it opens files, imports `reference`, starts a process, ...) scores 0, and the column `reason`
+says why; each statement has a reason of its own. Files in sub-folders are graded too. Inputs are drawn anew in every
+round, so that a table of answers is worth nothing; all files of a round see the same, and `--seed` repeats it.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -32,12 +33,21 @@ HERE = Path(__file__).parent
 LIMIT = 900  # seconds for one file: it may be waited for 180, the rest is the judge's own work on what it answers
 
 
+class Grade(NamedTuple):
+    """What a file got: points and reason by statement, what concerns all of it, and whether the kernel helped."""
+
+    points: dict
+    reasons: dict
+    reason: str = ""
+    confined: bool = True
+
+
 class _Judge(Verdicts):
-    """The listed tests, as a plugin of pytest; and the first message of those that fail."""
+    """The listed tests, as a plugin of pytest; and the first message of each that fails."""
 
     def __init__(self, tests):
         super().__init__(tests)
-        self.reasons = []
+        self.reasons = {}
 
     def pytest_collection_modifyitems(self, config, items):
         chosen = [item for item in items if self.test_of(item.nodeid)]
@@ -46,7 +56,11 @@ class _Judge(Verdicts):
 
     def pytest_runtest_logreport(self, report):
         if (report.when == "call" or not report.passed) and self.add(report) and not report.passed:
-            self.reasons.append(_first_line(report))
+            self.reasons.setdefault(self.test_of(report.nodeid), _first_line(report))
+
+    def reason(self, statement):
+        """Why a statement has not all its points: what is missing or went wrong first, in the order of its tests."""
+        return next((self.reasons[test] for test in statement.tests if test in self.reasons), "")
 
 
 def _first_line(report):
@@ -54,19 +68,23 @@ def _first_line(report):
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash else str(report.longrepr[-1] if isinstance(report.longrepr, tuple) else "")
     text = re.sub(r"^equivalence_tests\.sandbox\.\w+: ", "", text)
+    missing = re.match(r"(?:Skipped: )?the file does not define (\w+)(.*)", text)
+    if missing:
+        return f"{missing[1]}: {missing[2].strip(' ()') or 'the file does not define it'}"
     name = report.nodeid.split("::")[-1].partition("[")
     part = name[2].rpartition("-")[2].rstrip("]") if name[0] == "test_pair" else ""
     line = " ".join(text.splitlines()[0].split()) if text else "failed"
     return f"{part or name[0]}: {line}"[:300]
 
 
-def nothing(name):
-    """The points of a file that has none."""
-    return {statement.name: 0.0 for statement in ASSIGNMENTS[name].statements}
+def nothing(name, reason, confined=True):
+    """The grade of a file that has no points at all, for one reason."""
+    statements = [statement.name for statement in ASSIGNMENTS[name].statements]
+    return Grade(dict.fromkeys(statements, 0.0), dict.fromkeys(statements, ""), reason, confined)
 
 
 def judge(path, name, seed, call=10.0):
-    """{statement: points}, reason, whether the kernel helped; of one submission for the assignment `name`."""
+    """The `Grade` of one submission for the assignment `name`."""
     signal.alarm(LIMIT)  # ends this process; `grade` goes on with the next
     try:
         return _judged(path, name, seed, call)
@@ -79,7 +97,7 @@ def _judged(path, name, seed, call):
     submission = Sandbox(path, call)
     try:
         if submission.lost:
-            return nothing(name), submission.lost, submission.confined
+            return nothing(name, submission.lost, submission.confined)
         tests = [test for statement in assignment.statements for test in statement.tests]
         verdicts = _Judge(tests)
         files = dict.fromkeys(str(HERE / (test.partition("::")[0] + ".py")) for test in tests)
@@ -91,11 +109,12 @@ def _judged(path, name, seed, call):
             pytest.main([*options, *files], plugins=[verdicts])
         RUNNING.clear()
         if submission.lost:  # it broke a rule, or died: nothing that it said counts
-            return nothing(name), submission.lost, submission.confined
+            return nothing(name, submission.lost, submission.confined)
     finally:
         submission.close()
     points = {statement.name: verdicts.points(statement) for statement in assignment.statements}
-    return points, verdicts.reasons[0] if verdicts.reasons else "", submission.confined
+    reasons = {statement.name: verdicts.reason(statement) for statement in assignment.statements}
+    return Grade(points, reasons, "; ".join(submission.notes), submission.confined)
 
 
 def in_a_cell(text):
@@ -103,9 +122,10 @@ def in_a_cell(text):
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "'") else text
 
 
-def name_of(path):
-    """A file's name as text that no terminal takes for a command; two names never become one."""
-    shown = (c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in path.name)
+def name_of(path, folder=None):
+    """A file's name (in `folder`) as text that no terminal takes for a command; two names never become one."""
+    name = str(path.relative_to(folder)) if folder else path.name
+    shown = (c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in name)
     return in_a_cell("".join(shown))
 
 
@@ -114,21 +134,21 @@ def pool_of(workers):
 
 
 def grade(name, paths, seed, workers=None):
-    """Yield (path, {statement: points}, reason, whether the kernel helped) for each file, in order."""
+    """Yield (path, `Grade`) for each file, in order."""
     workers = workers or os.cpu_count()
     with pool_of(workers) as pool:
         jobs = [pool.submit(judge, str(path), name, seed) if regular(path) else None for path in paths]
         for path, job in zip(paths, jobs, strict=True):
             try:
                 try:
-                    yield path, *(job.result() if job else (nothing(name), "it is no regular file", True))
+                    yield path, job.result() if job else nothing(name, not_graded(path))
                 except BrokenProcessPool:  # it, or one beside it, took the judge down: once more, alone
                     with pool_of(1) as alone:
-                        yield path, *alone.submit(judge, str(path), name, seed).result()
+                        yield path, alone.submit(judge, str(path), name, seed).result()
             except BrokenProcessPool:
-                yield path, nothing(name), f"it took the judge down, or kept it busy for more than {LIMIT} s", True
+                yield path, nothing(name, f"it took the judge down, or kept it busy for more than {LIMIT} s")
             except Exception as error:  # one file must not cost the others their grades
-                yield path, nothing(name), f"it could not be judged ({type(error).__name__}: {error})", True
+                yield path, nothing(name, f"it could not be judged ({type(error).__name__}: {error})")
 
 
 def regular(path):
@@ -136,10 +156,38 @@ def regular(path):
     return stat.S_ISREG(path.lstat().st_mode)
 
 
+def not_graded(path):
+    """Why there is nothing to judge at a path."""
+    return "the folder holds no .py file" if path.is_dir() and path.suffix != ".py" else "it is no regular file"
+
+
+def submissions_in(folder):
+    """What a folder and its sub-folders hold: .py files, whatever else is called so, and folders without any.
+
+    Left out are hidden folders and `__pycache__`.
+    """
+    found = []
+    for place, inside, files in os.walk(folder):
+        named = [name for name in (*inside, *files) if name.endswith(".py")]
+        found += [Path(place, name) for name in named]
+        inside[:] = [name for name in inside if not name.startswith((".", "__")) and not name.endswith(".py")]
+        if not named and not inside and Path(place) != folder:
+            found.append(Path(place))
+    return sorted(found)
+
+
+def shown(name, grade, of):
+    """A file's grade for the terminal: one line, and one for each statement that lacks points."""
+    yield f"{name}: {sum(grade.points.values()):g} of {of}" + (f"; {plain(grade.reason)}" if grade.reason else "")
+    for statement, reason in grade.reasons.items():
+        if reason:
+            yield f"    {statement}: {plain(reason)}"
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m equivalence_tests.grade", description=__doc__.splitlines()[0])
     parser.add_argument("assignment", choices=sorted(ASSIGNMENTS), help="which assignment")
-    parser.add_argument("submissions", type=Path, help="a folder of .py files, or one file")
+    parser.add_argument("submissions", type=Path, help="a folder of .py files (sub-folders too), or one file")
     parser.add_argument(
         "--out", type=Path, default=Path("grades.csv"), help="the report to write (default: grades.csv)"
     )
@@ -148,22 +196,25 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     sys.stdout.reconfigure(errors="backslashreplace")  # a name may have characters that the terminal lacks
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
-    paths = sorted(options.submissions.glob("*.py")) if options.submissions.is_dir() else [options.submissions]
-    if not paths or not (options.submissions.is_dir() or options.submissions.is_file()):
+    folder = options.submissions if options.submissions.is_dir() else None
+    paths = submissions_in(folder) if folder else [options.submissions]
+    if not any(path.name.endswith(".py") for path in paths) or not (
+        options.submissions.is_dir() or options.submissions.is_file()
+    ):
         print(f"error: {options.submissions} holds no .py file", file=sys.stderr)
         return 2
     statements = [statement.name for statement in ASSIGNMENTS[options.assignment].statements]
     rows, unconfined = [], 0
-    for path, points, reason, confined in grade(options.assignment, paths, seed, options.workers):
-        unconfined += not confined
-        name, reason = name_of(path), in_a_cell(plain(reason))
-        rows.append([name, round(sum(points.values()), 1), *(points[s] for s in statements), reason])
-        print(
-            f"{name}: {rows[-1][1]:g} of {ASSIGNMENTS[options.assignment].points}" + (f"; {reason}" if reason else "")
-        )
+    for path, got in grade(options.assignment, paths, seed, options.workers):
+        unconfined += not got.confined
+        name, reasons = name_of(path, folder), [got.reason, *(got.reasons[s] for s in statements)]
+        points = [got.points[s] for s in statements]
+        rows.append([name, round(sum(points), 1), *points, *(in_a_cell(plain(reason)) for reason in reasons)])
+        print(*shown(name, got, ASSIGNMENTS[options.assignment].points), sep="\n")
     partial = options.out.with_name(options.out.name + ".part")
     with partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["file", "total", *statements, "reason"], *rows])
+        header = ["file", "total", *statements, "reason", *(f"{statement}: reason" for statement in statements)]
+        csv.writer(file).writerows([header, *rows])
     partial.replace(options.out)
     print(f"written to {options.out}; --seed {seed} repeats this round")
     if unconfined:

@@ -16,6 +16,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from .sandboxed import unwritten
+
 CONTRACT = (
     "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
     "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad",
@@ -43,8 +45,9 @@ class Implementation:
 
     def __init__(self, name, module, unwritten=frozenset()):
         self.name, self.module, self.unwritten = name, module, unwritten
-        self.torch = _uses_torch(module)
+        self.torch, self.ours = _uses_torch(module), name.startswith(("reference", "accelerated"))
         self.exact = name.startswith("reference")  # and its mutants; the contract asks Fractions of no one else
+        self.notes: dict = {}  # what a person should know beside the points, as keys
         self.engine = None  # what `simulate` runs on, if not on the default
         self.formats = ("float16", "float32", "float64") + ("bfloat16",) * self.torch
 
@@ -69,7 +72,22 @@ class Implementation:
         function, options = self.native(name), {}
         if name == "simulate" and self.engine and self.torch:
             options = {"engine": self.engine}
-        return lambda *args, **kwargs: self.decode(function(*map(self.encode, args), **options | kwargs))
+
+        def call(*args, **kwargs):
+            answer = self.decode(function(*map(self.encode, args), **options | kwargs))
+            return answer if self.ours else self.by_value(name, args, answer)
+
+        return call
+
+    def by_value(self, name, arguments, answer):
+        """A file's answer to floats, with integers and truth values as floats: they are judged by value, and noted."""
+        format = next((a.dtype for a in arguments if isinstance(a, np.ndarray) and a.dtype.kind == "f"), None)
+        if isinstance(answer, tuple):
+            return tuple(self.by_value(name, arguments, part) for part in answer)
+        if format is None or not isinstance(answer, np.ndarray) or answer.dtype.kind not in "iub":
+            return answer
+        self.notes.setdefault(f"{name} returns {answer.dtype} where {format} is asked for, judged by value", None)
+        return answer.astype(format)
 
     def encode(self, value, format=None):
         """NumPy to the implementation's arrays, in lists and dicts too; in a floating format if one is given."""
@@ -112,16 +130,6 @@ def _uses_torch(module):
     return torch is not None and any(issubclass(c, torch.nn.Module) for c in classes)
 
 
-def _unwritten(source):
-    """Names of a file's functions that have no body but a docstring, `pass` or `...`."""
-    functions = {node.name: node.body for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
-
-    def nothing(line):
-        return isinstance(line, ast.Pass) or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
-
-    return frozenset(name for name, body in functions.items() if all(map(nothing, body)))
-
-
 def load(name):
     """An implementation by name ("reference", "accelerated") or by the path of a file or package."""
     if name in ("reference", "accelerated"):
@@ -137,4 +145,4 @@ def load(name):
     module: ModuleType = importlib.util.module_from_spec(spec)
     sys.modules[own] = module
     spec.loader.exec_module(module)
-    return Implementation(own, module, frozenset() if path.is_dir() else _unwritten(source.read_bytes()))
+    return Implementation(own, module, frozenset() if path.is_dir() else unwritten(ast.parse(source.read_bytes())))

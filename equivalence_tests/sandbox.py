@@ -101,7 +101,8 @@ class Sandbox(Implementation):
         os.close(down[0]), os.close(up[1])
         os.set_blocking(down[1], False)
         self.down, self.up, self.buffer = down[1], up[0], b""
-        self.defined, self.confined, self.left, self.closed = set(), False, WAIT, False
+        self.defined, self.unwritten, self.notes = set(), set(), {}
+        self.confined, self.left, self.closed = False, WAIT, False
         try:
             self._begin()
         except BaseException:
@@ -112,7 +113,8 @@ class Sandbox(Implementation):
         with contextlib.suppress(Lost):  # every statement will say so
             try:
                 self.confined = self._next()["confined"]  # said before the file's first line runs
-                self.defined = set(self._next()["names"])
+                said = self._next()
+                self.defined, self.unwritten = set(said["names"]), set(said["unwritten"])
             except (KeyError, TypeError):
                 self._lose("it spoke before it was asked")
 
@@ -187,7 +189,9 @@ class Sandbox(Implementation):
             raise Lost(self.lost)
         if name not in self.defined:
             raise Missing(name)
-        return lambda *args, **kwargs: self._ask(name, args, kwargs)
+        if name in self.unwritten:
+            raise Missing(f"{name} (not written yet)")
+        return lambda *args, **kwargs: self.by_value(name, args, self._ask(name, args, kwargs))
 
     def _ask(self, name, args, kwargs):
         if self.lost:

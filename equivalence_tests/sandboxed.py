@@ -126,9 +126,79 @@ def confine():
     return library.seccomp_load(rules) == 0
 
 
+def read(path):
+    """The source of a file as text, as Python would read it: with a byte order mark, or in the encoding it declares.
+
+    `Unreadable` says what is wrong, and where.
+    """
+    import io
+    import tokenize
+
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        what = f"line {line}, column {column}: byte 0x{data[error.start]:02x} is not {error.encoding}"
+        advice = "save the file as UTF-8, or declare its encoding in the first line (# coding: latin-1)"
+        raise Unreadable(f"{what}; {advice}") from None
+    except (SyntaxError, LookupError, ValueError) as error:
+        raise Unreadable(f"its encoding is not understood: {error}; save the file as UTF-8") from None
+    return text
+
+
+class Unreadable(Exception):
+    """A file that is no Python; the message says where, and what is wrong."""
+
+
+def compiled(path):
+    """(The code of a file, the names of its empty functions); nothing of it runs. `Unreadable` if it is no Python."""
+    import ast
+
+    source = read(path)
+    try:
+        tree = ast.parse(source, "submission.py")
+        return compile(tree, "submission.py", "exec", dont_inherit=True), unwritten(tree)
+    except SyntaxError as error:
+        shown = " ".join((error.text or "").split())[:60]
+        where = f"line {error.lineno}, column {error.offset}: " if error.lineno else ""
+        what = f"{where}{type(error).__name__}: {error.msg}"
+        raise Unreadable(what + (f", at {shown!r}" if shown else "")) from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise Unreadable(f"it is no Python: {error or type(error).__name__}") from None
+
+
+def unwritten(tree):
+    """Names of a file's functions that have no body but a docstring, `pass` or `...`."""
+    import ast
+
+    functions = {node.name: node.body for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+    def nothing(line):
+        return isinstance(line, ast.Pass) or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+
+    return frozenset(name for name, body in functions.items() if all(map(nothing, body)))
+
+
+def place(error):
+    """Where in the submission an exception came from: "line 3, column 5: ", or nothing."""
+    found, step = "", error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        if code.co_filename == "submission.py":
+            column = list(code.co_positions())[step.tb_lasti // 2][2]
+            found = f"line {step.tb_lineno}" + (f", column {column + 1}: " if column is not None else ": ")
+        step = step.tb_next
+    return found
+
+
 def guard(allowed, tell, leave):
     """Watch from now on; the hook cannot be taken away again."""
     denied, harmless, late, kind, text, data, number = DENIED, HARMLESS, LATE, type, str, bytes, int
+    frame_of = sys._getframe
     begins, part = str.startswith, str.split
     changes = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT | os.O_APPEND
 
@@ -145,7 +215,11 @@ def guard(allowed, tell, leave):
         elif event == "import":
             if kind(args[0]) is text and begins(args[0], late):
                 return
-            reason = f"it imported {args[0]}, which is not offered"
+            frame = frame_of(1)
+            while frame is not None and frame.f_code.co_filename != "submission.py":
+                frame = frame.f_back
+            where = f"line {frame.f_lineno}: " if frame is not None else ""
+            reason = f"{where}it imported {args[0]}, which is not offered"
         elif begins(event, denied) and event not in harmless:
             reason = f"it called {event}"
         else:
@@ -157,7 +231,7 @@ def guard(allowed, tell, leave):
 
 
 def prepare(path, where):
-    """(source, whether the kernel helps, folders that the hook lets be read): load what is offered, lock the door."""
+    """(code or Unreadable, whether the kernel helps, folders that may be read): load what is offered, lock the door."""
     import importlib
     import linecache
     import warnings
@@ -166,33 +240,40 @@ def prepare(path, where):
     for name in OFFERED:
         importlib.import_module(name)
     numpy = sys.modules["numpy"]
+    numpy.__all__ = [name for name in numpy.__all__ if name in vars(numpy)]  # the rest would be loaded only now
     sys.path.remove(where)
-    with open(path, encoding="utf-8") as file:
-        source = file.read()
+    try:
+        code = compiled(path)
+    except Unreadable as error:
+        code = error
     linecache.updatecache = lambda *_: []  # warnings and tracebacks would read source files
     warnings.showwarning = lambda *_, **__: None
     confined = confine()
     for name in [name for name in sys.modules if name.partition(".")[0] in UNLOADED]:
         del sys.modules[name]
     sys.argv[:] = ["submission.py"]
-    return source, confined, tuple(os.path.dirname(module.__file__) + os.sep for module in (os, numpy))
+    return code, confined, tuple(os.path.dirname(module.__file__) + os.sep for module in (os, numpy))
 
 
 def main():
     path, where, read, write = sys.argv[1:]
     requests, answers = os.fdopen(int(read), "rb"), os.fdopen(int(write), "wb")
-    source, confined, readable = prepare(path, where)
+    code, confined, readable = prepare(path, where)
     import numpy
 
     send(answers, {"confined": confined})
+    if isinstance(code, Unreadable):
+        send(answers, {"broke": f"it is not readable as Python: {code}"})
+        return
     guard(readable, lambda reason: send(answers, {"broke": reason}), os._exit)
     namespace = {"__name__": "submission"}
     try:
-        exec(compile(source, "submission.py", "exec"), namespace)
+        exec(code[0], namespace)
     except BaseException as error:
-        send(answers, {"broke": f"it cannot be imported: {type(error).__name__}: {error}"})
+        send(answers, {"broke": f"it cannot be imported: {place(error)}{type(error).__name__}: {error}"})
         return
-    send(answers, {"names": sorted(name for name, value in namespace.items() if callable(value))})
+    names = sorted(name for name, value in namespace.items() if callable(value))
+    send(answers, {"names": names, "unwritten": sorted(code[1])})
     keep = []
     while (message := receive(requests)) is not None:
         try:

@@ -23,7 +23,7 @@ HONEST = (SOLUTIONS / "a1.py").read_text()
 
 CHEATS = {  # name: (what it does, with a whole solution behind it, what the report must say)
     "exits": ("import os\nos._exit(0)", "its process ended (exit code 0)"),
-    "leaves": ("raise SystemExit(0)", "cannot be imported: SystemExit"),
+    "leaves": ("raise SystemExit(0)", "it cannot be imported: line 1, column 1: SystemExit: 0"),
     "hangs": ("while True: pass", "a call took longer"),
     "forks": ("import os\nos.fork()", "it called os.fork"),
     "spawns": ("import subprocess\nsubprocess.run(['true'])", "it imported subprocess"),
@@ -53,10 +53,10 @@ CHEATS = {  # name: (what it does, with a whole solution behind it, what the rep
         "import sys\nm = sys.modules['_frozen_importlib_external']\nf = sys.modules['_frozen_importlib']\n"
         "p = sys.base_prefix + '/x/_posixsubprocess.so'\nl = m.ExtensionFileLoader('numpy._posixsubprocess', p)\n"
         "l.create_module(f.ModuleSpec('numpy._posixsubprocess', l, origin=p))",
-        "it cannot be imported: ImportError",
+        ": ImportError",
     ),
     "reads_what_numpy_holds": ("import numpy as np\nnp._core._internal.ctypes.CDLL(None)", "it called ctypes.dlopen"),
-    "eats_memory": ("x = bytearray(10**11)", "MemoryError"),
+    "eats_memory": ("x = bytearray(10**11)", "it cannot be imported: line 1, column 5: MemoryError"),
     "hangs_when_asked": ("HANG", "a call took longer"),
     "imports_when_asked": ("IMPORT", "it imported reference"),
 }
@@ -165,7 +165,7 @@ def test_cheating_files_score_nothing_and_say_why(tmp_path):
         assert reason in row["reason"], (name, row["reason"])
     for name in EMPTY_HANDED:
         assert float(rows[f"{name}.py"]["total"]) == 0, rows[f"{name}.py"]
-        assert rows[f"{name}.py"]["reason"]
+        assert any(text for column, text in rows[f"{name}.py"].items() if "reason" in column)
 
 
 @pytest.mark.parametrize("name", sorted(ASSIGNMENTS))
@@ -182,7 +182,10 @@ def test_solutions_score_everything_and_starters_nothing(name, tmp_path):
         assert float(rows[f"{kind}.py"]["total"]) == 0, rows[f"{kind}.py"]
     assert float(rows["solution.py"]["total"]) == assignment.points == 100, rows["solution.py"]["reason"]
     assert float(rows["starter.py"]["total"]) == 0, rows["starter.py"]
-    assert set(rows["starter.py"]) == {"file", "total", *(s.name for s in assignment.statements), "reason"}
+    names = [s.name for s in assignment.statements]
+    assert list(rows["starter.py"]) == ["file", "total", *names, "reason", *(f"{name}: reason" for name in names)]
+    assert all("not written yet" in rows["starter.py"][f"{name}: reason"] for name in names)
+    assert not any(rows["solution.py"][f"{name}: reason"] for name in names)
 
 
 def test_every_round_draws_its_own_inputs_and_a_seed_repeats_it(tmp_path):
@@ -190,7 +193,7 @@ def test_every_round_draws_its_own_inputs_and_a_seed_repeats_it(tmp_path):
     folder = tmp_path / "submissions"
     folder.mkdir()
     (folder / "tells.py").write_text("def schedule_step(total, *_): raise ValueError(total.sum())\n")
-    said = [graded("a5", folder, tmp_path / "grades.csv", *seed)["tells.py"]["reason"] for seed in
+    said = [graded("a5", folder, tmp_path / "grades.csv", *seed)["tells.py"]["exact: reason"] for seed in
             (["--seed", "5"], ["--seed", "5"], FRESH, FRESH)]  # fmt: skip
     assert said[0] == said[1]
     assert len(set(said)) == 3, said
@@ -262,8 +265,9 @@ def test_partial_credit_and_a_reason_that_teaches(tmp_path):
     assert float(row["T2"]) == 20
     assert float(row["T3"]) == 25
     assert float(row["T1"]) == 0
-    assert "if_run" in row["reason"]
-    assert "expected" in row["reason"]
+    assert "if_run" in row["T1: reason"]
+    assert "expected" in row["T1: reason"]
+    assert row["reason"] == row["T2: reason"] == row["T3: reason"] == ""
 
 
 SPREAD = """
@@ -308,6 +312,60 @@ def test_what_follows_from_the_steps_is_worth_nothing_without_them(tmp_path):
     assert (float(row["attention"]), float(row["T5"])) == (25, 0)
 
 
+HONEST_STYLES = {  # what is handed in, by honest people: (bytes, what the report must say beside 100 points)
+    "bom": (b"\xef\xbb\xbf" + HONEST.encode(), ""),
+    "latin": (b"# coding: latin-1\n# f\xfcr Anf\xe4nger\n" + HONEST.encode("latin-1", "replace"), ""),
+    "gbk": ("# -*- coding: gbk -*-\n# \u795e\u7ecf\u5143\n".encode("gbk") + HONEST.encode("ascii", "replace"), ""),
+    "windows": (HONEST.replace("\n", "\r\n").encode(), ""),
+    "star": (f"from numpy import *\n{HONEST}".encode(), ""),
+    "integers": (
+        (HONEST + "\nfloats = if_run\ndef if_run(z, theta, v0=None):\n    s, v = floats(z, theta, v0)\n"
+         "    return s.astype(int), v\n").encode(),
+        "if_run returns int64 where float",
+    ),
+}  # fmt: skip
+UNREADABLE = {  # no Python: (bytes, what the report must say)
+    "syntax": (b"import numpy as np\n\ndef f(:\n", "line 3, column 7: SyntaxError: invalid syntax, at 'def f(:'"),
+    "tabs": (b"def f():\n\tx = 1\n        return x\n", "line 3, column"),
+    "utf8": (b"x = 1\n# \xe4\n", "line 2, column 3: byte 0xe4 is not utf-8; save the file as UTF-8"),
+    "encoding": (b"# coding: klingon\n", "its encoding is not understood: unknown encoding: klingon"),
+    "nulls": (b"x = 1\0\n", "null bytes"),
+    "notebook": (b'{"cells": [], "nbformat": 4}\nimport x y', "line 2, column"),
+    "missing": (b"import numpy as np\nimport scipy\n", "line 2: it imported scipy, which is not offered"),
+    "raises": (b"import numpy\nx = [\n  1 / 0]\n", "line 3, column 3: ZeroDivisionError: division by zero"),
+    "name": (b"from math import tau, nothing\n", "line 1, column 1: ImportError: cannot import name 'nothing'"),
+}
+
+
+def test_honest_files_of_any_style_have_all_points_and_no_accusation(tmp_path):
+    """Encodings, line ends, star imports, integers; in sub-folders as learning platforms hand them out."""
+    folder = tmp_path / "submissions"
+    for name, (data, _) in HONEST_STYLES.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "a1.py").write_bytes(data)
+    (folder / "handed in late").mkdir()
+    rows = graded("a1", folder, tmp_path / "grades.csv")
+    assert rows.pop("handed in late")["reason"] == "the folder holds no .py file"
+    assert set(rows) == {f"{name}/a1.py" for name in HONEST_STYLES}
+    for name, (_, note) in HONEST_STYLES.items():
+        row = rows[f"{name}/a1.py"]
+        assert float(row["total"]) == 100, (name, row)
+        assert note in row["reason"], (name, row["reason"])
+        assert row["reason"] == "" or note, (name, row["reason"])
+
+
+def test_what_is_no_python_says_what_it_is_with_line_and_column(tmp_path):
+    """None of them opened a file, or broke any other rule."""
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    for name, (data, _) in UNREADABLE.items():
+        (folder / f"{name}.py").write_bytes(data)
+    rows = graded("a1", folder, tmp_path / "grades.csv")
+    for name, (_, reason) in UNREADABLE.items():
+        assert reason in rows[f"{name}.py"]["reason"], (name, rows[f"{name}.py"]["reason"])
+        assert "opened" not in rows[f"{name}.py"]["reason"], name
+
+
 def _stuck(*_):
     signal.alarm(1)
     while True:
@@ -320,8 +378,8 @@ def test_a_judge_that_is_kept_busy_ends_and_the_round_goes_on(tmp_path, monkeypa
     assert grade.judge(tmp_path / "a.py", "a1", 0) > grade.LIMIT - 2, "seconds that the alarm has left"
     monkeypatch.setattr(grade, "judge", _stuck)
     (row,) = grade.grade("a1", [tmp_path / "a.py"], 0, 1)
-    assert set(row[1].values()) == {0.0}
-    assert "took the judge down" in row[2]
+    assert set(row[1].points.values()) == {0.0}
+    assert "took the judge down" in row[1].reason
 
 
 def test_bad_calls_of_the_grader_say_so(tmp_path):

@@ -55,8 +55,9 @@ def test_an_address_sanitiser_finds_nothing(tmp_path):
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1", "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "2",
     }  # fmt: skip
     arguments = [sys.executable, "-m", "equivalence_tests.kernel_arguments", *IN_C]
-    suite = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-m", "not long", "-k",
-             "not Triton and not threads", "equivalence_tests/test_kernels.py", "equivalence_tests/test_event_layers.py"]  # fmt: skip
+    files = "equivalence_tests/test_kernels.py", "equivalence_tests/test_event_layers.py"
+    options = "-q", "-o", "addopts=", "-m", "not long", "-k", "not Triton and not threads"
+    suite = [sys.executable, "-m", "pytest", *options, *files]
     for command in (arguments, suite):
         run = subprocess.run(command, cwd=ROOT, env=sanitised, capture_output=True, text=True, timeout=1400)
         assert "AddressSanitizer" not in run.stderr + run.stdout, (run.stderr + run.stdout)[-3000:]

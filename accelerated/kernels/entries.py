@@ -98,8 +98,8 @@ FITS = "count == 1 or (sample % period == 0 and count * inner % period == 0)"  #
 ENTRIES = {
     "if_run": Entry("if_run_{format}", {
         "z": real("z_steps", ...), "z_step": "size if z_steps > 1 else 0", "out": real("steps", ...),
-        "out_step": "size", "membrane": real(..., optional=True), "counts": real(..., optional=True), "unit": WHOLE, **THRESHOLD,
-        "steps": "steps",
+        "out_step": "size", "membrane": real(..., optional=True), "counts": real(..., optional=True), "unit": WHOLE,
+        **THRESHOLD, "steps": "steps",
     }, "size", (POSITIVE, FITS, "z_steps in (1, steps)")),
     "total_step": Entry("total_step_{format}", {
         "total": real(...), "sent": real(...), "spike": real(...), "value": real(...), **THRESHOLD, "levels": REAL,
