@@ -1,5 +1,7 @@
 """The platform in one process, and as it is really started, with a server and a worker."""
 
+import contextlib
+import os
 import re
 import shutil
 import signal
@@ -59,11 +61,39 @@ def ada(inside):
     return inside.user("ada")
 
 
+PATIENCE = 60.0  # seconds for what takes one on an idle machine; the machine of a test may be busy
+
+
+class Machinery(RuntimeError):
+    """The test itself could not do its part; this says nothing of the product."""
+
+
+def wait_for(holds, otherwise, seconds=PATIENCE):
+    """What `holds()` gives once it is true; fails with `otherwise` if it never is."""
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"{otherwise} (waited {seconds:g} s)"
+        time.sleep(0.02)
+    return found
+
+
+def contention():
+    """How much longer a second of computing takes on this machine now than it would alone; at least 1."""
+    wall, own = time.monotonic(), time.process_time()
+    while time.process_time() - own < 0.5:
+        pass
+    return max(1.0, (time.monotonic() - wall) / 0.5)
+
+
 def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on: of this test process alone, and below those that the system gives away itself."""
+    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "0")))
+    for port in range(20000 + 500 * worker, 20500 + 500 * worker):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Machinery("no port is free")
 
 
 class Started:
@@ -118,7 +148,7 @@ def started(tmp_path_factory):
     platform.stop()
 
 
-def wait(client, number, until, seconds=120):
+def wait(client, number, until, seconds=240):
     """The record once `until(record)` holds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -15,7 +15,7 @@ from accelerated.platform import jobs, outcomes, records, runner, worker
 from accelerated.platform.commands import environment, typed
 from accelerated.platform.database import Record, User
 
-from .conftest import Inside
+from .conftest import PATIENCE, Inside, wait_for
 
 TALK = "import time\nfor i in range(200):\n    print('line', i, flush=True)\n    time.sleep(0.02)\n"
 SLEEP = "import time; time.sleep(600)"
@@ -54,7 +54,7 @@ def place(inside, monkeypatch):
             with self.database.begin() as db:
                 return db.get(Record, number)
 
-        def until(self, number, *states, seconds=20):
+        def until(self, number, *states, seconds=PATIENCE):
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 self.worker.step()
@@ -71,6 +71,15 @@ def place(inside, monkeypatch):
             with self.database.begin() as db:
                 what(db, db.get(Record, number))
 
+        def ended(self, number):
+            """Wait until the job's own runner has written down how it ended, whether a worker knows or not."""
+            return wait_for(lambda: jobs.ended(self.options.record(number), 1), "the job did not end")
+
+        def words(self, number):
+            """The first whole line of a job's log, in words."""
+            log = wait_for(lambda: "\n" in self.log(number) and self.log(number), "the job wrote no line")
+            return log.split("\n")[0].split()
+
         def log(self, number):
             path = self.options.record(number) / "log.txt"
             return path.read_text() if path.exists() else ""
@@ -86,12 +95,8 @@ def place(inside, monkeypatch):
 
 
 def gone(pid):
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        if runner.began(pid) is None:
-            return True
-        time.sleep(0.02)
-    return False
+    """Whether a process ends."""
+    return wait_for(lambda: runner.began(pid) is None, f"process {pid} lives on")
 
 
 def test_a_job_ends_and_its_own_words_are_kept(place):
@@ -138,8 +143,7 @@ def test_how_a_job_ended_is_known_though_the_disk_was_full(place, tmp_path):
 def test_stop_ends_the_whole_group_and_what_left_it(place):
     number = place.record(NEST)
     place.until(number, "running")
-    while not (words := place.log(number).split()):
-        time.sleep(0.02)
+    words = place.words(number)
     leader = jobs.begun(place.options.record(number), 1)
     place.ask(records.stop, number)
     row = place.until(number, "stopped")
@@ -152,8 +156,7 @@ def test_stop_ends_what_does_not_listen(place, monkeypatch):
     monkeypatch.setattr(jobs.end, "__defaults__", (0.3,))
     number = place.record(DEAF)
     place.until(number, "running")
-    while "deaf" not in place.log(number):
-        time.sleep(0.02)
+    assert place.words(number) == ["deaf"]
     place.ask(records.stop, number)
     place.until(number, "stopped")
     assert jobs.members(jobs.begun(place.options.record(number), 1)) == set()
@@ -192,10 +195,11 @@ def test_a_record_that_another_waits_for_is_not_deleted(place):
 
 def test_a_record_begins_after_its_source_and_not_without_it(place):
     place.worker.options = dataclasses.replace(place.options, jobs=2)  # there is room for both
-    first = place.record("import time; time.sleep(0.3)")
+    first = place.record("import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)")
     second = place.record("print('after')", source=first, start="source", user=2)
     place.until(first, "running")
     assert place.row(second).state == "queued"
+    (place.options.record(first) / "go").touch()
     place.until(second, "finished")
     assert place.row(second).began >= place.row(first).ended
     broken = place.record("raise SystemExit(1)")
@@ -236,15 +240,14 @@ def test_a_job_that_ended_while_nobody_looked_is_known(place):
     number = place.record("print('quick')")
     place.until(number, "running", "finished")
     place.restart()
-    time.sleep(0.5)
+    place.ended(number)
     assert place.until(number, "finished").attempt == 1
 
 
 def test_a_runner_that_is_killed_takes_its_job_with_it_and_is_marked_lost(place):
     number = place.record(NEST)
     place.until(number, "running")
-    while not (words := place.log(number).split()):
-        time.sleep(0.02)
+    words = place.words(number)
     os.kill(jobs.begun(place.options.record(number), 1)["pid"], signal.SIGKILL)
     row = place.until(number, "lost")
     assert "lost" in row.message
@@ -341,7 +344,7 @@ time.sleep(600)
 def test_the_best_so_far_is_known_while_a_job_runs(told, best, place, monkeypatch):
     """Whatever a job that runs has written, it goes on."""
     monkeypatch.setattr(worker, "LISTEN", 0)
-    number, deadline = place.record(TELLS.replace("ACCURACY", told)), time.monotonic() + 10
+    number, deadline = place.record(TELLS.replace("ACCURACY", told)), time.monotonic() + PATIENCE
     while not place.worker.heard.get(number, (0, 0))[1] and time.monotonic() < deadline:
         place.worker.step()
     assert (place.row(number).state, place.row(number).best) == ("running", best)
@@ -369,8 +372,7 @@ def test_a_run_on_two_processes_ends_and_can_be_stopped(tmp_path):
     assert "--nproc-per-node=2 -m accelerated.run" in found["commands"][0]
     endless = ada.post("/ann/new", json={"epochs": 1000}).json()["id"]
     until(endless, "running")
-    while not outcomes.metrics(options.record(endless)):
-        time.sleep(0.1)
+    wait_for(lambda: outcomes.metrics(options.record(endless)), "it has no epoch behind it")
     mine = jobs.members(jobs.begun(options.record(endless), 1))
     assert len(mine) >= 4, "runner, torchrun and two of its workers"
     ada.post(f"/record/{endless}/stop")

@@ -14,7 +14,7 @@ from accelerated.platform import app, worker
 from accelerated.platform.database import Base, Database, Record, Unreachable
 from accelerated.platform.options import Options, checked
 
-from .conftest import Inside
+from .conftest import PATIENCE, Inside
 
 TOOLS = next((str(path.parent) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), "")
 INITDB, PG_CTL = (shutil.which(name, path=TOOLS) or shutil.which(name) for name in ("initdb", "pg_ctl"))
@@ -77,7 +77,7 @@ def test_people_and_records_as_on_sqlite(inside, monkeypatch):
     assert ada.post("/login", json={"name": "ada", "password": "wrong password"}).status_code == 401
     monkeypatch.setattr(worker, "command", lambda *_: ["/bin/echo", "error: no"])
     at_work = worker.Worker(inside.options, inside.database)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while ada.get(f"/record/{number}").json()["record"]["state"] != "finished":
         at_work.step()
         assert time.monotonic() < deadline

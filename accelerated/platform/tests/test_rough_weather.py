@@ -18,7 +18,7 @@ from accelerated.platform import __main__ as main
 from accelerated.platform import accounts, disk, following, jobs, outcomes, runner, worker
 from accelerated.platform.database import Record
 
-from .conftest import PASSWORD
+from .conftest import PASSWORD, PATIENCE
 from .test_jobs import gone, place  # noqa: F401 (a fixture)
 from .test_security import sent, weights
 
@@ -185,10 +185,10 @@ def test_what_was_forestalled_and_not_written_down_ends_or_begins_again(place, w
 
 def test_what_left_the_group_and_its_parent_is_found_by_its_mark(place):  # noqa: F811
     inner = "import os, time; os.setsid(); print(os.getpid(), flush=True); time.sleep(600)"
-    number = place.record(f"import subprocess, sys, time\np = subprocess.Popen([sys.executable, '-c', {inner!r}])\n"
-                          "time.sleep(1)\n")  # fmt: skip
+    begins = f"p = subprocess.Popen([sys.executable, '-c', {inner!r}], stdout=subprocess.PIPE, text=True)"
+    number = place.record(f"import subprocess, sys\n{begins}\nprint(p.stdout.readline())\n")
     place.until(number, "finished")
-    assert gone(int(place.log(number).split()[0])), "it ended with its job"
+    assert gone(int(place.words(number)[0])), "it ended with its job"
 
 
 def test_a_run_may_take_so_long(place):  # noqa: F811
@@ -202,7 +202,7 @@ def test_a_run_may_take_so_long(place):  # noqa: F811
 def test_stopping_what_has_just_finished_leaves_it_usable(place):  # noqa: F811
     number = place.record("")
     place.until(number, "running", "finished")
-    time.sleep(0.5)
+    place.ended(number)
     with place.database.begin() as db:
         db.get(Record, number).wish = "stop"
         db.get(Record, number).state = "running"
@@ -221,7 +221,7 @@ def test_a_records_damaged_files_stop_neither_worker_nor_page(inside, ada, monke
         for name in ("results.json", "metrics.jsonl", "simulation.jsonl"):
             (run / name).write_text(content + "\n" + '{"loss": NaN, "stage": "relu"}' * (name != "results.json"))
         (run.parent / "log.txt").write_bytes(b"last\0words")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not ada.get(f"/record/{number}").json()["record"]["ended"]:
             at_work.step()
             assert time.monotonic() < deadline
