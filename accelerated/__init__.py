@@ -13,11 +13,11 @@ from .attention import (
     feed_forward_spiking,
 )
 from .calibration import calibrate, cos_run, srp_run
-from .checkpoint import load_weights, save_weights
 from .checks import InputError
 from .conversion import SpikingNetwork, convert, fold_batch_norm, fold_batch_norms, summary
 from .conversion_error import conversion_error
 from .energy import Energy, energy
+from .exports.weights import load_weights, save_weights
 from .layers import avg_pool2d, conv2d, linear
 from .network import answer, build
 from .neuron import SpikingNeuron, if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run

@@ -8,8 +8,8 @@ Operations and their order are those of `reference.activation`; the equivalence 
 import torch
 from torch import nn
 
+from ._native import elementwise
 from .checks import broadcasts, finite, one_of, positive, tensor, whole
-from .native import elementwise
 from .thresholds import parameter_for, sum_to, threshold_of, threshold_slope
 
 VARIANTS = {  # name: (granularity, positivity)

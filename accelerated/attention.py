@@ -6,9 +6,9 @@ from torch import nn
 from .activation import QCFS
 from .checks import InputError, finite, tensor
 from .conversion import convert
+from .graph.modules import Attention, FeedForward
 from .network import answer
 from .simulation import simulate
-from .transformers import Attention, FeedForward
 
 ATTENTION = {part: part for part in ("q", "k", "v", "attention", "head", "projection")}
 FEED_FORWARD = {"fc1": "relu1", "fc2": "relu2"}

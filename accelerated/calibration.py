@@ -6,8 +6,9 @@ import torch
 
 from .checks import InputError, one_of, tensor, whole
 from .conversion import SpikingNetwork
+from .graph.trace import layer_name, module_of
 from .increments import Increments
-from .network import images, layer_name, module_of
+from .network import images
 from .neuron import SpikingNeuron, if_run, if_step, prepare, resting
 
 METHODS = ("srp", "cos")

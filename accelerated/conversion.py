@@ -7,11 +7,11 @@ from torch import nn
 
 from .activation import QCFS
 from .checks import InputError, finite, one_of, positive
-from .network import layer_name, module_of, trace
+from .graph.modules import SpikeMask
+from .graph.operations import BATCH_NORMS, is_real_valued, is_relu, label_of, refuse_unfoldable, refuse_unknown
+from .graph.trace import layer_name, module_of, trace
 from .neuron import SpikingNeuron
-from .operators import BATCH_NORMS, is_real_valued, is_relu, label_of, refuse_unfoldable, refuse_unknown
 from .tokens import OPERATORS
-from .transformers import SpikeMask
 
 MANY = 6  # names in one line; more are counted
 SCHEDULES = ("streaming", "integrate-then-fire", "signed")

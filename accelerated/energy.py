@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from .network import evaluate, layer_name, module_of
+from .graph.operations import is_difference, is_linear, is_product, is_scaling, is_shape, is_sum
+from .graph.trace import evaluate, layer_name, module_of
 from .neuron import SpikingNeuron
-from .operators import is_difference, is_linear, is_product, is_scaling, is_shape, is_sum
 
 MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
 

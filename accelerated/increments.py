@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .network import evaluate, module_of
-from .operators import is_linear, is_product, is_shape
+from .graph.operations import is_linear, is_product, is_shape
+from .graph.trace import evaluate, module_of
 from .tokens import product_step
 
 

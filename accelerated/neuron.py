@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
+from ._native import elementwise
 from .activation import level_value, qcfs_level, unchecked_level
 from .checks import InputError, broadcasts, finite, positive, tensor, whole
-from .native import elementwise
 from .thresholds import threshold_of
 
 

@@ -12,11 +12,11 @@ from torch import nn
 
 from .activation import QCFS, Site, variant
 from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
-from .network import forward, layer_name, module_of, trace
-from .operators import ACTIVATIONS, average_pools, is_relu, kind_of, label_of, refuse_unfoldable, refuse_unknown
+from .graph.modules import SpikeMask
+from .graph.operations import ACTIVATIONS, average_pools, is_relu, kind_of, label_of, refuse_unfoldable, refuse_unknown
+from .graph.timm import is_timm_transformer, with_sites
+from .graph.trace import forward, layer_name, module_of, trace
 from .thresholds import parameter_for, threshold_shape
-from .timm_modules import is_timm_transformer, with_sites
-from .transformers import SpikeMask
 
 SITES = {  # site -> {granularity of the variant: granularity there}; one threshold a layer for any other
     "head": {"head": "head", "head and neuron": "head", "channel": "head"},

@@ -1,6 +1,8 @@
 """`python -m accelerated.run`: train, convert, simulate, report; whole tables; reports of what is on disk."""
 
 import contextlib
+import importlib
+import importlib.util
 import io
 import re
 import sys
@@ -10,10 +12,10 @@ import torch
 import tyro
 from rich.console import Console
 
-from . import distributed, experiment, pages, rebuilding, report, tables
 from .checks import InputError, one_of
-from .config import Config
-from .presets import PRESETS
+from .reports import report
+from .runs import distributed, experiment
+from .runs.config import Config
 
 PROGRAM = "python -m accelerated.run"
 
@@ -53,23 +55,6 @@ def show(results, out):
         out.print(f"- {finding}", highlight=False)
 
 
-def whole_table(name, arguments, errors, out):
-    """Run or continue all rows of a preset, and print them with the published ones."""
-    preset, made, path, failed = tables.run(name, parse(tables.Options, arguments, f"{PROGRAM} {name}"), errors)
-    if distributed.rank() == 0:
-        out.print(pages.drawn(name, preset, made))
-        out.print(f"\nwritten to {path}", highlight=False)
-    if failed:
-        raise InputError(f"{failed} of the runs could not be carried out: the page names them")
-
-
-def listed(out):
-    """Every preset, with the number of its rows."""
-    for name, preset in PRESETS.items():
-        out.print(f"{name:18} {len(preset.rows):3} rows  {preset.title}", highlight=False, soft_wrap=True)
-    out.print(f"\nrun one with: {PROGRAM} NAME --scale smoke|small|full; its options: {PROGRAM} NAME --help")
-
-
 def reports(folders, out):
     """Rebuild the tables and plots of runs from what is on disk."""
     if not folders:
@@ -80,7 +65,7 @@ def reports(folders, out):
         runs = sorted(path.parent.name for path in folder.glob("*/results.json"))
         if runs and not (folder / "results.json").exists():
             raise InputError(f"{folder} holds runs and is none: choose among {', '.join(runs)}")
-        show(rebuilding.report_again(folder), out)
+        show(report.again(folder), out)
         out.print(f"\nwritten to {folder}/", highlight=False)
 
 
@@ -91,17 +76,23 @@ HELP = (
 )
 
 
+def thesis_tables():
+    """{command: what carries it out} of the thesis's tables; none where that folder was taken out."""
+    if importlib.util.find_spec(f"{__package__}.thesis") is None:
+        return {}
+    return importlib.import_module(f"{__package__}.thesis.command").COMMANDS
+
+
 def dispatch(arguments, errors, out):
     """Do what the first word asks for; without one, a single run."""
     command, *rest = arguments or [""]
+    tables = thesis_tables()
     if not command or command.startswith("-"):
         one_run(arguments, errors, out)
-    elif one_of(command, ("list", "report", *PRESETS), "command") == "list":
-        listed(out)
-    elif command == "report":
+    elif one_of(command, ("report", *tables), "command") == "report":
         reports(rest, out)
     else:
-        whole_table(command, rest, errors, out)
+        tables[command](rest, errors, out)
 
 
 def main(arguments=None):

@@ -5,21 +5,19 @@ Schedules and arithmetics: see `reference.simulation`.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from .activation import level_value, qcfs_counts
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
-from .graphs import Graphed
+from .engines import ENGINES, engine_named
+from .engines.structure import read_last, sources_of
+from .engines.totals import totals
+from .graph.trace import evaluate, layer_name, module_of, output_of
 from .increments import Increments
-from .layerwise import Layerwise
-from .native import PRESENT
-from .network import evaluate, images, layer_name, module_of, output_of
+from .network import images
 from .neuron import SpikingNeuron
-from .structure import read_last, sources_of
-from .values import Values
 
 
 @dataclass(repr=False)
@@ -112,34 +110,6 @@ def differing(network, x, counts):
     return differ
 
 
-def _totals(network, x, steps, fired):
-    """Each neuron sees its operator applied to all that was sent; yields the logits of each step of the last phase."""
-    nodes = [node for node in network.graph.graph.nodes if node.op != "output"]
-    neurons = [(node, module_of(network.graph, node)) for node in nodes]
-    neurons = [(node, module) for node, module in neurons if isinstance(module, SpikingNeuron)]
-    value, answer, silent = Values(network, x, nodes), output_of(network.graph), False
-    for now in range(network.phases * steps):
-        if silent:
-            yield value(answer)  # nothing fired in the last step, so that nothing ever will again
-            continue
-        quiet = True
-        for node, module in neurons:
-            if not module.firing:
-                module.now += 1
-                value.drop(node.all_input_nodes)
-                continue
-            sent = module(value(node.all_input_nodes[0]))
-            fired(layer_name(node), module.spike, now)
-            if (module.spike != 0).any():
-                quiet = False
-                value.drop(value.after[node])
-            module.spike = None
-            value.put(node, sent)
-            value.passed(node)
-        silent = quiet and network.schedule == "signed"
-        yield value(answer) if now // steps == network.phases - 1 else None
-
-
 def increments(network, x, steps, fired):
     """Each neuron sums what is new into its membrane; the logits are read out of what was sent in total."""
     operators, answer = Increments(network, steps), output_of(network.graph)
@@ -167,20 +137,6 @@ def increments(network, x, steps, fired):
             for source in done.get(node, ()):
                 del values[source]
         yield propagate(network, x, sent, ending)
-
-
-ENGINES = ("auto", "dense", "event", "graph")
-
-
-def engine_named(name):
-    """What runs a streaming network: (network, x) -> a run; without the folder of kernels there is one."""
-    if name == "graph":
-        return Graphed
-    if name == "dense" or not PRESENT:
-        return Layerwise
-    from .events import EventDriven
-
-    return partial(EventDriven, choose=name == "auto")
 
 
 def _chunks(network, x, times, engine):
@@ -295,7 +251,7 @@ def simulate_at(network, x, times, arithmetic=None, engine="dense"):
     if network.schedule == "streaming":
         run = _chunks(network, x, times, engine)
     else:
-        run = (_totals if arithmetic == "totals" else increments)(network, x, max(times), fired)
+        run = (totals if arithmetic == "totals" else increments)(network, x, max(times), fired)
     for logits in run:
         rows.append(logits)
         steps = len(rows) // network.phases

@@ -11,24 +11,25 @@ import pytest
 import torch
 
 import accelerated as acc
-from accelerated import activation, layerwise, native, simulation
-from accelerated.graphs import places
+from accelerated import _native, activation, simulation
+from accelerated.engines import dense, event
+from accelerated.engines.cuda_graph import places
 from accelerated.models import make
 
 from . import random_networks as nets
 
 ROOT = Path(__file__).parents[1]
-if native.PRESENT:
-    from accelerated import events, kernels
+if _native.PRESENT:
+    from accelerated import kernels
     from accelerated.kernels import build
-compiled = native.PRESENT and build.library() is not None
+compiled = _native.PRESENT and build.library() is not None
 needs_compiler = pytest.mark.skipif(not compiled, reason="there are no compiled kernels: PyTorch does the work")
 
 
 def step_by_step(monkeypatch, network, x, steps):
     """The plain form: one step after another, an operator at a time."""
     with monkeypatch.context() as patch:
-        patch.setattr(layerwise.Layerwise, "foldable", False)
+        patch.setattr(dense.Layerwise, "foldable", False)
         return acc.simulate(network, x, steps, engine="dense")
 
 
@@ -59,7 +60,7 @@ def test_layer_by_layer_is_step_by_step(kind, operators, monkeypatch):
     """T = 11 is no multiple of the steps taken at once."""
     for seed in range(4):
         network, x = spiking(kind, seed, operators)
-        assert layerwise.Layerwise(network, x).foldable
+        assert dense.Layerwise(network, x).foldable
         same(acc.simulate(network, x, 11, engine="dense"), step_by_step(monkeypatch, network, x, 11), 1e-13)
 
 
@@ -83,7 +84,7 @@ def test_events_are_the_dense_sums(kind, monkeypatch, record_property):
 def test_auto_changes_engines_on_the_way(kind, faster, monkeypatch):
     """After the first steps each layer goes on as was faster; its state goes with it, and the next run knows."""
     seconds = {"dense": lambda: 0, "event": lambda: 9, "every other": iter([0, 9] * 99).__next__}[faster]
-    monkeypatch.setattr(events.EventDriven, "_measure", lambda *_: seconds())
+    monkeypatch.setattr(event.EventDriven, "_measure", lambda *_: seconds())
     network, x = spiking(kind, 0)
     expected = step_by_step(monkeypatch, network, x, 11)
     for _ in range(2):
@@ -133,7 +134,7 @@ def test_a_linear_layer_sees_an_image_of_bits(monkeypatch):
     torch.manual_seed(0)
     x = torch.rand(4, 1, 8, 8, dtype=torch.float64)
     network = acc.convert(acc.quantise(Functional().double(), "s-qcfs", 8, "calibrated", x), "streaming")
-    run = events.EventDriven(network, x)
+    run = event.EventDriven(network, x)
     assert any(term.pooled and isinstance(term.module, torch.nn.Linear) for ts in run.terms.values() for term in ts)
     for engine in ("event", "auto", "auto"):
         same(acc.simulate(network, x, 7, engine=engine), step_by_step(monkeypatch, network, x, 7), 1e-12)
@@ -212,7 +213,7 @@ def test_compiled_for_any_processor_it_computes_the_same(tmp_path, monkeypatch):
 def test_an_image_that_overflows_is_named_by_the_theorem_too(on, monkeypatch):
     """1e38 times two weights of 3 is infinite, and infinity less infinity no number: no level is made of it."""
     if on == "off":
-        monkeypatch.setattr(activation, "elementwise", native._Absent())
+        monkeypatch.setattr(activation, "elementwise", _native._Absent())
     one = {"op": "qcfs", "levels": 4, "positivity": "raw", "parameter": np.array(1.0)}
     nodes = [{"name": "fc", "op": "linear", "inputs": ["image"], "weight": np.array([[30.0, -30.0]])},
              {"name": "act", "inputs": ["fc"], **one},
@@ -236,7 +237,7 @@ def test_what_a_chunk_changes_lies_in_place():
     """What a CUDA graph replays: membranes and counts of a convolutional network are never moved."""
     network, x = spiking("cnn", 0)
     network.reset(12, "increments")
-    run, seen = layerwise.Layerwise(network, x), [places(network.layers.values())]
+    run, seen = dense.Layerwise(network, x), [places(network.layers.values())]
     for _ in range(3):
         run.steps(4)
         seen.append(places(network.layers.values()))

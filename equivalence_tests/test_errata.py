@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import reference as ref
-from accelerated.presets import figures, published
+from accelerated.thesis.presets import figures, published
 from reference.thresholds import threshold_of
 
 from . import random_networks as nets

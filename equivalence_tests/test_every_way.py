@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from accelerated.native import PRESENT
+from accelerated._native import PRESENT
 
 ROOT = Path(__file__).parents[1]
 WAYS = {  # options of pytest, environment

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import accelerated as acc
-from accelerated import activation, layerwise, native
+from accelerated import _native, activation
+from accelerated.engines import dense
 from accelerated.neuron import if_step
 from accelerated.thresholds import sum_to
 
@@ -34,7 +35,7 @@ def served(request, monkeypatch):
     else:
         pytest.importorskip("triton", reason="Triton is not installed: it comes with torch where there is a GPU")
         module, device = importlib.import_module("accelerated.kernels.gpu"), "cuda" if CUDA else "cpu"
-    for user in ("activation", "layerwise", "neuron"):
+    for user in ("activation", "engines.dense", "neuron"):
         monkeypatch.setattr(f"accelerated.{user}.elementwise", module)
     return module, device
 
@@ -62,8 +63,8 @@ def test_threads_of_either_kind_compute_the_same(monkeypatch):
         for count, shares in ((1, True), (3, True), (3, False)):
             torch.set_num_threads(count)
             monkeypatch.setattr(kernels, "_shares_threads", lambda shares=shares: shares)
-            answers.append((native.elementwise.qcfs(z, theta, 8, 0.5), native.elementwise.if_run(z[None], 6, theta),
-                            *native.elementwise.qcfs_backward(z, theta, upstream, 8, 0.5)))  # fmt: skip
+            answers.append((_native.elementwise.qcfs(z, theta, 8, 0.5), _native.elementwise.if_run(z[None], 6, theta),
+                            *_native.elementwise.qcfs_backward(z, theta, upstream, 8, 0.5)))  # fmt: skip
     finally:
         torch.set_num_threads(threads)
     for several in answers[1:]:
@@ -84,7 +85,7 @@ def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedu
     assert module.total_step(totals[0], torch.zeros_like(totals[0]), theta, 4, -1) is not None
     for absent in (False, True):
         if absent:
-            monkeypatch.setattr("accelerated.neuron.elementwise", native._Absent())
+            monkeypatch.setattr("accelerated.neuron.elementwise", _native._Absent())
         neuron = acc.SpikingNeuron(layer, schedule, 1)
         neuron.reset(4, "totals")
         steps = [(neuron(total), neuron.spike, neuron.sent.clone()) for total in totals]
@@ -103,12 +104,12 @@ def test_kernels_over_time_are_the_torch_code_bit_for_bit(dtype, served, monkeyp
     for shape in ((3, 4, 5), (3, 700, 5), (3, 4, 6, 5)):
         values = torch.randn(6 * shape[0], *shape[1:], generator=random, dtype=torch.float64).to(device, dtype)
         for given in (values, values.transpose(1, 2)):
-            for function in (layerwise.means, layerwise.news):
+            for function in (dense.means, dense.news):
                 answers = []
                 for absent in (False, True):
                     with monkeypatch.context() as patch:
                         if absent:
-                            patch.setattr(layerwise, "elementwise", native._Absent())
+                            patch.setattr(dense, "elementwise", _native._Absent())
                         state = torch.zeros_like(given[: shape[0]]).contiguous()
                         parts = [function(part, n, state, now) for part, n, now in
                                  ((given[: 2 * shape[0]], 2, 0), (given[2 * shape[0] :], 4, 2))]  # fmt: skip
@@ -177,8 +178,8 @@ def test_whole_networks_by_kernels_are_the_torch_code_bit_for_bit(kind, schedule
     arithmetic = {"streaming": "increments", "theorem": "theorem"}.get(schedule, "totals")
     answers, asked = [], []
     for absent in (False, True):
-        for user in ("activation", "layerwise", "neuron"):
-            chosen = native._Absent() if absent else Watched(module, asked)
+        for user in ("activation", "engines.dense", "neuron"):
+            chosen = _native._Absent() if absent else Watched(module, asked)
             monkeypatch.setattr(f"accelerated.{user}.elementwise", chosen)
         network = acc.convert(acc.build(nodes).to(device), waits)
         answers.append(acc.simulate(network, torch.tensor(x, device=device), 6, arithmetic))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from accelerated.native import PRESENT
+from accelerated._native import PRESENT
 
 from .mutants import MUTANTS, ROOT, Mutant
 

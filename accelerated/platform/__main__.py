@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
 
 def serve(options):
     """Migrate, say where to go, serve until Ctrl-C."""
-    from . import app  # networks and pages, which a worker does without
+    from . import app
 
     database = Database(options.database)
     database.migrate()

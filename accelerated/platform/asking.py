@@ -1,7 +1,7 @@
 """From answered fields to the settings of a run, or to one sentence about the answer that is wrong."""
 
 from ..checks import InputError
-from ..config import Config, checked
+from ..runs.config import Config, checked
 from . import networks
 from .fields import ANN, ASKED, CNN_TYPES, QANN, TEST, TRANSFORMER_TYPES, UPLOAD
 from .records import ENDED

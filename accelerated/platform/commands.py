@@ -4,7 +4,7 @@ import shlex
 import sys
 from dataclasses import fields
 
-from ..config import Config
+from ..runs.config import Config
 
 UPLOAD = "upload.safetensors"
 

@@ -78,7 +78,7 @@ class Record(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str] = mapped_column(index=True)  # ann, qann or test
     name: Mapped[str]
-    settings: Mapped[dict] = mapped_column(JSON)  # fields of accelerated.config.Config
+    settings: Mapped[dict] = mapped_column(JSON)  # fields of accelerated.runs.config.Config
     source_id: Mapped[int | None] = mapped_column(ForeignKey("records.id", ondelete="SET NULL"), index=True)
     state: Mapped[str] = mapped_column(default="queued", index=True)  # see records.STATES
     wish: Mapped[str] = mapped_column(default="")  # "", stop or delete

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 
 from .. import data as datasets
-from ..checkpoint import thresholds_in
 from ..checks import InputError
-from ..config import Config
-from ..experiment import network_for
+from ..exports.weights import thresholds_in
 from ..models import LEAST_SIDE, TRANSFORMERS
+from ..runs.config import Config
+from ..runs.experiment import network_for
 
 
 class Data(NamedTuple):

@@ -1,7 +1,7 @@
 """What pages show of records and results, as plain data: JSON has the same."""
 
-from .. import report
-from ..plots import label
+from ..reports import report
+from ..reports.plots import label
 from . import figures, following, networks, outcomes
 from .commands import typed
 from .records import ACTIVE, ENDED, KINDS

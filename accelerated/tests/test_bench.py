@@ -9,10 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from accelerated import convert, experiment, fold_batch_norms, models, quantise, simulate
-from accelerated.bench import __main__ as bench
-from accelerated.bench import growth, peers, timing
+from accelerated import convert, fold_batch_norms, models, quantise, simulate
+from accelerated.benchmarks import __main__ as bench
+from accelerated.benchmarks import growth, peers, timing
 from accelerated.neuron import if_run
+from accelerated.runs import experiment
 
 
 def test_the_interval_holds_the_median_of_a_distribution():

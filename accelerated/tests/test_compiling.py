@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from accelerated import QCFS, compiling, experiment
+from accelerated import QCFS
+from accelerated.runs import compiling, experiment
 
 SETTINGS: dict = {"model": "mlp", "width": 0.25, "epochs": (0, 2, 0), "times": (8,),
                   "schedules": ("integrate-then-fire",), "device": "cpu"}  # fmt: skip
@@ -64,7 +65,7 @@ def test_compiled_derivatives_are_those_of_the_formula():
 
 def test_without_a_compiler_one_line_says_so_and_it_goes_on(tmp_path):
     program = (
-        "import torch; from accelerated.compiling import compiled, works; m = torch.nn.ReLU(); "
+        "import torch; from accelerated.runs.compiling import compiled, works; m = torch.nn.ReLU(); "
         "assert not works('cpu') and compiled(m) is m and not works('cpu'); print('went on')"
     )
     environment = os.environ | {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import datasets as vision
 
 from accelerated import InputError, data
-from accelerated.augment import cutout, flipped, shifted
+from accelerated.data.augment import cutout, flipped, shifted
 
 DRAWN = {"digits": "80ae5be7", "mnist5k": "b8cb6315"}  # of the test labels: the same on every machine
 

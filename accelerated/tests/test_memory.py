@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import accelerated as acc
-from accelerated.layerwise import CHUNK
+from accelerated.engines.dense import CHUNK
 
 
 class Largest(TorchDispatchMode):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import accelerated as acc
+from accelerated.graph.trace import forward, trace
 from accelerated.models import MLP, ResidualCNN
 from accelerated.simulation import simulate_at
 
@@ -67,8 +68,8 @@ def test_an_in_place_sum_does_not_spoil_what_is_kept_between_steps(images):
     with torch.no_grad():
         assert torch.equal(acc.simulate(acc.convert(q, "signed"), images, 60).logits[-1], q(images))
     network = Functional().eval()
-    graph = acc.network.trace(network)
-    values = acc.network.forward(graph, images)
+    graph = trace(network)
+    values = forward(graph, images)
     conv = next(node for node in graph.graph.nodes if node.target == "b")
     assert (values[conv] < 0).any(), "an in-place ReLU has overwritten the convolution's value"
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from accelerated import pages, presets, run, tables
+from accelerated import run
 from accelerated.checks import InputError
-from accelerated.folders import settings_of
+from accelerated.runs.folders import settings_of
+from accelerated.thesis import pages, presets, tables
 
 
 def call(*arguments):

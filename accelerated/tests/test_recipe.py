@@ -9,9 +9,10 @@ from torch import nn
 
 import accelerated as acc
 from accelerated import data as datasets
-from accelerated import distributed, evaluation, folders, run, training
-from accelerated.config import Config, checked
+from accelerated import run
 from accelerated.models import make
+from accelerated.runs import distributed, evaluation, folders, training
+from accelerated.runs.config import Config, checked
 from accelerated.simulation import read_out_early
 
 TINY = ["--times", "1", "--levels", "4", "--width", "0.25", "--model", "mlp", "--schedules", "streaming"]

@@ -12,7 +12,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from accelerated import config, experiment, report, run
+from accelerated import run
+from accelerated.reports import report
+from accelerated.runs import config, experiment
 
 TINY = ["--epochs", "2", "1", "1", "--times", "1", "4", "--levels", "4", "--width", "0.25"]
 
@@ -135,7 +137,7 @@ def test_a_finished_run_is_never_overwritten(finished, capsys):
 INTERRUPTED = """
 import os, signal, sys
 from accelerated import run
-from accelerated.journal import Journal
+from accelerated.runs.journal import Journal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 epoch = Journal.epoch
 

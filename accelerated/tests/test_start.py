@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from accelerated import experiment, journal, run
+from accelerated import run
+from accelerated.runs import experiment, journal
 
 SMALL = ["--levels", "4", "--width", "0.25", "--schedules", "signed", "--times", "4", "--test-batch", "100"]
 

@@ -12,12 +12,13 @@ from timm.layers import Mlp
 from torch import nn
 
 import accelerated as acc
-from accelerated import config, experiment, run, training
+from accelerated import run
 from accelerated.activation import QCFS, Site
+from accelerated.graph.modules import FeatureBatchNorm
+from accelerated.graph.timm import with_sites
 from accelerated.models import make
 from accelerated.models.vit import xavier
-from accelerated.timm_modules import with_sites
-from accelerated.transformers import FeatureBatchNorm
+from accelerated.runs import config, experiment, training
 
 NAMES = ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
 

@@ -1,0 +1,115 @@
+"""Benchmarks of whole networks: streaming on each engine, beside other packages and the quantised network itself."""
+
+from pathlib import Path
+
+import torch
+
+from .. import data as datasets
+from ..conversion import convert, fold_batch_norms
+from ..engines import engine_named
+from ..engines.dense import Layerwise
+from ..models import TRANSFORMERS, make
+from ..quantisation import quantise
+from ..runs.compiling import compiled, works
+from ..runs.saved import config_of, network_of
+from ..simulation import increments, simulate
+from . import peers
+from .layers import LEVELS
+from .timing import Case
+
+
+def untrained(name, options):
+    """(quantised network with random weights and calibrated thresholds, images)."""
+    torch.manual_seed(0)
+    x = torch.rand(options.batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    model = make(name, (3, 32, 32), 10, options.width).to(memory_format=torch.channels_last).train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(x)  # running statistics for the batch norms
+    kind = "hn-qcfs" if name in TRANSFORMERS else "s-qcfs"  # one threshold a layer: other packages have no more
+    return quantise(model.eval(), kind, LEVELS, "calibrated", x).eval(), x
+
+
+def trained(folder, options):
+    """(quantised network, test images, what says how many of the first it gets right) of a run on disk."""
+    config = config_of(folder)
+    data = datasets.load(config.data, config.data_root, config.size)
+    network = network_of(folder, config, data).eval().to(memory_format=torch.channels_last)
+    x = datasets.first(data, "test", max(options.batch, options.judged), "cpu")
+    x = x.contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def right(answer):
+        """The share of the first test images that are classified right; answer(images) gives logits."""
+        images = x[: options.judged].split(options.batch)
+        found = torch.cat([answer(part).argmax(1) for part in images])
+        return (found == data.test_y[: len(found)]).double().mean().item()
+
+    return network, x[: options.batch], right
+
+
+def quantised_of(name, options):
+    """(quantised network, images, `right` of a run) for a network's name or a run's folder."""
+    return trained(Path(name), options) if Path(name).is_dir() else (*untrained(name, options), None)
+
+
+def streaming(spiking, x, steps, kind, at_a_time=None, rates=None):
+    """What streams for `steps` steps and gives the last logits; spikes a neuron and step, by layer, go to `rates`."""
+
+    @torch.no_grad()
+    def run():
+        spiking.reset(steps)
+        state, logits = kind(spiking, x), x
+        count = at_a_time or state.at_once
+        for now in range(0, steps, count):
+            logits = state.steps(min(count, steps - now))
+        if rates is not None:
+            rates[:] = [(n.sent.sum() / n.sent.numel()).item() / steps for n in spiking.layers.values()]
+        spiking.reset()
+        return logits[-1]
+
+    return run
+
+
+def plainly(spiking, x, steps):
+    """The loop that one would write: each step through all layers, an operator at a time, without kernels."""
+
+    @torch.no_grad()
+    def run():
+        spiking.reset(steps)
+        *_, logits = increments(spiking, x, steps, lambda *_: None)
+        spiking.reset()
+        return logits
+
+    return run
+
+
+def network(name, options):
+    """A network by name or run: engines, the theorem, other packages; the limit is the quantised network's pass."""
+    quantised, x, right = quantised_of(name, options)
+    folded, spiking = fold_batch_norms(quantised), convert(quantised, "streaming")
+    waiting = convert(quantised, "integrate-then-fire")
+    candidates = {"quantised network": torch.no_grad()(lambda: folded(x))}
+    for kind in ("dense", "event", "auto"):
+        candidates[kind] = streaming(spiking, x, options.steps, engine_named(kind))
+    candidates["integrate-then-fire, by theorem"] = lambda: simulate(waiting, x, options.steps, "theorem")
+    candidates["one step at a time"] = streaming(spiking, x, options.steps, Layerwise, 1)
+    candidates["step by step in PyTorch"] = plainly(spiking, x, options.steps)
+    others = {}
+    if all(neuron.threshold.numel() == 1 for neuron in spiking.layers.values()):
+        others = {n: peers.Network(folded, kind, options.steps) for n, kind in peers.neurons(options.peers).items()}
+        if options.compile and works("cpu"):
+            chosen = ("published loop", "spikingjelly")
+            others |= {f"{n}, compiled": compiled(others[n]) for n in chosen if n in others}
+    candidates |= {n: torch.no_grad()(lambda other=other: other(x)) for n, other in others.items()}
+    rates: list = []
+    streaming(spiking, x, options.steps, engine_named("event"), rates=rates)()
+    note = f"rate {sum(rates) / len(rates):.2f}"
+    if right:
+        answers = {"quantised network": folded}
+        for kind in ("dense", "event"):
+            answers[kind] = lambda part, kind=kind: streaming(spiking, part, options.steps, engine_named(kind))()
+        answers |= {n: lambda part, other=others[n]: other(part).mean(0) for n in list(others)[:1]}
+        note += f"; right of the first {options.judged} test images: " + ", ".join(
+            f"{n} {100 * right(answer):.1f} %" for n, answer in answers.items())  # fmt: skip
+    return Case(candidates, "quantised network", note, tuple(others))

@@ -1,0 +1,1 @@
+"""Networks leave the house, and come back: saved weights."""

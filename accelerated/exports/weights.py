@@ -1,0 +1,74 @@
+"""Weights on disk: safetensors, written whole or not at all, and checked by name and shape when they are read."""
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from ..activation import QCFS
+from ..checks import InputError
+
+
+@contextmanager
+def whole_file(path):
+    """A path to write to; afterwards `path` is either the old file or the whole new one, whatever happens between."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def activations(network):
+    """{layer: "L = 8, softplus"} of a quantised network: what its parameters alone do not tell."""
+    return {name: f"L = {m.levels}, {m.positivity}" for name, m in network.named_modules() if isinstance(m, QCFS)}
+
+
+def save_weights(network, path):
+    """Write all parameters and buffers of a network; the file is either the old one or the whole new one."""
+    path = Path(path)
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
+    try:
+        with whole_file(path) as part:
+            save_file(weights, part, {"activations": json.dumps(activations(network))})
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
+def thresholds_in(path):
+    """{layer: shape of its threshold} in a file of weights, {} for a network of ReLUs; InputError if unreadable."""
+    try:
+        with safe_open(path, "pt") as file:
+            layers = dict.fromkeys(json.loads((file.metadata() or {}).get("activations", "{}")))
+            return {name: tuple(file.get_slice(f"{name}.parameter").get_shape()) for name in layers}
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
+
+
+def load_weights(network, path):
+    """Read weights into a network and return it; InputError names the first difference and changes nothing."""
+    try:
+        found = load_file(path)
+        with safe_open(path, "pt") as file:
+            before = json.loads((file.metadata() or {}).get("activations", "{}"))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
+    wanted = network.state_dict()
+    for name, value in wanted.items():
+        if name not in found:
+            raise InputError(f"{path} does not fit the network: it lacks {name!r}")
+        if found[name].shape != value.shape:
+            shapes = f"{tuple(found[name].shape)}, the network needs {tuple(value.shape)}"
+            raise InputError(f"{path} does not fit the network: {name!r} has shape {shapes}")
+    extra = sorted(set(found) - set(wanted))
+    if extra:
+        raise InputError(f"{path} does not fit the network: it has {extra[0]!r}, which the network has not")
+    for name, kind in activations(network).items():
+        if before.get(name, kind) != kind:
+            raise InputError(f"{path} does not fit the network: {name!r} has {before[name]}, the network {kind}")
+    network.load_state_dict(found)
+    return network

@@ -1,0 +1,1 @@
+"""Capture of any network as a graph of operators, and what an operator is."""

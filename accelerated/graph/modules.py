@@ -1,0 +1,124 @@
+"""The modules of transformers whose every activation can be quantised (Eq. 4-2 to 4-7).
+
+A `Site` (a ReLU) stands where a QCFS will; leading axes may be batch, or batch and windows.
+"""
+
+import torch
+from torch import nn
+
+from ..activation import Site
+from ..checks import InputError
+
+
+class SpikeMask(nn.Module):
+    """MST's random spike masking: each activation or spike is dropped with probability `ratio`, in inference too."""
+
+    def __init__(self, ratio):
+        super().__init__()
+        self.ratio = ratio
+
+    def forward(self, x):
+        return x * (torch.rand_like(x) >= self.ratio)
+
+
+class FeatureBatchNorm(nn.Module):
+    """Batch norm over the last axis of tokens [..., F]: what MST puts in the place of layer norm."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(features)
+
+    def forward(self, x):
+        return self.norm(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+
+class Attention(nn.Module):
+    """Multi-head attention on tokens [..., N, F] with sites on Q, K, V, the softmax, the heads and the projection.
+
+    style "mst": on the scores instead of the softmax, as the Masked Spiking Transformer has it. `bias` (a module
+    without arguments, or None) is added to the scores.
+    """
+
+    def __init__(self, qkv, proj, heads, style="hn", mask=0.0, bias=None, q_norm=None, k_norm=None):
+        super().__init__()
+        if qkv.out_features % (3 * heads):
+            raise InputError(f"a width of {qkv.out_features // 3} is not divisible by {heads} heads")
+        self.qkv, self.proj, self.heads, self.style, self.bias = qkv, proj, heads, style, bias
+        self.scale = (qkv.out_features // (3 * heads)) ** -0.5
+        self.q_norm, self.k_norm = q_norm or nn.Identity(), k_norm or nn.Identity()
+        self.mask = SpikeMask(mask) if mask else nn.Identity()
+        self.q, self.k, self.v = (Site("head", heads) for _ in "qkv")
+        self.attention, self.head, self.projection = Site("head", heads), Site("head", heads), Site("layer")
+
+    def forward(self, x, attn_mask=None, is_causal=False):
+        if attn_mask is not None or is_causal:
+            raise InputError("attention with a mask given from outside is not supported")
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for part in (q, k, v))  # [..., h, N, d]
+        q, k, v = self.q(self.q_norm(q)), self.k(self.k_norm(k)), self.v(v)
+        scores = (self.mask(q) @ self.mask(k).transpose(-2, -1)) * self.scale
+        if self.style == "mst":
+            scores = self.mask(self.attention(scores))
+        if self.bias is not None:
+            scores = scores + self.bias()
+        attention = scores.softmax(dim=-1)
+        if self.style == "hn":
+            attention = self.mask(self.attention(attention))
+        heads = self.head(attention @ v).transpose(-3, -2).flatten(-2)  # [..., N, F]
+        return self.projection(self.proj(heads))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers on tokens [..., F] with a site after each (Eq. 4-7)."""
+
+    def __init__(self, fc1, fc2, dropout=0.0, norm=None):
+        super().__init__()
+        self.fc1, self.relu1, self.norm = fc1, Site("neuron"), norm or nn.Identity()
+        self.fc2, self.relu2, self.drop = fc2, Site("neuron"), nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.drop(self.relu2(self.fc2(self.norm(self.drop(self.relu1(self.fc1(x)))))))
+
+
+class RelativeBias(nn.Module):
+    """Swin's relative position bias of a window, and the mask of a shifted one: [windows or 1, heads, N, N]."""
+
+    def __init__(self, table, index, mask):
+        super().__init__()
+        self.table = table  # [(2 w - 1)^2, heads]
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("mask", None if mask is None else mask[:, None], persistent=False)
+
+    def forward(self):
+        bias = self.table[self.index].permute(2, 0, 1).unsqueeze(0)
+        return bias if self.mask is None else bias + self.mask
+
+
+class WindowBlock(nn.Module):
+    """Swin's block on [batch, H, W, F]: attention within (shifted) windows, then the feed-forward layer.
+
+    Windows are an axis of their own, [batch, windows, N, F], so that the first axis stays the batch.
+    """
+
+    def __init__(self, norm1, attention, drop1, norm2, feed_forward, drop2, size, window, shift):
+        super().__init__()
+        self.norm1, self.attn, self.drop_path1 = norm1, attention, drop1
+        self.norm2, self.mlp, self.drop_path2 = norm2, feed_forward, drop2
+        self.size, self.window, self.shift = size, window, shift
+
+    def forward(self, x):
+        (height, width), (wh, ww), (sh, sw) = self.size, self.window, self.shift
+        y = self.norm1(x)
+        if sh or sw:
+            y = torch.roll(y, (-sh, -sw), (1, 2))
+        if -width % ww or -height % wh:
+            y = nn.functional.pad(y, (0, 0, 0, -width % ww, 0, -height % wh))
+        rows, columns = -(-height // wh), -(-width // ww)
+        y = y.unflatten(2, (columns, ww)).unflatten(1, (rows, wh)).transpose(2, 3)  # [batch, rows, columns, wh, ww, F]
+        y = self.attn(y.flatten(3, 4).flatten(1, 2))
+        y = y.unflatten(2, (wh, ww)).unflatten(1, (rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        y = y[:, :height, :width]
+        if sh or sw:
+            y = torch.roll(y, (sh, sw), (1, 2))
+        x = x + self.drop_path1(y)
+        return x + self.drop_path2(self.mlp(self.norm2(x)))

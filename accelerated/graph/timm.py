@@ -1,0 +1,122 @@
+"""timm's models in the form that is quantised: its transformers with our attention, its joint norms taken apart.
+
+timm is looked at only where a model has loaded it.
+"""
+
+import copy
+import sys
+
+from torch import nn
+
+from ..activation import Site
+from ..checks import InputError, one_of
+from .modules import Attention, FeatureBatchNorm, FeedForward, RelativeBias, WindowBlock
+
+STYLES = ("hn", "mst")
+NORMS = ("layer", "batch")
+
+
+def _timm():
+    """Whether timm is loaded; a model cannot be one of its own otherwise."""
+    return "timm" in sys.modules
+
+
+def _attention(old, name, style, mask):
+    """timm's Attention, as its configuration says."""
+    for part, valid in (("gate", old.gate is None), ("norm", isinstance(old.norm, nn.Identity))):
+        if not valid:
+            raise InputError(f"{name} ({type(old).__name__}) has a {part}, which is not supported: build it without")
+    q_norm, k_norm = (plain_norm(norm) for norm in (old.q_norm, old.k_norm))
+    return Attention(old.qkv, old.proj, old.num_heads, style, mask, None, q_norm, k_norm)
+
+
+def _window_block(old, style, mask):
+    """timm's SwinTransformerBlock, its windows an axis of their own."""
+    attention = old.attn
+    bias = RelativeBias(attention.relative_position_bias_table, attention.relative_position_index, old.attn_mask)
+    new = Attention(attention.qkv, attention.proj, attention.num_heads, style, mask, bias)
+    size = tuple(old.input_resolution), tuple(old.window_size), tuple(old.shift_size)
+    return WindowBlock(old.norm1, new, old.drop_path1, old.norm2, old.mlp, old.drop_path2, *size)
+
+
+def plain_norm(norm):
+    """torch's own LayerNorm for timm's, with the same weights; InputError for any other kind; else unchanged."""
+    if type(norm) is nn.LayerNorm or not isinstance(norm, nn.LayerNorm):
+        return norm
+    if type(norm).forward is not nn.LayerNorm.forward and type(norm).__name__ != "LayerNorm":
+        raise InputError(f"{type(norm).__name__}, a layer norm of its own kind, cannot be converted; use nn.LayerNorm")
+    new = nn.LayerNorm(norm.normalized_shape, norm.eps, norm.weight is not None, norm.bias is not None)
+    new.weight, new.bias = norm.weight, norm.bias
+    return new
+
+
+def is_drop_path(module):
+    """Whether a module is timm's stochastic depth: a random factor in training, the identity afterwards."""
+    if not _timm():
+        return False
+    from timm.layers import DropPath
+
+    return isinstance(module, DropPath)
+
+
+def plain(model):
+    """The model (changed in place) with torch's own modules where timm has joined or derived ones; weights stay.
+
+    BatchNormAct2d becomes a batch norm and its activation, LayerNorm torch's LayerNorm.
+    """
+    if not _timm():
+        return model
+    from timm.layers import BatchNormAct2d
+
+    for name, module in list(model.named_modules()):
+        if not name:
+            continue
+        if type(module) is BatchNormAct2d:
+            norm = nn.BatchNorm2d(module.num_features, module.eps, module.momentum).train(module.training)
+            norm.weight, norm.bias = module.weight, module.bias
+            norm.running_mean, norm.running_var = module.running_mean, module.running_var
+            model.set_submodule(name, nn.Sequential(norm, module.drop, module.act))
+        elif plain_norm(module) is not module:
+            model.set_submodule(name, plain_norm(module))
+    return model
+
+
+def is_timm_transformer(model):
+    """Whether the model holds an attention or a block of timm's that `with_sites` replaces."""
+    return _timm() and any(isinstance(module, _replaced()) for module in model.modules())
+
+
+def _replaced():
+    from timm.layers import Attention as TimmAttention
+    from timm.layers import Mlp
+    from timm.models.swin_transformer import SwinTransformerBlock
+
+    return TimmAttention, Mlp, SwinTransformerBlock
+
+
+def with_sites(model, style="hn", norm="layer", mask=0.0):
+    """A copy of a timm ViT or Swin whose attention and feed-forward layers are those of this file; weights stay.
+
+    GELU becomes ReLU, and Q, K, V, heads and projections get one too: the answers change, and training goes on from
+    there. norm="batch" and style="mst" give the Masked Spiking Transformer's shape (batch norm, QCFS on the scores and
+    after each norm), `mask` its random spike mask. InputError names the first attention that is not supported.
+    """
+    one_of(style, STYLES, "style"), one_of(norm, NORMS, "norm")
+    model, (attention, mlp, window_block) = copy.deepcopy(model), _replaced()
+    makes = {
+        window_block: lambda old, name: _window_block(old, style, mask),
+        attention: lambda old, name: _attention(old, name, style, mask),
+        mlp: lambda old, name: FeedForward(old.fc1, old.fc2, old.drop1.p, plain_norm(old.norm)),
+    }
+    for kind, make in makes.items():
+        for name, module in list(model.named_modules()):
+            if type(module) is kind:
+                model.set_submodule(name, make(module, name))
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "num_heads"):
+            supported = "timm's Attention (ViT, DeiT) and Swin's window attention"
+            raise InputError(f"{name} ({type(module).__name__}) is not supported: choose a model with {supported}")
+        if isinstance(module, nn.LayerNorm):
+            new = plain_norm(module) if norm == "layer" else FeatureBatchNorm(module.normalized_shape[-1])
+            model.set_submodule(name, nn.Sequential(new, Site("layer")) if style == "mst" else new)
+    return model

@@ -1,0 +1,171 @@
+"""Results on disk -> the table and the plots."""
+
+import json
+
+from rich.table import Table
+
+from .. import data as datasets
+from ..checks import InputError
+from ..conversion import fold_batch_norms
+from ..exports.weights import whole_file
+from ..runs.evaluation import ALIVE, shown
+from ..runs.saved import config_of, network_of
+from . import plots
+from .plots import label
+
+HEADER = (
+    "schedule", "T", "accuracy", "units that differ", "latency in steps", "spikes per neuron",
+    "thousand synaptic operations", "energy in µJ", "least active layer", "logits equal",
+)  # fmt: skip
+TERMINAL_HEADER = (
+    "schedule",
+    "T",
+    "accuracy\n%",
+    "units\ndiffer,\n%",
+    "latency\n(steps)",
+    "spikes /\nneuron",
+    "energy\nµJ",
+    "least\nactive\n%",
+    "logits\nequal",
+)
+
+
+def _share(value):
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def cells(row):
+    """A row of results as text, in the order of HEADER. What was not executed or is not defined is empty."""
+    latency = "unsettled" if row["latency"] is None else f"{row['latency']:.4g}"
+    if row["margin"] is not None:  # how many spikes and operations were saved is not known
+        return label(row), str(row["T"]), _share(row["accuracy"]), "", latency, "", "", "", "", ""
+    least = min(row["nonzero_share"].values())
+    equal = {None: "", True: "all bits" if least >= ALIVE else "vacuous", False: "no"}[row["logits_equal"]]
+    return (label(row), str(row["T"]), _share(row["accuracy"]), _share(row["units_that_differ"]), latency,
+            f"{row['spikes_per_neuron']:.3f}", f"{(row['acs'] + row['macs']) / 1e3:.4g}", f"{1e6 * row['joules']:.3g}",
+            _share(least), equal)  # fmt: skip
+
+
+def findings(results):
+    """Sentences that follow from the rows, and only from executed ones."""
+    config, accuracy, images = results["config"], results["accuracy"], results["test_images"]
+    if not results["rows"]:
+        shares = ", ".join(f"{stage} {_share(share)}" for stage, share in accuracy.items())
+        yield f"{shares} of {images} test images; nothing was simulated."
+        return
+    untrained = " (not trained)" * (not config["epochs"][0] and not config.get("start"))
+    relu = f"ReLU network {_share(accuracy['relu'])}{untrained}, " if "relu" in accuracy else ""
+    yield (
+        f"{relu}quantised (L = {config['levels']}) {_share(accuracy['folded'])} "
+        f"of {images} test images; {results['depth']} spiking layers deep; thresholds within a layer differ by at most "
+        f"{100 * results['threshold_spread']:.3g} %."
+    )
+    for row in results["rows"]:
+        at_levels = row["schedule"] == "integrate-then-fire" and row["T"] == config["levels"]
+        settled = row["schedule"] == "signed" and row["settled"] and row is _last(results, row)
+        if not (at_levels or settled):
+            continue
+        spiking = [100 * share for share in row["nonzero_share"].values()]
+        when = (
+            f"at T = L = {row['T']}"
+            if at_levels
+            else f"settled after {row['latency']} step{'s' * (row['latency'] != 1)} (the slowest image)"
+        )
+        what = (
+            "equal those of the folded quantised network bit for bit"
+            if row["logits_equal"]
+            else f"are not all the folded quantised network's: {_share(row['units_that_differ'])} of units differ"
+        )
+        if row["logits_equal"] and min(row["nonzero_share"].values()) < ALIVE:
+            what = "equal the folded quantised network's for free, since a layer hardly spikes"
+        yield (
+            f"{label(row)}: {when}, the logits of all {images} images {what}; "
+            f"neurons that spike, per layer: {min(spiking):.0f} to {max(spiking):.0f} %."
+        )
+
+
+def _last(results, row):
+    return [r for r in results["rows"] if label(r) == label(row)][-1]
+
+
+def arithmetic_note(results):
+    """What the exact rows cost where totals are carried, which is how they were computed."""
+    rows = [row for row in results["rows"] if row["logits_equal"] and row["arithmetic"] == "totals"]
+    if not rows:
+        return ""
+    times = max(row["totals_joules"] / row["ann_joules"] for row in rows)
+    return f"Rows on totals were computed anew in every step: up to {times:.3g} times that network's work."
+
+
+def markdown(results):
+    """report.md: what was run, the table, the findings, the plots."""
+    config, env = results["config"], results["environment"]
+    lines = [f"# {config['data']}, {config['model']}, {config['activation']}, L = {config['levels']}", ""]
+    lines += ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in results["rows"]]
+    lines += ["", *(f"- {finding}" for finding in findings(results)), ""]
+    lines += [
+        f"Seed {config['seed']}, commit {env['commit']}, {env['device']}, torch {env['torch']}, "
+        f"{results['seconds']} s. Latency counts all steps end to end; signed rows whose latency is `unsettled` still "
+        "fire in their last step (2 + D (L - 1) steps are enough for any image to settle and show it). "
+        "Units that differ: share of pairs of image and neuron whose spike count is not the quantised network's level "
+        "(empty where T is not L). Least active layer: the smallest share of a layer's neurons that spike; where it is "
+        "next to nothing, an equality is free and called vacuous. Energy is that of hardware that adds increments, at "
+        f"45 nm (4.6 pJ a multiply-accumulate, 0.9 pJ an accumulate; memory left out); the quantised network takes "
+        f"{1e6 * results['rows'][0]['ann_joules']:.3g} µJ. " + arithmetic_note(results)
+    ]
+    lines += ["", *(f"![{name}]({name}.png)" for name in ("accuracy", "pareto", "thresholds", "neuron"))]
+    return "\n".join(lines) + "\n"
+
+
+def config_name(results):
+    """The network of a run, in a word or two."""
+    return f"{results['config']['model']}, {results['config']['activation']}"
+
+
+def write(folder, results, quantised, image):
+    """report.md and the plots of a run; `image` [1, ...] is the one that the neuron plot shows."""
+    plots.accuracy(results, folder / "accuracy.png")
+    named: dict = {}
+    for row in results["rows"]:
+        named.setdefault((config_name(results), label(row)), []).append(row)
+    plots.pareto(named, folder / "pareto.png", 100 * results["accuracy"]["folded"])
+    plots.thresholds(quantised, folder / "thresholds.png")
+    plots.neuron(quantised, image, folder / "neuron.png", results["config"]["schedules"])
+    with whole_file(folder / "report.md") as part:
+        part.write_text(markdown(results))
+
+
+def table(results):
+    """The table of results for the terminal; it fits into 80 columns."""
+    config = results["config"]
+    title = f"{config['data']}, {config['model']}, {config['activation']}, L = {config['levels']}"
+    drawn = Table(title=title, box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in TERMINAL_HEADER:
+        drawn.add_column(name, justify="left" if name == "schedule" else "right", no_wrap=True)
+    before = None
+    for row in results["rows"]:
+        name, *rest = cells(row)
+        if before not in (None, name):
+            drawn.add_row()
+        del rest[5]  # synaptic operations: in report.md
+        shown = [cell.removesuffix(" %").replace("all bits", "yes") for cell in rest]
+        drawn.add_row("" if name == before else name.replace(", ", ",\n"), *shown)
+        before = name
+    return drawn
+
+
+def again(folder):
+    """Rebuild report.md and the plots of a finished run; returns its results."""
+    config = config_of(folder)
+    try:
+        results = json.loads((folder / "results.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds no finished run: there is no readable results.json") from error
+    if not results["rows"]:
+        raise InputError(f"{folder} holds a run that ended before the simulation: it has no report")
+    data = datasets.load(config.data, results["environment"].get("data_root", "data"), config.size)
+    quantised = fold_batch_norms(network_of(folder, config, data))
+    image = next(shown(config, data, "test", 1))[0]
+    write(folder, results, quantised, image)
+    return results

@@ -1,0 +1,151 @@
+"""The test images through the spiking networks of a run: one row of results for each way of simulating."""
+
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+
+from .. import data as datasets
+from . import distributed
+from ..calibration import calibrate
+from ..conversion import convert
+from ..energy import energy
+from ..simulation import read_out_early, settling_steps, simulate_at
+
+ALIVE = 0.01  # the least share of neurons that must spike in every layer before an equality means anything
+AVERAGED = (
+    "units_that_differ", "units_that_differ_last", "spikes_per_neuron", "acs", "macs", "joules", "ann_joules",
+    "totals_joules",
+)  # fmt: skip
+
+
+def laid_out(config, batches):
+    """The batches in the memory format that the run asks for."""
+    for x, y in batches:
+        yield (x.contiguous(memory_format=torch.channels_last) if config.channels_last else x), y
+
+
+def shown(config, data, part, count=0):
+    """Batches of the first `count` (0: all) images of a part as they are, this process's share of them."""
+    total = len(data.train_y if part == "train" else data.test_y)
+    rows = distributed.share(torch.arange(min(count or total, total)))
+    chosen = [chunk for chunk in rows.split(config.test_batch) if len(chunk)]
+    return laid_out(config, datasets.batches(data, part, chosen, config.device, workers=config.workers))
+
+
+class Tally:
+    """One row of results over many batches: shares weighted by images.
+
+    `equal`: how many images have the quantised network's logits bit for bit; `agreeing`: how many its answer.
+    """
+
+    def __init__(self, **what):
+        self.what, self.parts, self.right, self.equal, self.agreeing = what, [], 0, 0, 0
+
+    def add(self, spiking, x, y, result, expected):
+        """One batch: its simulation, and the logits that the quantised network gives."""
+        logits = result.logits[-1]
+        self.right += int((logits.argmax(1) == y).sum())
+        self.equal += int((logits == expected).all(1).sum())
+        self.agreeing += int((logits.argmax(1) == expected.argmax(1)).sum())
+        cost = energy(spiking, x, result)
+        self.parts.append((len(x), {
+            "units_that_differ": result.units_that_differ, "units_that_differ_last": result.units_that_differ_last,
+            "spikes_per_neuron": result.spikes_per_neuron, "nonzero_share": result.nonzero_share,
+            "latency": result.latency, "settled": result.settled, "acs": sum(cost.acs.values()),
+            "macs": sum(cost.macs.values()), "joules": cost.joules, "ann_joules": cost.ann_joules,
+            "totals_joules": cost.totals_joules,
+        }))  # fmt: skip
+
+    def row(self):
+        """The row, over the batches of all processes."""
+        gathered = distributed.gather((self.parts, self.right, self.equal, self.agreeing))
+        parts = [part for shares, *_ in gathered for part in shares]
+        right, equal, agreeing = (sum(counts) for counts in list(zip(*gathered, strict=True))[1:])
+        images = sum(n for n, _ in parts)
+
+        def mean(pick):
+            values = [(n, pick(part)) for n, part in parts]
+            return None if values[0][1] is None else sum(n * v for n, v in values) / images
+
+        settled = [part["settled"] for _, part in parts]
+        signed, comparable = self.what["schedule"] == "signed", parts[0][1]["units_that_differ"] is not None
+        return (
+            self.what
+            | {
+                "accuracy": right / images,
+                "images_agreeing": agreeing,
+                "images_equal": equal if comparable else None,
+                "latency": max(part["latency"] for _, part in parts) if all(settled) or not signed else None,
+                "settled": all(settled) if signed else None,
+                "logits_equal": equal == images if comparable else None,
+                "nonzero_share": {k: mean(lambda p, k=k: p["nonzero_share"][k]) for k in parts[0][1]["nonzero_share"]},
+            }
+            | {key: mean(lambda p, key=key: p[key]) for key in AVERAGED}
+        )
+
+
+class Job(NamedTuple):
+    """One kind of row: how to simulate, and for which T."""
+
+    schedule: str
+    arithmetic: str
+    calibration: str
+    operators: str
+    times: list
+
+    @property
+    def words(self):
+        """What a person calls it."""
+        return self.schedule, self.calibration, self.operators
+
+
+def plan(config, depth):
+    """The `Job` of every kind of row.
+
+    Integrate-then-fire also runs at T = L, and signed with enough steps that every sample has settled (T5).
+    """
+    for schedule in config.schedules:
+        exact = {"signed": [settling_steps(depth, config.levels) + 1], "integrate-then-fire": [config.levels]}
+        times = sorted({*config.times, *exact.get(schedule, [])})
+        if schedule == "streaming":
+            for operators in config.operators:
+                for calibration in config.calibrations:
+                    yield Job(schedule, "increments", calibration, operators, times)
+            continue
+        ways = {"totals", config.arithmetic}
+        if schedule == "integrate-then-fire" and not config.audit:
+            ways = {"theorem"}
+        for arithmetic in sorted(ways, reverse=True):
+            yield Job(schedule, arithmetic, "none", "accumulated", times)
+
+
+def rows_of(config, quantised, data, job, advance):
+    """The rows of one kind over the test images, one for each T and each margin.
+
+    `advance(images, {T: how many of them are right})` is called after each batch, with what has been seen so far.
+    """
+    schedule, arithmetic, calibration, operators, times = job
+    what = {"schedule": schedule, "arithmetic": arithmetic, "calibration": calibration, "operators": operators}
+    tallies = {steps: Tally(**what, T=steps, margin=None) for steps in times}
+    early = {margin: [] for margin in (config.margins if schedule == "streaming" else ())}
+    spiking, images = convert(quantised, schedule, operators), 0
+    for x, y in shown(config, data, "test", config.test_images):
+        ready = spiking
+        if calibration != "none":
+            ready = calibrate(spiking, x, calibration, config.pre_steps, config.iterations)
+        with torch.no_grad():
+            expected = quantised(x)
+        for steps, result in simulate_at(ready, x, times, arithmetic, config.engine):
+            tallies[steps].add(ready, x, y, result, expected)
+        for margin, seen in early.items():
+            answer, taken = read_out_early(result.logits, margin)  # of the longest
+            seen.append((len(x), int((answer == y).sum()), int(taken.sum()) + ready.pre_steps * len(x)))
+        images += len(x)
+        advance(images, {steps: tally.right for steps, tally in tallies.items()})
+    rows = [tally.row() for tally in tallies.values()]
+    for margin, seen in early.items():
+        images, right, taken = (sum(part) for part in zip(*chain.from_iterable(distributed.gather(seen)), strict=True))
+        read = {"T": times[-1], "margin": margin, "accuracy": right / images, "latency": taken / images}
+        rows.append(dict.fromkeys(rows[-1]) | what | read)
+    return rows

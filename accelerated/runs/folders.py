@@ -1,0 +1,140 @@
+"""Where a run lies on disk: its folder, what is needed to go on with it, and who is working in it."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict
+from itertools import count, takewhile
+from pathlib import Path
+
+import torch
+
+from . import training
+from ..exports.weights import whole_file
+from ..checks import InputError
+from .config import NOT_PART_OF_A_RUN, default_name
+
+STATE = ("stage", "epoch", "accuracies", "metrics", "network", "sgd", "generator", "seconds")  # what resume.pt holds
+
+
+def write_json(path, value):
+    """Write JSON so that the file is either the old one or the whole new one."""
+    with whole_file(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def folders(config):
+    """Where runs of this name lie: out/NAME and, if the name was made from the settings, out/NAME-2, ..."""
+    out = Path(config.out)
+    yield out / config.name
+    if config.name == default_name(config):
+        yield from (out / f"{config.name}-{i}" for i in count(2))
+
+
+def settings_of(config):
+    """The part of a config that makes the result, as JSON has it."""
+    return json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in NOT_PART_OF_A_RUN}))
+
+
+def open_folder(config):
+    """(folder, whether to go on) of a new run, or of the one to go on with.
+
+    No run is ever overwritten: a name made from the settings gets a number, a name that was given is refused.
+    """
+    known, settings = list(takewhile(Path.exists, folders(config))), settings_of(config)
+    if config.resume and known:
+        read_state(known[-1], settings, "cpu")
+        return known[-1], True
+    folder = next((path for path in folders(config) if not path.exists()), None)
+    if folder is None:
+        advice = (
+            "choose another --name" if (known[0] / "results.json").exists() else "--resume it, or choose another --name"
+        )
+        raise InputError(f"{known[0]} is there already: {advice}")
+    try:
+        folder.mkdir(parents=True)
+        write_json(folder / "config.json", settings)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+    return folder, False
+
+
+def finished(config):
+    """The results of a run that is finished, or None; InputError if the folder holds a run with other settings."""
+    folder = Path(config.out) / config.name
+    if not (folder / "results.json").exists():
+        return None
+    try:
+        results = json.loads((folder / "results.json").read_text())
+        before = results["config"]
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{folder / 'results.json'} is damaged ({type(error).__name__}): delete {folder}") from error
+    for key, value in settings_of(config).items():
+        if before.get(key) != value:
+            raise InputError(f"{folder} was made with {key}={before.get(key)!r}, not {value!r}: choose another --out")
+    return results
+
+
+def _other_settings(folder, settings):
+    """In words, the first setting with which a run was made otherwise; nothing if there is none to be read."""
+    try:
+        before = json.loads((folder / "config.json").read_text())
+        key, value = next((key, value) for key, value in settings.items() if before.get(key) != value)
+    except (OSError, ValueError, AttributeError, StopIteration):
+        return ""
+    return f" (made with {key}={before.get(key)!r}, not {value!r})"
+
+
+def read_state(folder, settings, device):
+    """The state to go on from, None before the first epoch; InputError for a finished, foreign or damaged run."""
+    if (folder / "results.json").exists():
+        raise InputError(f"{folder} holds a finished run{_other_settings(folder, settings)}: nothing to resume")
+    state = None
+    try:
+        before = json.loads((folder / "config.json").read_text())
+        if not isinstance(before, dict):
+            raise TypeError("config.json holds no settings")
+        if (folder / "resume.pt").exists():
+            state = torch.load(folder / "resume.pt", weights_only=True, map_location=device)
+            _ = training.STAGES.index(state["stage"]), [state[key] for key in STATE]
+    except Exception as error:  # whatever a damaged file raises
+        raise InputError(f"{folder} cannot be resumed ({type(error).__name__}): delete it and start again") from error
+    for key, value in settings.items():
+        if before.get(key) != value:
+            raise InputError(
+                f"{folder} was started with {key}={before.get(key)!r}, not {value!r}: choose another --name"
+            )
+    return state
+
+
+def lock(folder):
+    """Keep others out of a folder for as long as this process holds what is returned; InputError if one is in it."""
+    file = (folder / "config.json").open()
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # no such locks on this system
+        pass
+    except OSError as error:
+        file.close()
+        raise InputError(f"another run is at work in {folder}: wait for it, or choose another --name") from error
+    return file
+
+
+def environment(device):
+    """Commit, device and versions: what a number is worth nothing without."""
+    here = Path(__file__).parent
+    describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    git = (
+        subprocess.run(describe, cwd=here, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    )
+    name = torch.cuda.get_device_name(device) if str(device).startswith("cuda") else platform.machine()
+    return {
+        "commit": git or None,
+        "device": f"{device} ({name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,110 @@
+"""A whole table or figure of presets.py: run what is missing, and print ours with the published figures under it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from ..checks import InputError, one_of, whole
+from ..exports.weights import whole_file
+from ..reports import report
+from ..runs import distributed, experiment
+from ..runs.config import device
+from ..runs.folders import finished
+from . import pages
+from .presets import SCALES, jobs
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run, or go on with, all rows of a table or figure, and print ours with the published figures under them."""
+
+    scale: str = "full"
+    """full (as published), small (MNIST-5k, narrow networks) or smoke (minutes: shows that every row runs)."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the runs; with several, means and standard deviations are shown."""
+    only: tuple[str, ...] = ()
+    """Run only rows whose label has all of these, whole or in part, for instance CIFAR-10; a wrong one lists all."""
+    data_root: str = "data"
+    """Folder that holds the data sets."""
+    download: bool = False
+    """Fetch CIFAR into --data-root first."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1, ..."""
+    precision: str = "float32"
+    """Of the forward pass in training: float32, bfloat16, or float16 (GPU only)."""
+    channels_last: bool = False
+    """Keep images with their channels last in memory: faster convolutions on GPUs."""
+    accumulate: int = 1
+    """Parts in which a batch is worked on, one after another; saves memory."""
+    workers: int = 2
+    """Processes that read and augment images."""
+    out: str = "runs"
+    """Folder that holds the runs; each network is trained once for all tables that need it."""
+
+
+def choose(rows, parts):
+    """The rows whose labels have each part, in any case: whole if some row has it whole, else as a piece."""
+    for part in (part.lower() for part in parts):
+        whole_ones = [row for row in rows if part in (own.lower() for own in row.label)]
+        rows = whole_ones or [row for row in rows if any(part in own.lower() for own in row.label)]
+    return rows
+
+
+def carry_out(configs, console, runs=True):
+    """[results or the line that says why there are none] of the runs, one for each config; finished ones are read.
+
+    Without `runs` nothing is run: None stands for what is not there.
+    """
+    outcomes = []
+    for config in configs:
+        try:
+            results = distributed.on_first(lambda config=config: finished(config))
+            if results is None and runs:
+                console.print(f"{config.name}", highlight=False)
+                folder, results, quantised, image = experiment.run(config, console, announce=False)
+                if distributed.rank() == 0:
+                    report.write(folder, results, quantised, image)
+            outcomes.append(results)
+        except InputError as error:
+            if distributed.launched() and not error.shared:
+                raise  # the other processes know nothing of it and wait
+            if not runs:
+                outcomes.append(None)
+                continue
+            console.print(f"{config.name}: {error}", highlight=False)
+            outcomes.append(str(error))
+    return outcomes
+
+
+def run(name, options, console=None):
+    """Carry out a preset: (preset, [(row, configs, outcomes)], path of its page, how many runs were refused).
+
+    Continues where it was when it is called again. `options.only` limits what is run; rows that are finished stay.
+    """
+    console = console or Console(stderr=True)
+    one_of(options.scale, SCALES, "scale")
+    for seed in options.seeds:
+        whole(seed, "seeds", least=0)
+    asked = {key: value for key, value in vars(options).items() if key not in ("scale", "seeds", "only")}
+    distributed.join(device(options.device))
+    preset, planned = jobs(name, options.scale, options.seeds, **asked)
+    chosen = choose(preset.rows, options.only)
+    if not chosen and preset.rows:
+        parts = ", ".join(dict.fromkeys(part for row in preset.rows for part in row.label))
+        raise InputError(f"no row of {name} is called {' '.join(options.only)}: its rows are made of {parts}")
+    made = [(row, configs, carry_out(configs, console, row in chosen)) for row, configs in planned]
+    failed = sum(isinstance(outcome, str) for _, _, outcomes in made for outcome in outcomes)
+    made = [(row, configs, outcomes) for row, configs, outcomes in made if row in chosen or all(outcomes)]
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    stem = name if options.scale == "full" else f"{name}-{options.scale}"
+    ran = any(isinstance(outcome, dict) for _, _, outcomes in made for outcome in outcomes)
+    if preset.rows and not ran and (out / f"{stem}.md").exists():
+        raise InputError(f"nothing ran, and the page stays as it is: {made[0][2][0]}")
+    if distributed.rank() == 0:
+        pictures = pages.pictures_of(preset, made, out / f"{stem}.png")
+        with whole_file(out / f"{stem}.md") as part:
+            page = pages.markdown(name, preset, options.scale, options.seeds, made)
+            part.write_text(page + "".join(f"\n![{path.stem}]({path.name})\n" for path in pictures))
+    return preset, made, out / f"{stem}.md", failed
