@@ -1,6 +1,6 @@
 """The contract of `reference`, for torch tensors and modules, in reading order.
 
-`quantise`, `convert` and the rest take any module that torch.fx can trace; `build` makes one from a list of nodes.
+All functions of networks take any module that torch.fx can trace; `build` makes one from a list of nodes.
 """
 
 from .activation import QCFS, qcfs, qcfs_grad, qcfs_level, qcfs_parameter_grad
@@ -22,7 +22,7 @@ from .layers import avg_pool2d, conv2d, linear
 from .network import answer, build
 from .neuron import SpikingNeuron, if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run
 from .quantisation import expand, quantise
-from .simulation import Simulation, simulate
+from .simulation import Simulation, evaluate, simulate
 from .thresholds import softplus, softplus_inverse, softplus_slope, sum_to, threshold_shape
 from .tokens import layer_norm, layer_norm_run, product_run, softmax, softmax_run
 
@@ -33,7 +33,16 @@ __all__ = [
     "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax", "product_run", "softmax_run", "layer_norm_run",
     "build", "answer", "quantise", "expand",
     "fold_batch_norm", "fold_batch_norms", "convert", "SpikingNetwork", "summary",
-    "simulate", "Simulation", "calibrate", "energy", "Energy", "conversion_error",
+    "simulate", "Simulation", "evaluate", "calibrate", "energy", "Energy", "conversion_error",
     "attention", "attention_grad", "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking",
-    "save_weights", "load_weights", "InputError",
+    "save_weights", "load_weights", "load", "InputError",
 ]  # fmt: skip
+
+
+def __getattr__(name):
+    """`load` is imported on first use: the data sets and run settings that it needs take a second to import."""
+    if name == "load":
+        from .runs.saved import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

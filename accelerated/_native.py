@@ -1,4 +1,4 @@
-"""The native kernels, or nothing: the project is the same without its folder `kernels/`, only slower."""
+"""The native kernels, if present: without the folder `kernels/` the project gives the same results, only slower."""
 
 import importlib
 import importlib.util
@@ -8,7 +8,7 @@ import torch
 
 
 class _Absent:
-    """Serves nothing: every function gives None, which means: do it in PyTorch."""
+    """No kernels: every function returns None, and the caller computes in PyTorch."""
 
     def __getattr__(self, name):
         return lambda *_, **__: None
@@ -16,7 +16,7 @@ class _Absent:
 
 @cache
 def _kernels(device):
-    """What serves tensors on such a device: C for the CPU, Triton for CUDA."""
+    """The kernels for a type of device: C for the CPU, Triton for CUDA."""
     module = {"cpu": "elementwise", "cuda": "gpu"}.get(device)
     if not PRESENT or module is None or (module == "gpu" and importlib.util.find_spec("triton") is None):
         return _Absent()
@@ -30,7 +30,7 @@ def _call(name, first, *arguments, **options):
 
 
 class _Elementwise:
-    """The functions of kernels/elementwise.py on the device where their first argument is; None where none serves."""
+    """The functions of kernels/elementwise.py on the device of their first argument; None without a kernel."""
 
     def __getattr__(self, name):
         return partial(_call, name)

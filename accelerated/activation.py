@@ -2,14 +2,16 @@
 
     u = z L / theta + phi        level(z) = clip(floor(u), 0, L)        qcfs(z) = (theta level(z)) / L
 
-Operations and their order are those of `reference.activation`; the equivalence suite holds them together.
+Operations and their order are those of `reference.activation`; the equivalence suite compares both.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from ._native import elementwise
-from .checks import broadcasts, finite, one_of, positive, tensor, whole
+from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
 from .thresholds import parameter_for, sum_to, threshold_of, threshold_slope
 
 VARIANTS = {  # name: (granularity, positivity)
@@ -28,7 +30,7 @@ VARIANTS = {  # name: (granularity, positivity)
 }
 
 
-def variant(name):
+def variant(name: str) -> tuple[str, str]:
     """(granularity, positivity) of an activation by its name, in any case; InputError for an unknown name."""
     return VARIANTS[one_of(str(name).lower(), VARIANTS, "activation")]
 
@@ -37,25 +39,25 @@ def _prepare(z, threshold, levels):
     """z and theta in one format, checked: L >= 1, theta positive and of a shape that broadcasts."""
     z = finite(tensor(z), "z")
     threshold, levels = broadcasts(positive(tensor(threshold, like=z)), z.shape), whole(levels, "levels")
-    positive(threshold * levels, "theta L")  # then a z L beyond the format lies beyond theta L, and is clipped to it
+    positive(threshold * levels, "theta L")  # finite: where z L overflows, |z| > theta and the level is clipped
     return z, threshold, levels
 
 
 def unchecked_level(z, threshold, levels, shift=0.5):
-    """`qcfs_level` without its checks, for use inside networks, where each would wait for the device."""
+    """`qcfs_level` without its checks, for use inside networks, where each check would wait for the device."""
     return torch.clamp(torch.floor(z * levels / threshold + shift), 0, levels)
 
 
-def qcfs_level(z, threshold, levels, shift=0.5):
+def qcfs_level(z: torch.Tensor, threshold: float | torch.Tensor, levels: int, shift: float = 0.5) -> torch.Tensor:
     """level(z) = clip(floor(z L / theta + phi), 0, L): an integer 0..L, in the format of z (Eq. 2-23)."""
     z, threshold, levels = _prepare(z, threshold, levels)
     return unchecked_level(z, threshold, levels, shift)
 
 
 def level_value(level, threshold, levels):
-    """(theta level) / L: what a level, or as many spikes, is worth.
+    """(theta level) / L: the value of a level, or of a count of spikes.
 
-    The one expression that the quantised network and the spiking one share; statement T5 rests on it.
+    The quantised and the spiking network share this one expression; statement T5 rests on it.
     """
     return threshold * level / levels
 
@@ -69,7 +71,7 @@ def _grad(z, threshold, levels, shift):
 
 
 def qcfs_counts(z, threshold, levels, shift=0.5):
-    """(qcfs(z), level(z) as int32, the sum of the levels, how many are not 0), without derivatives."""
+    """(qcfs(z), level(z) as int32, the sum of the levels, the number that are not 0), without derivatives."""
     native = elementwise.qcfs_counts(z, threshold, levels, shift)
     if native is not None:
         return native
@@ -79,7 +81,7 @@ def qcfs_counts(z, threshold, levels, shift=0.5):
 
 
 class _QCFS(torch.autograd.Function):
-    """Straight-through, with the mask written out: what clamp passes at its bounds differs between torch versions."""
+    """Straight-through with an explicit mask: the gradient of clamp at its bounds differs between torch versions."""
 
     @staticmethod
     def forward(ctx, z, threshold, levels, shift):
@@ -100,13 +102,15 @@ class _QCFS(torch.autograd.Function):
         return upstream * by_z, sum_to(upstream * by_threshold, threshold.shape), None, None
 
 
-def qcfs(z, threshold, levels, shift=0.5):
+def qcfs(z: torch.Tensor, threshold: float | torch.Tensor, levels: int, shift: float = 0.5) -> torch.Tensor:
     """qcfs(z) = (theta level(z)) / L, with the straight-through derivatives of `qcfs_grad` (Eq. 2-23, 3-5 to 3-7)."""
     z, threshold, levels = _prepare(z, threshold, levels)
     return _QCFS.apply(z, threshold, levels, shift)
 
 
-def qcfs_grad(z, threshold, levels, shift=0.5):
+def qcfs_grad(
+    z: torch.Tensor, threshold: float | torch.Tensor, levels: int, shift: float = 0.5
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(d/dz, d/dtheta), elementwise, with floor' = 1 (straight-through).
 
     d/dz     = 1 for 0 <= u < L, else 0
@@ -116,16 +120,43 @@ def qcfs_grad(z, threshold, levels, shift=0.5):
     return _grad(z, threshold, levels, shift)
 
 
-def qcfs_parameter_grad(z, parameter, levels, positivity, upstream):
+def qcfs_parameter_grad(
+    z: torch.Tensor, parameter: torch.Tensor, levels: int, positivity: str, upstream: torch.Tensor
+) -> torch.Tensor:
     """d loss / d lambda = slope(lambda) sum_to(upstream d/dtheta), in the parameter's shape (Eq. 3-9, corrected)."""
     by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels)[1]
     return threshold_slope(parameter, positivity) * sum_to(upstream * by_threshold, tuple(parameter.shape))
 
 
-class Site(nn.ReLU):
-    """A ReLU that stands where a transformer is quantised: `site` "head", "neuron" or "layer" (4.2.3).
+class WithLevels(nn.Module):
+    """A module whose `settings` are part of its state: a state dictionary only loads into a module with equal settings.
 
-    "head": Q, K, V, the attention and what each head gives, [..., heads, N, d]; "neuron": a feed-forward layer
+    They are stored as metadata next to the tensors; a dictionary without them (from another project) loads too.
+    """
+
+    settings: tuple = ()
+
+    def stated(self):
+        """{name: value} of the settings."""
+        return {name: getattr(self, name) for name in self.settings}
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            destination._metadata[prefix[:-1]].update(self.stated())
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *more):
+        for name, own in self.stated().items():
+            given = local_metadata.get(name, own)
+            if given != own:
+                raise InputError(f"{prefix[:-1]}: the state has {name} {given!r}, the network {own!r}")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *more)
+
+
+class Site(nn.ReLU):
+    """A ReLU at a place where a transformer is quantised: `site` "head", "neuron" or "layer" (4.2.3).
+
+    "head": Q, K, V, the attention and each head's output, [..., heads, N, d]; "neuron": a feed-forward layer
     [..., F]; "layer": the projection (Eq. 4-5).
     """
 
@@ -134,15 +165,25 @@ class Site(nn.ReLU):
         self.site, self.heads = site, heads
 
 
-class QCFS(nn.Module):
-    """The activation as a module: every variant is a shape of its parameter and a positivity.
+class QCFS(WithLevels):
+    """The activation as a module: a variant is a shape of the parameter and a positivity.
 
-    `threshold` (theta, not lambda; a number or a tensor that broadcasts to `shape`) is where it starts. While it
-    trains, a raw parameter may leave the positive range, as published; conversion refuses it there. `site` and
-    `heads` are those of the `Site` in whose place it stands, if it does.
+    `threshold` (theta, not lambda; a number or a tensor that broadcasts to `shape`) is the initial value. During
+    training, a raw threshold may become negative, as published; conversion then rejects it. `site` and
+    `heads` are those of the `Site` that it replaces, if any. Levels and positivity are part of its state.
     """
 
-    def __init__(self, shape=(), levels=8, positivity="softplus", threshold=4.0, site=None, heads=None):
+    settings = ("levels", "positivity")
+
+    def __init__(
+        self,
+        shape: Sequence[int] = (),
+        levels: int = 8,
+        positivity: str = "softplus",
+        threshold: float | torch.Tensor = 4.0,
+        site: str | None = None,
+        heads: int | None = None,
+    ) -> None:
         super().__init__()
         self.site, self.heads = site, heads
         self.levels, self.positivity = whole(levels, "levels"), positivity
@@ -150,12 +191,12 @@ class QCFS(nn.Module):
         self.parameter = nn.Parameter(parameter_for(start, positivity))
 
     @property
-    def threshold(self):
-        """theta, made from the trained parameter."""
+    def threshold(self) -> torch.Tensor:
+        """theta, computed from the trained parameter."""
         return threshold_of(self.parameter, self.positivity)
 
-    def forward(self, z):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
         return _QCFS.apply(z, self.threshold.to(z.dtype), self.levels, 0.5)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"shape={tuple(self.parameter.shape)}, levels={self.levels}, positivity={self.positivity!r}"

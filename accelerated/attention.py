@@ -1,4 +1,4 @@
-"""Quantised multi-head attention and the feed-forward layer as functions: `reference.attention` on our modules."""
+"""Quantised multi-head attention and the feed-forward layer as functions: `reference.attention` on torch modules."""
 
 import torch
 from torch import nn
@@ -8,7 +8,8 @@ from .checks import InputError, finite, tensor
 from .conversion import convert
 from .graph.modules import Attention, FeedForward
 from .network import answer
-from .simulation import simulate
+from .schedules import Schedule
+from .simulation import Simulation, simulate
 
 ATTENTION = {part: part for part in ("q", "k", "v", "attention", "head", "projection")}
 FEED_FORWARD = {"fc1": "relu1", "fc2": "relu2"}
@@ -26,7 +27,7 @@ class _Constant(nn.Module):
 
 
 def _linear(*parts):
-    """One linear layer for [(weight, bias or None)], its outputs one after another."""
+    """One linear layer for several (weight, bias or None), their outputs concatenated."""
     weight = torch.cat([tensor(weight) for weight, _ in parts])
     layer = nn.Linear(weight.shape[1], len(weight), all(bias is not None for _, bias in parts))
     layer.weight = nn.Parameter(finite(weight, "weights"))
@@ -59,16 +60,31 @@ def feed_forward_module(weights, thresholds, levels):
     return _with_thresholds(module, thresholds, levels, FEED_FORWARD)
 
 
-def attention(x, weights, thresholds, levels, heads, bias=None):
+def attention(
+    x: torch.Tensor,
+    weights: dict[str, tuple],
+    thresholds: dict[str, torch.Tensor],
+    levels: int,
+    heads: int,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
     """MultiHead(x) of Eq. 4-5: tokens x [batch, N, F] -> [batch, N, F].
 
-    InputError where F does not divide into the heads.
+    InputError if F is not divisible by the number of heads.
     """
     return answer(attention_module(weights, thresholds, levels, heads, bias), x)
 
 
-def attention_grad(x, weights, thresholds, levels, heads, upstream, bias=None):
-    """(dx, {part: (dW, db)}, {part: dtheta}) with floor' = 1; in the order and shapes of the arguments."""
+def attention_grad(
+    x: torch.Tensor,
+    weights: dict[str, tuple],
+    thresholds: dict[str, torch.Tensor],
+    levels: int,
+    heads: int,
+    upstream: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict, dict]:
+    """(dx, {part: (dW, db)}, {part: dtheta}) with floor' = 1; keys and shapes are those of the arguments."""
     module = attention_module(weights, thresholds, levels, heads, bias)
     by_x = _backward(module, x, upstream)
     pieces = {
@@ -79,22 +95,36 @@ def attention_grad(x, weights, thresholds, levels, heads, upstream, bias=None):
     return by_x, by_weight, {part: getattr(module, ATTENTION[part]).parameter.grad for part in thresholds}
 
 
-def attention_spiking(x, weights, thresholds, levels, heads, steps, schedule, operators="accumulated", bias=None):
-    """The `Simulation` of MultiHead on tokens x, given in every step as an image is; see `convert` and `simulate`.
+def attention_spiking(
+    x: torch.Tensor,
+    weights: dict[str, tuple],
+    thresholds: dict[str, torch.Tensor],
+    levels: int,
+    heads: int,
+    steps: int,
+    schedule: str | Schedule,
+    operators: str = "accumulated",
+    bias: torch.Tensor | None = None,
+) -> Simulation:
+    """The `Simulation` of MultiHead on tokens x, presented in every step; see `convert` and `simulate`.
 
-    Its logits [steps, batch, N, F] are what the layer has sent; accumulated, they equal `attention` at T = L under
-    integrate-then-fire and once settled under signed (T2, T3). Per step, as published, they do not (N1).
+    Its logits [steps, batch, N, F] are what the layer has sent. Accumulated, they equal `attention`: at T = L under
+    integrate-then-fire, and once settled under signed (T2, T3). Per step, as published, they do not (N1).
     """
     module = attention_module(weights, thresholds, levels, heads, bias)
     return simulate(convert(module, schedule, operators), x, steps)
 
 
-def feed_forward(x, weights, thresholds, levels):
+def feed_forward(
+    x: torch.Tensor, weights: dict[str, tuple], thresholds: dict[str, torch.Tensor], levels: int
+) -> torch.Tensor:
     """FFN(x) of Eq. 4-7 for tokens x [batch, N, F] -> [batch, N, F]."""
     return answer(feed_forward_module(weights, thresholds, levels), x)
 
 
-def feed_forward_grad(x, weights, thresholds, levels, upstream):
+def feed_forward_grad(
+    x: torch.Tensor, weights: dict[str, tuple], thresholds: dict[str, torch.Tensor], levels: int, upstream: torch.Tensor
+) -> tuple[torch.Tensor, dict, dict]:
     """(dx, {part: (dW, db)}, {part: dtheta}) with floor' = 1."""
     module = feed_forward_module(weights, thresholds, levels)
     by_x = _backward(module, x, upstream)
@@ -102,8 +132,15 @@ def feed_forward_grad(x, weights, thresholds, levels, upstream):
     return by_x, by_weight, {part: getattr(module, FEED_FORWARD[part]).parameter.grad for part in thresholds}
 
 
-def feed_forward_spiking(x, weights, thresholds, levels, steps, schedule):
-    """The `Simulation` of FFN on tokens x; its operators are linear, so that there is nothing to accumulate."""
+def feed_forward_spiking(
+    x: torch.Tensor,
+    weights: dict[str, tuple],
+    thresholds: dict[str, torch.Tensor],
+    levels: int,
+    steps: int,
+    schedule: str | Schedule,
+) -> Simulation:
+    """The `Simulation` of FFN on tokens x; its operators are linear, so there is nothing to accumulate."""
     return simulate(convert(feed_forward_module(weights, thresholds, levels), schedule), x, steps)
 
 

@@ -7,7 +7,7 @@ import torch
 from .checks import InputError, one_of, tensor, whole
 from .conversion import SpikingNetwork
 from .graph.trace import layer_name, module_of
-from .increments import Increments
+from .increments import IncrementalOperators
 from .network import images
 from .neuron import SpikingNeuron, if_run, if_step, prepare, resting
 
@@ -21,9 +21,9 @@ def srp_fires(currents, threshold):
 
 
 def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
-    """(where to start, spikes emitted on the way), both [batch, ...]: see `cos_run`.
+    """(first membrane, spikes emitted on the way), both [batch, ...]: see `cos_run`.
 
-    Where to start, [batch, ...], so that the count over currents [rho, batch, ...] comes closer to the level.
+    From this first membrane, the count over currents [rho, batch, ...] is closer to the level.
 
     With V(t) the membrane before its reset and r = theta / 2 + sum z - theta N, once per iteration:
 
@@ -43,8 +43,8 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
             spike, membrane = if_step(membrane, current, threshold)
             seen.append((high, spike))
         before, spikes = (torch.stack(parts) for parts in zip(*seen, strict=True))
-        lowest = torch.where(spikes > 0, before, before.amax(dim=0)).amin(dim=0)  # of the spikes, where there are some
-        highest = torch.where(spikes > 0, before.amin(dim=0), before).amax(dim=0)  # of the silences
+        lowest = torch.where(spikes > 0, before, before.amax(dim=0)).amin(dim=0)  # membrane at a spike, if there is one
+        highest = torch.where(spikes > 0, before.amin(dim=0), before).amax(dim=0)  # ... at a step without a spike
         count = spikes.sum(dim=0)
         emitted = emitted + count.long()
         residual = total - threshold * count
@@ -66,31 +66,37 @@ def _split(currents, pre_steps):
     return currents[:pre_steps], currents[pre_steps:]
 
 
-def srp_run(currents, threshold, pre_steps):
+def srp_run(
+    currents: torch.Tensor, threshold: float | torch.Tensor, pre_steps: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The IF neuron under SRP, tau = pre_steps: currents [tau + T, batch, ...] -> (spikes [T, ...], membrane)."""
     before, after = _split(currents, pre_steps)
     spikes, membrane = if_run(after, threshold)
     return spikes * srp_fires(before, threshold), membrane
 
 
-def cos_run(currents, threshold, pre_steps, iterations=1, epsilon=1e-3):
+def cos_run(
+    currents: torch.Tensor, threshold: float | torch.Tensor, pre_steps: int, iterations: int = 1, epsilon: float = 1e-3
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The IF neuron under COS, rho = pre_steps: currents [rho + T, batch, ...] -> (spikes [T, ...], membrane)."""
     before, after = _split(currents, pre_steps)
     return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon)[0])
 
 
 @torch.no_grad()
-def calibrate(network, x, method, pre_steps, iterations=1):
-    """A copy of a streaming network, calibrated on images x [batch, ...] by "srp" or "cos"; simulate it on the same.
+def calibrate(
+    network: SpikingNetwork, x: torch.Tensor, method: str, pre_steps: int, iterations: int = 1
+) -> SpikingNetwork:
+    """A copy of a streaming network, calibrated by "srp" or "cos" on images x [batch, ...]; simulate it on them.
 
-    Layers run one after another, each for all its pre-steps; what a layer sent is kept, not sent again.
+    Each layer runs through all its pre-steps before the next layer starts; what it sent is kept, not computed again.
     """
     one_of(method, METHODS, "calibration")
-    if not isinstance(network, SpikingNetwork) or network.schedule != "streaming":
+    if not isinstance(network, SpikingNetwork) or not network.schedule.streams:
         raise InputError("only a streaming network is calibrated: convert it with schedule 'streaming'")
     pre_steps, iterations = whole(pre_steps, "pre_steps"), whole(iterations, "iterations")
     network, x = copy.deepcopy(network).eval(), images(network, x)
-    operator, pre_spikes, values = Increments(network, pre_steps), {}, [{} for _ in range(pre_steps)]
+    operator, pre_spikes, values = IncrementalOperators(network, pre_steps), {}, [{} for _ in range(pre_steps)]
     waiting = {node: len(node.users) for node in network.graph.graph.nodes}
     for node in network.graph.graph.nodes:
         module = module_of(network.graph, node)
@@ -114,7 +120,7 @@ def calibrate(network, x, method, pre_steps, iterations=1):
             pre_spikes[layer_name(node)] = sent
             for value, spike in zip(values, theta * spikes, strict=True):
                 value[node] = spike
-        for source in node.all_input_nodes:  # free what nobody reads any more
+        for source in node.all_input_nodes:  # free values that no later node reads
             waiting[source] -= 1
             if not waiting[source]:
                 for value in values:

@@ -1,20 +1,15 @@
-"""One clear line for bad input, for torch tensors; the same names as in `reference.checks`."""
+"""Checks of input, with errors of one clear line, for torch tensors; the names are those of `reference.checks`."""
 
 from difflib import get_close_matches
 from numbers import Integral
 
 import torch
 
-
-class InputError(ValueError):
-    """The caller's input is wrong; the message is one line that names the value and what would be valid."""
-
-    told = False  # whether another process prints it
-    shared = False  # whether it is raised in every process
+from isospike import InputError
 
 
 def tensor(x, like=None):
-    """`x` as a floating tensor; on the device and in the format of `like` where that is given."""
+    """`x` as a floating tensor; on the device and in the format of `like` if that is given."""
     if like is not None:
         return torch.as_tensor(x, dtype=like.dtype, device=like.device)
     x = torch.as_tensor(x)
@@ -33,7 +28,7 @@ def _first(wrong):
 
 
 def positive(threshold, name="threshold"):
-    """`threshold` unchanged if every element is positive and finite; InputError naming the first that is not."""
+    """`threshold` unchanged if every element is positive and finite; InputError names the first that is not."""
     values = threshold.detach() if isinstance(threshold, torch.Tensor) else torch.tensor(threshold, device="cpu")
     wrong = ~((values > 0) & (values < float("inf")))
     if wrong.any():
@@ -52,8 +47,8 @@ def broadcasts(threshold, shape, name="threshold"):
 
 
 def finite(x, name):
-    """`x` unchanged if it holds neither NaN nor infinity; InputError naming the first place otherwise."""
-    if not x.detach().sum().isfinite():  # one that is not finite makes the sum so; a sum may also be too large
+    """`x` unchanged if it holds neither NaN nor infinity; InputError names the first place otherwise."""
+    if not x.detach().sum().isfinite():  # fast check; a sum of finite numbers may overflow too
         wrong = ~torch.isfinite(x)
         if not wrong.any():
             return x
@@ -63,7 +58,7 @@ def finite(x, name):
 
 
 def one_of(value, choices, name):
-    """`value` unchanged if it is among `choices`; InputError with the nearest one otherwise."""
+    """`value` unchanged if it is among `choices`; otherwise InputError suggests the nearest one."""
     if value not in choices:
         near = get_close_matches(str(value), [str(c) for c in choices], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -1,24 +1,26 @@
-"""From a quantised network to a spiking one: fold batch norm, put a neuron where an activation was."""
+"""From a quantised network to a spiking one: fold batch norm, replace each activation by a neuron."""
 
 import copy
+from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from .activation import QCFS
 from .checks import InputError, finite, one_of, positive
 from .graph.modules import SpikeMask
 from .graph.operations import BATCH_NORMS, is_real_valued, is_relu, label_of, refuse_unfoldable, refuse_unknown
-from .graph.trace import layer_name, module_of, trace
-from .neuron import SpikingNeuron
-from .tokens import OPERATORS
+from .graph.trace import evaluating, layer_name, module_of, trace
+from .neuron import SpikingNeuron, State
+from .schedules import Schedule, arithmetic_of, schedule_of
+from .stepping import OnIncrements, OnTotals
+from .tokens import FORMS
 
 MANY = 6  # names in one line; more are counted
-SCHEDULES = ("streaming", "integrate-then-fire", "signed")
 
 
 class Prepared(dict):
-    """What an engine keeps between runs of a network, by the name of a node; a copy of the network begins without."""
+    """What engines keep between runs of a network, by key; a copy of the network starts with nothing."""
 
     def __deepcopy__(self, memo):
         return Prepared()
@@ -27,46 +29,74 @@ class Prepared(dict):
 class SpikingNetwork(nn.Module):
     """A quantised network whose activations are neurons; a module with the same parameters.
 
-    `graph` is the network, one call of it one time step; `operators` says what operators that are not linear see (see
-    `convert`). `depth[node.name]` counts the spiking layers on the longest
-    path from the image up to and including that node. `simulate` runs it; calling it takes a single step.
+    `graph` is the network, `schedule` a `Schedule`; `operators` says on what nonlinear operators act (see
+    `convert`). `depth[node.name]` counts the spiking layers on the longest path from the image up to and including
+    that node. `simulate` runs it. A call advances its own run by one step; `reset` starts that run again.
     """
 
     def __init__(self, graph, schedule, operators="accumulated"):
         super().__init__()
-        self.graph, self.schedule, self.operators = graph, schedule, operators
+        self.graph, self.schedule, self.operators = graph, schedule_of(schedule), operators
         calls = [node for node in graph.graph.nodes if isinstance(module_of(graph, node), SpikingNeuron)]
         self.layers = {layer_name(node): graph.get_submodule(node.target) for node in calls}
-        self.pre_steps, self.pre_spikes = 0, {}  # what a calibration took, and the images that it is for
+        self.pre_steps, self.pre_spikes = 0, {}  # steps and spikes of a calibration, and its images
         self.images: torch.Tensor | None = None
         self.prepared = Prepared()
+        self.reset()
 
     @property
-    def depth(self):
+    def depth(self) -> dict[str, int]:
         """{node name: spiking layers on the longest path up to and including it}."""
         return depths(self.graph, SpikingNeuron)
 
     @property
     def latency_depth(self) -> int:
-        """D: the number of spiking layers on the longest path (the linear read-out is none)."""
+        """D: the number of spiking layers on the longest path (the linear read-out does not count)."""
         return max(neuron.depth for neuron in self.layers.values())
 
     @property
-    def phases(self):
-        """How often T steps pass until the answer: D + 1 under integrate-then-fire, else once."""
-        return self.latency_depth + 1 if self.schedule == "integrate-then-fire" else 1
+    def phases(self) -> int:
+        """The number of phases of T steps until the answer: D + 1 under integrate-then-fire, else 1."""
+        return self.schedule.phases(self.latency_depth)
 
-    def reset(self, steps=1, arithmetic="totals"):
-        """Forget all that was sent; `steps` is T (per phase)."""
+    def begin(self, x, steps, arithmetic, states=None):
+        """(a stepped run on images x, its states {layer: `State`}); `steps` is T (per phase)."""
+        totals = arithmetic == "totals"
+        states = states or {name: State(steps, totals) for name in self.layers}
+        return (OnTotals if totals else OnIncrements)(self, x, states), states
+
+    def reset(self, steps: int | None = None, arithmetic: str | None = None) -> None:
+        """Start the run that calls advance again; `steps` is T (per phase), by default L."""
+        steps = steps or max(neuron.levels for neuron in self.layers.values())
+        arithmetic = arithmetic_of(self.schedule, arithmetic)
+        for name in ("stepped", "shape"):
+            self.prepared.pop(name, None)
         for neuron in self.layers.values():
-            neuron.reset(steps, "increments" if self.schedule == "streaming" else arithmetic)
+            neuron.state = State(steps, arithmetic == "totals")
 
-    def forward(self, x):
-        """One time step from the state that the last one left: the read-out of what was sent (streaming: is sent)."""
-        return self.graph(x)
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The next time step of the network's own run: the logits of `simulate` after that step. See `reset`."""
+        states = {name: neuron.state for name, neuron in self.layers.items()}
+        first = next(iter(states.values()))
+        shape = self.prepared.setdefault("shape", x.shape)
+        if x.shape != shape:
+            raise InputError(f"the state is of images of shape {tuple(shape)}, got {tuple(x.shape)}: reset() first")
+        with evaluating(self):
+            if "stepped" not in self.prepared:
+                self.prepared["stepped"] = self.begin(x, None, "totals" if first.totals else "increments", states)[0]
+            return self.prepared["stepped"].step(x, first.now, lambda *_: None)
 
 
-def fold_batch_norm(weight, bias, gamma, beta, mean, var, eps=1e-5):
+def fold_batch_norm(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    gamma: torch.Tensor,
+    beta: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    eps: float = 1e-5,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(W', b') with W' = gamma W / sigma, b' = gamma (b - mean) / sigma + beta, sigma = sqrt(var + eps) (Eq. 2-27)."""
     scale = gamma / torch.sqrt(positive(var + eps, "var + eps"))
     bias = torch.zeros_like(mean) if bias is None else bias
@@ -74,7 +104,7 @@ def fold_batch_norm(weight, bias, gamma, beta, mean, var, eps=1e-5):
 
 
 def _one_module_a_call(graph):
-    """Give each call of a module a copy of its own: neurons have state, and weights are folded where they stand."""
+    """Give each call of a module its own copy: neurons have state, and weights are folded in place."""
     called = set()
     for node in graph.graph.nodes:
         if node.op != "call_module":
@@ -89,17 +119,17 @@ def _one_module_a_call(graph):
 
 
 def _features_only(module, inputs):
-    """A linear layer with a folded batch norm is right for [batch, F] only: on tokens that norm acts on axis 1."""
+    """A linear layer with a folded batch norm is correct for [batch, F] only: on tokens, batch norm acts on axis 1."""
     if inputs[0].ndim != 2:
         shape = tuple(inputs[0].shape)
         raise InputError(f"a batch norm was folded into this linear layer: its input must be [batch, F], got {shape}")
 
 
 @torch.no_grad()
-def fold_batch_norms(network):
+def fold_batch_norms(network: nn.Module) -> fx.GraphModule:
     """A copy without batch norm, in evaluation mode: each is folded into the convolution or linear layer before it.
 
-    A module that is called in several places becomes one copy for each.
+    A module that is called in several places becomes one copy per place.
     """
     graph = trace(network).eval()
     refuse_unfoldable(graph)
@@ -110,7 +140,7 @@ def fold_batch_norms(network):
             continue
         before = node.all_input_nodes[0]
         source = module_of(graph, before)
-        statistics = norm.weight, norm.bias, norm.running_mean, norm.running_var
+        statistics: tuple[Any, Any, Any, Any] = norm.weight, norm.bias, norm.running_mean, norm.running_var
         weight, bias = fold_batch_norm(source.weight, source.bias, *statistics, norm.eps)
         source.weight, source.bias = nn.Parameter(weight), nn.Parameter(bias)
         if isinstance(source, nn.Linear):
@@ -139,18 +169,19 @@ def exact_levels(levels, dtype, name, what="levels"):
 
 
 @torch.no_grad()
-def convert(network, schedule, operators="accumulated"):
-    """The spiking network of a quantised one, under "streaming", "integrate-then-fire" or "signed" (Algorithm 1).
+def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accumulated") -> SpikingNetwork:
+    """The spiking network of a quantised one under a schedule, by its name in `SCHEDULES` (Algorithm 1).
 
-    Operators that are not linear (layer norm, softmax, products) see what has "accumulated" so far, or, as published
-    and under streaming only, each step's spikes alone ("per-step": Eq. 2-28 to 2-30).
+    Nonlinear operators (layer norm, softmax, products) act on the "accumulated" input so far or, as published and under
+    streaming only, on each step's spikes alone ("per-step": Eq. 2-28 to 2-30).
 
     Folds batch norm, then checks: finite weights, positive thresholds V_th = theta (Softplus(lambda), or lambda where
     the network is raw), levels that the format represents exactly, no ReLU left. Memory format and device stay.
     """
-    one_of(schedule, SCHEDULES, "schedule"), one_of(operators, OPERATORS, "operators")
-    if operators == "per-step" and schedule != "streaming":
-        raise InputError(f"operators 'per-step' need schedule 'streaming'; {schedule!r} carries what has accumulated")
+    schedule = schedule_of(schedule)
+    one_of(operators, FORMS, "operators")
+    if operators == "per-step" and not schedule.streams:
+        raise InputError(f"operators 'per-step' need a schedule that streams; {schedule.name!r} carries totals")
     graph = trace(network)
     kinds = [is_relu(graph, node) or isinstance(module_of(graph, node), QCFS) for node in graph.graph.nodes]
     if not any(kinds):
@@ -168,16 +199,16 @@ def convert(network, schedule, operators="accumulated"):
             positive(module.threshold, f"the threshold of {layer_name(node)!r}")
             exact_levels(module.levels, module.parameter.dtype, layer_name(node))
             graph.set_submodule(node.target, SpikingNeuron(module, schedule, depth[node.name]))
-    if schedule != "streaming" and any(isinstance(module, SpikeMask) for module in graph.modules()):
-        raise InputError(f"random spike masks change in every step: {schedule!r} cannot be exact, choose 'streaming'")
+    if not schedule.streams and any(isinstance(module, SpikeMask) for module in graph.modules()):
+        raise InputError(f"random spike masks change in every step: {schedule.name!r} cannot be exact with them")
     return SpikingNetwork(graph, schedule, operators)
 
 
-def summary(network):
-    """What became of a network, in one line: what was replaced, and which operators stay real-valued.
+def summary(network: nn.Module) -> str:
+    """One line on a network: what was replaced, and which operators stay real-valued.
 
     An operator that is neither linear nor an activation (layer norm, softmax, a product) is computed on real numbers
-    in each step, by multiplications and not by spikes: exact by T5, but not what a spiking chip does.
+    in every step, with multiplications instead of spikes: exact by T5, but not what a spiking chip does.
     """
     graph = network.graph if isinstance(network, SpikingNetwork) else trace(network)
     became = {"MaxPool2d": "AvgPool2d", "max_pool2d": "AvgPool2d"}

@@ -1,30 +1,34 @@
-"""Where a spiking layer's output leaves relu: clipping + quantisation + unevenness = total (Eq. 2-22, three parts)."""
+"""How a spiking layer's output differs from relu: clipping + quantisation + unevenness (Eq. 2-22, three parts)."""
 
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from .activation import level_value, qcfs
 from .conversion import convert
+from .schedules import Schedule
 from .simulation import propagate, simulate
 
 
 class ConversionError(NamedTuple):
-    """Three errors of one layer, each [batch, ...]; they add up to sent - relu(X)."""
+    """The three errors of one layer, each [batch, ...]; their sum is sent - relu(X)."""
 
     clipping: torch.Tensor  # min(relu(X), theta) - relu(X)
     quantisation: torch.Tensor  # qcfs(X) - min(relu(X), theta)
     unevenness: torch.Tensor  # sent - qcfs(X)
 
     @property
-    def total(self):
+    def total(self) -> torch.Tensor:
         """sent - relu(X)."""
         return self.clipping + self.quantisation + self.unevenness
 
 
 @torch.no_grad()
-def conversion_error(network, x, steps, schedule):
-    """{layer: ConversionError} of a quantised network simulated for `steps`, each on that layer's own mean input X.
+def conversion_error(
+    network: nn.Module, x: torch.Tensor, steps: int, schedule: str | Schedule
+) -> dict[str, ConversionError]:
+    """{layer: ConversionError} of a quantised network simulated for `steps` steps, for each layer's own mean input X.
 
     X is the layer's operator applied to what the layers before have sent; `qcfs` has `steps` levels (signed: L, since
     a signed spike is worth theta / L). Unevenness is 0 under integrate-then-fire, and under signed once settled.
@@ -34,7 +38,7 @@ def conversion_error(network, x, steps, schedule):
 
     def neuron(name, module, mean):
         theta = module.threshold.to(mean.dtype)
-        levels = module.levels if schedule == "signed" else steps
+        levels = spiking.schedule.resolution(steps, steps, module.levels)
         sent = level_value(counts[name].to(mean.dtype), theta, levels)
         relu = torch.clamp(mean, min=0)
         clipped, quantised = torch.minimum(relu, theta), qcfs(mean, theta, levels)

@@ -1,4 +1,4 @@
-"""What an answer costs: the synaptic operations and joules of `reference.energy`, on a graph of torch modules."""
+"""What an answer costs: the synaptic operations and joules of `reference.energy`, on a graph of modules."""
 
 import math
 from typing import NamedTuple
@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from .conversion import SpikingNetwork
 from .graph.operations import is_difference, is_linear, is_product, is_scaling, is_shape, is_sum
-from .graph.trace import evaluate, layer_name, module_of
+from .graph.trace import layer_name, module_of, value_of
 from .neuron import SpikingNeuron
+from .simulation import Simulation
 
 MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
 
@@ -23,18 +25,18 @@ class Energy(NamedTuple):
     totals_macs: dict  # node -> multiply-accumulates of a simulation on totals
 
     @property
-    def joules(self):
-        """Of a machine that adds increments, as spiking hardware does."""
+    def joules(self) -> float:
+        """Energy on hardware that adds increments, as spiking chips do."""
         return sum(self.acs.values()) * AC + sum(self.macs.values()) * MAC
 
     @property
-    def ann_joules(self):
-        """Of the quantised network."""
+    def ann_joules(self) -> float:
+        """Energy of the quantised network."""
         return sum(self.ann_macs.values()) * MAC
 
     @property
-    def totals_joules(self):
-        """Of a simulation that carries totals."""
+    def totals_joules(self) -> float:
+        """Energy of a simulation on totals."""
         return sum(self.totals_macs.values()) * MAC
 
 
@@ -43,7 +45,7 @@ def _weighted(module):
 
 
 def dense(graph, node, values):
-    """MACs of one image: outputs times the inputs of each; 1 for each output of an operator without weights."""
+    """MACs of one image: outputs times the inputs of each; 1 per output of an operator without weights."""
     module, fan_in = module_of(graph, node), 1
     if _weighted(module):
         fan_in = module.weight[0].numel()
@@ -55,7 +57,7 @@ def dense(graph, node, values):
 
 
 def structure(graph, node, values):
-    """How many spikes reach each output: the operator with every weight 1, sums for means."""
+    """How many spikes reach each output: the operator with all weights 1, and sums in place of means."""
     module, first = module_of(graph, node), values[node.all_input_nodes[0]]
     if isinstance(module, nn.Linear):
         return F.linear(first, torch.ones_like(module.weight, dtype=first.dtype))
@@ -63,9 +65,9 @@ def structure(graph, node, values):
         return module._conv_forward(first, torch.ones_like(module.weight, dtype=first.dtype), None)
     if is_scaling(node):
         return first
-    if is_difference(node):  # a spike costs as much whichever way it counts
+    if is_difference(node):  # a subtracted spike costs as much as an added one
         return sum(values[source] for source in node.args)
-    out = evaluate(graph, node, values)
+    out = value_of(graph, node, values)
     if isinstance(module, nn.AvgPool2d):
         return out * math.prod(nn.modules.utils._pair(module.kernel_size))
     mean = isinstance(module, nn.AdaptiveAvgPool2d) or node.target in (
@@ -78,13 +80,13 @@ def structure(graph, node, values):
 
 
 @torch.no_grad()
-def energy(network, x, simulation):
+def energy(network: SpikingNetwork, x: torch.Tensor, simulation: Simulation) -> Energy:
     """The `Energy` of a simulation of a spiking network on images x [batch, ...]."""
     batch, graph = len(x), network.graph
     steps = simulation.latency // network.phases  # integrate-then-fire: T
     format = next((p.dtype for p in network.parameters()), torch.get_default_dtype())
-    kind: dict[fx.Node, str | None] = {}  # by what a node is fed: image, spikes or values
-    values, acs, macs, ann_macs = {}, {}, {}, {}  # values: the spikes that reach a node, or something of its shape
+    kind: dict[fx.Node, str | None] = {}  # what a node's values come from: image, spikes or values
+    values, acs, macs, ann_macs = {}, {}, {}, {}  # values: the spikes that reach a node, or ones of its shape
     for node in graph.graph.nodes:
         module, sources = module_of(graph, node), [s for s in node.all_input_nodes if kind.get(s) is not None]
         kinds = {kind[source] for source in sources}
@@ -98,7 +100,7 @@ def energy(network, x, simulation):
         elif node.op == "output":
             break
         elif not sources or is_shape(node):  # weights and sizes
-            kind[node], values[node] = None, evaluate(graph, node, values)
+            kind[node], values[node] = None, value_of(graph, node, values)
         elif _weighted(module):
             values[node] = structure(graph, node, values)
             kind[node] = "image" if kinds == {"image"} else "values"
@@ -112,7 +114,7 @@ def energy(network, x, simulation):
             acs[name] = sum(float(t.sum()) for t in spikes) / batch if kind[node] == "values" else 0.0
         elif is_product(node) and len(spikes) == 2:
             a, b = spikes
-            kind[node], values[node] = "values", evaluate(graph, node, values)
+            kind[node], values[node] = "values", value_of(graph, node, values)
             ann_macs[name], macs[name] = dense(graph, node, values), 0
             acs[name] = (float(a.sum()) * b.shape[-1] + float(b.sum()) * a.shape[-2]) / batch
         elif is_linear(graph, node):
@@ -121,7 +123,7 @@ def energy(network, x, simulation):
         else:
             real = {n: values[n].to(format) if kind.get(n) else values[n] for n in node.all_input_nodes}
             kind[node] = "image" if kinds == {"image"} else "values"
-            values[node] = evaluate(graph, node, real).double()
+            values[node] = value_of(graph, node, real).double()
             ann_macs[name] = dense(graph, node, values)
             macs[name] = ann_macs[name] * (steps if kinds != {"image"} else 1)
     return Energy(acs, macs, ann_macs, {name: count * steps for name, count in ann_macs.items()})

@@ -1,5 +1,6 @@
-"""The layers of `reference.layers` as torch runs them; derivatives come from autograd."""
+"""The layers of `reference.layers` in torch; derivatives come from autograd."""
 
+import torch
 import torch.nn.functional as F
 
 from .checks import InputError, whole
@@ -12,23 +13,26 @@ def _bias(bias, weight):
     return bias
 
 
-def linear(x, weight, bias=None):
-    """y = x W^T + b: x [..., F], W [G, F], b [G] -> [..., G]; InputError where these sizes do not fit."""
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """y = x W^T + b: x [..., F], W [G, F], b [G] -> [..., G]; InputError if these sizes do not fit."""
     if x.shape[-1] != weight.shape[1]:
         raise InputError(f"linear: {x.shape[-1]} features do not fit a weight of shape {tuple(weight.shape)}")
     return F.linear(x, weight, _bias(bias, weight))
 
 
-def conv2d(x, weight, bias=None, stride=1, padding=0):
+def conv2d(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, stride: int = 1, padding: int = 0
+) -> torch.Tensor:
     """Cross-correlation (Eq. 2-11), zero padded: x [n, C, H, W], W [O, C, k, k], b [O] -> [n, O, H', W'].
 
-    H' = floor((H + 2 padding - k) / stride) + 1; InputError where the sizes do not fit.
+    H' = floor((H + 2 padding - k) / stride) + 1; InputError if the sizes do not fit.
     """
     if x.ndim != 4 or x.shape[1] != weight.shape[1]:
         raise InputError(
             f"conv2d: an input of shape {tuple(x.shape)} does not fit a weight of shape {tuple(weight.shape)}"
         )
-    whole(stride, "stride"), whole(padding, "padding", least=0)
+    whole(stride, "stride")
+    whole(padding, "padding", least=0)
     if any(n + 2 * padding < k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)):
         raise InputError(
             f"conv2d: an input of shape {tuple(x.shape)} is smaller than a kernel of {tuple(weight.shape[2:])}"
@@ -36,8 +40,8 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
     return F.conv2d(x, weight, _bias(bias, weight), stride, padding)
 
 
-def avg_pool2d(x, size):
-    """The mean over size x size windows that do not overlap: [n, C, H, W] -> [n, C, H // size, W // size]."""
+def avg_pool2d(x: torch.Tensor, size: int) -> torch.Tensor:
+    """The mean over non-overlapping size x size windows: [n, C, H, W] -> [n, C, H // size, W // size]."""
     size = whole(size, "the pooling size")
     if x.ndim != 4 or min(x.shape[2:]) < size:
         raise InputError(f"avg_pool2d: an input of shape {tuple(x.shape)} holds no window of {size} x {size}")

@@ -1,11 +1,13 @@
 """A network from a list of nodes, and its answer. The node list is that of `reference.network`."""
 
 import operator
+from collections.abc import Sequence
 
 import torch
 from torch import fx, nn
 
 from .checks import InputError, finite, one_of
+from .graph.trace import evaluating
 from .operators import FUNCTIONS, MODULES, TWO_INPUTS, parameter
 
 
@@ -19,7 +21,7 @@ def _put(root, name, module):
     setattr(root, last, module)
 
 
-def build(nodes):
+def build(nodes: Sequence[dict]) -> fx.GraphModule:
     """A module (fx.GraphModule) from a list of nodes, with the checks of `reference.build`."""
     root, graph = nn.Module(), fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(graph)
@@ -71,11 +73,12 @@ def images(network, x):
 
 
 @torch.no_grad()
-def answer(network, x):
-    """The network's output (its logits) for images x [batch, ...], in evaluation mode."""
+def answer(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The network's output (its logits) for images x [batch, ...], in evaluation mode; its own mode is kept."""
     try:
-        network, x = network.eval(), images(network, x)
-        return network.forward(x) if isinstance(network, fx.GraphModule) else network(x)  # fx prints a traceback else
+        x = images(network, x)
+        with evaluating(network):  # a called graph prints a traceback with its error; its forward does not
+            return network.forward(x) if isinstance(network, fx.GraphModule) else network(x)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

@@ -1,10 +1,11 @@
-"""Spiking neurons on tensors: the functions of `reference.neuron`, and the module that runs the three schedules."""
+"""Spiking neurons on tensors: the functions of `reference.neuron`, and the module for any schedule."""
+
+from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from ._native import elementwise
-from .activation import level_value, qcfs_level, unchecked_level
+from .activation import WithLevels, level_value, qcfs_level
 from .checks import InputError, broadcasts, finite, positive, tensor, whole
 from .thresholds import threshold_of
 
@@ -18,7 +19,7 @@ def prepare(currents, threshold):
 
 
 def resting(threshold, shape, v0=None):
-    """The membrane before the first step: theta / 2 unless `v0` is given; `shape` is [batch, ...]."""
+    """The membrane before the first step: `v0`, or else theta / 2; `shape` is [batch, ...]."""
     start = threshold / 2 if v0 is None else finite(tensor(v0, like=threshold), "v0")
     return broadcasts(start, shape, "v0").expand(shape)
 
@@ -30,8 +31,10 @@ def if_step(membrane, current, threshold):
     return spike, membrane - threshold * spike
 
 
-def lif_run(currents, threshold, leak, v0=None):
-    """V <- leak V + z_t, else as `if_run`; leak in [0, 1], and leak = 1 is the IF neuron (Eq. 2-8)."""
+def lif_run(
+    currents: torch.Tensor, threshold: float | torch.Tensor, leak: float, v0: float | torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """V <- leak V + z_t, otherwise like `if_run`; leak in [0, 1]; leak = 1 is the IF neuron (Eq. 2-8)."""
     currents, threshold = prepare(currents, threshold)
     if not 0 <= leak <= 1:
         raise InputError(f"leak must lie in [0, 1], got {leak}")
@@ -42,10 +45,12 @@ def lif_run(currents, threshold, leak, v0=None):
     return torch.stack(spikes), membrane
 
 
-def if_run(currents, threshold, v0=None):
+def if_run(
+    currents: torch.Tensor, threshold: float | torch.Tensor, v0: float | torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The integrate-and-fire neuron: (spikes [T, batch, ...], last membrane [batch, ...]).
 
-    A spike is worth theta, averaged over T. With a constant current z and T = L the count is level(z) (T1).
+    A spike has the value theta; outputs are means. With constant current z and T = L, the count is level(z) (T1).
     InputError for currents that are not [T >= 1, batch, ...] and finite, or a theta that is not positive.
     """
     currents, threshold = prepare(currents, threshold)
@@ -54,7 +59,9 @@ def if_run(currents, threshold, v0=None):
     return lif_run(currents, threshold, 1, v0) if spikes is None else (spikes, membrane)
 
 
-def integrate_then_fire_run(currents, threshold):
+def integrate_then_fire_run(
+    currents: torch.Tensor, threshold: float | torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Integrate all T currents from theta / 2, then fire for T steps without input (T2).
 
     Returns (spikes of the firing phase [T, batch, ...], membrane); count = clip(floor(sum z / theta + 1/2), 0, T).
@@ -69,10 +76,10 @@ def integrate_then_fire_run(currents, threshold):
     return torch.stack(spikes), membrane
 
 
-def signed_step(total, sent, threshold, levels):
+def signed_step(total: torch.Tensor, sent: torch.Tensor, threshold: float | torch.Tensor, levels: int) -> torch.Tensor:
     """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5); all [batch, ...].
 
-    `total` is the accumulated input, `sent` the spikes sent so far, in 0..L; a spike is worth theta / L.
+    `total` is the accumulated input, `sent` the spikes sent so far, in 0..L; a spike has the value theta / L.
     """
     total = tensor(total)
     return torch.clamp(qcfs_level(total, threshold, levels) - tensor(sent, like=total), -1, 1)
@@ -87,10 +94,12 @@ def signed_membrane_step(membrane, current, sent, threshold, levels):
     return spike, membrane - spike
 
 
-def st_bif_run(currents, threshold, levels):
+def st_bif_run(
+    currents: torch.Tensor, threshold: float | torch.Tensor, levels: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The signed neuron on increments, V(0) = 1/2: (signed spikes [T, batch, ...], tracer N [batch, ...]).
 
-    After the input has stopped, N settles on level(sum of all currents) within L steps (T3).
+    Once the input stops, N settles at level(sum of all currents) within L steps (T3).
     """
     currents, threshold = prepare(currents, threshold)
     levels = whole(levels, "levels")
@@ -102,95 +111,96 @@ def st_bif_run(currents, threshold, levels):
     return torch.stack(spikes), sent
 
 
-class SpikingNeuron(nn.Module):
-    """A layer of neurons in place of a `QCFS`: one call is one time step, under any schedule and arithmetic.
+@dataclass
+class State:
+    """The state of a layer of neurons in one run. The run owns it: two runs of a network share nothing."""
 
-    totals      takes the accumulated input, returns all that was sent so far
-    increments  takes this step's current, returns what is sent in this step
-    `depth` is the number of spiking layers on the longest path up to and including this one. The threshold is made
-    from the activation's own parameter, so that both stay equal under `.to(dtype)`.
+    steps: int = 1  # T (per phase)
+    totals: bool = False  # whether inputs and outputs are totals
+    now: int = 0  # steps taken so far
+    sent: torch.Tensor | None = None  # spikes so far, -1 for one taken back [batch, ...]
+    membrane: torch.Tensor | None = None
+    spike: torch.Tensor | None = None  # of the last step
+
+
+class SpikingNeuron(WithLevels):
+    """A layer of neurons in place of a `QCFS`: one call is one time step of a run, under any schedule.
+
+    on totals      takes the accumulated input, returns all that was sent so far
+    on increments  takes this step's current, returns what is sent in this step
+    `depth` is the number of spiking layers on the longest path up to and including this one. The threshold is computed
+    from the activation's own parameter, so both stay equal under `.to(dtype)`.
     """
+
+    settings = ("levels", "positivity", "schedule_name")
 
     def __init__(self, activation, schedule, depth):
         super().__init__()
         self.parameter, self.positivity, self.levels = activation.parameter, activation.positivity, activation.levels
         self.schedule, self.depth = schedule, depth
-        self.start: torch.Tensor | None = None  # from a calibration: the first membrane, and which neurons may fire
+        self.start: torch.Tensor | None = None  # of a calibration: first membrane, which neurons may fire
         self.fires: torch.Tensor | None = None
-        self.reset(1, "increments")
+        self.state = State()  # of the run that calls of the network advance
 
     @property
-    def threshold(self):
-        """V_th = theta, made from the trained parameter."""
+    def schedule_name(self) -> str:
+        """The schedule, as a state dictionary names it."""
+        return self.schedule.name
+
+    @property
+    def threshold(self) -> torch.Tensor:
+        """V_th = theta, computed from the trained parameter."""
         return threshold_of(self.parameter, self.positivity)
 
-    def reset(self, steps, arithmetic):
-        """Forget everything; `steps` is T (per phase)."""
-        self.steps, self.arithmetic, self.now = steps, arithmetic, 0
-        self.sent: torch.Tensor | None = None
-        self.membrane: torch.Tensor | None = None
-        self.spike: torch.Tensor | None = None  # of the last step; a simulation lets go of it
-
-    def resolution(self, now):
-        """The count that is worth theta: t (streaming), T (integrate-then-fire) or L (signed)."""
-        return {"streaming": now, "integrate-then-fire": self.steps, "signed": self.levels}[self.schedule]
-
     @property
-    def firing(self):
-        """Whether the schedule lets this layer fire in the coming step at all."""
-        return self.schedule != "integrate-then-fire" or self.now // self.steps == self.depth
+    def sent(self) -> torch.Tensor | None:
+        """Spikes sent in the run that calls of the network advance."""
+        return self.state.sent
 
-    def forward(self, x):
-        if self.sent is not None and self.sent.shape != x.shape:
-            shapes = f"{tuple(self.sent.shape)}, its input now {tuple(x.shape)}"
+    def fires_in(self, state):
+        """Whether the schedule lets this layer fire in the next step."""
+        return self.schedule.fires(state.now, state.steps, self.depth)
+
+    def resolution(self, state, now):
+        """The count that is worth theta after `now` steps."""
+        return self.schedule.resolution(now, state.steps, self.levels)
+
+    def forward(self, x, state):
+        if state.sent is not None and state.sent.shape != x.shape:
+            shapes = f"{tuple(state.sent.shape)}, its input now {tuple(x.shape)}"
             raise InputError(f"a neuron's state is of other images (shape {shapes}): reset() first")
         theta = self.threshold.to(x.dtype)
-        sent = torch.zeros_like(x) if self.sent is None else self.sent
-        if self.arithmetic == "totals":
-            native = self._native(x, sent, theta)
-            if native is not None:
-                return native
-        self.spike, value = (self._total if self.arithmetic == "totals" else self._increment)(x, sent, theta)
-        self.sent, self.now = sent + self.spike, self.now + 1
-        return self.value() if self.arithmetic == "totals" else value
+        sent = torch.zeros_like(x) if state.sent is None else state.sent
+        return (self._on_totals if state.totals else self._on_increments)(x, sent, theta, state)
 
-    def _native(self, total, sent, theta):
-        """A step on totals by a kernel, or None."""
-        if not self.firing:
-            return None
-        signed = self.schedule == "signed"
-        t = -1 if signed else self.now - self.depth * self.steps
-        done = elementwise.total_step(total, sent, theta, self.levels if signed else self.steps, t)
+    def value(self, state):
+        """What has been sent so far: theta N / resolution."""
+        assert state.sent is not None
+        return level_value(state.sent, self.threshold.to(state.sent.dtype), self.resolution(state, state.now))
+
+    def _on_totals(self, total, sent, theta, state):
+        resolution, turn = self.resolution(state, state.now + 1), state.now - self.depth * state.steps
+        done = None
+        if self.schedule.has_kernel and self.fires_in(state):
+            done = elementwise.total_step(total, sent, theta, resolution, -1 if self.schedule.settles else turn)
         if done is None:
-            return None
-        self.spike, self.sent, self.now = done[0], sent, self.now + 1
+            state.spike = self.schedule.on_totals(total, sent, theta, resolution, turn)
+            sent = sent + state.spike
+            done = state.spike, level_value(sent, theta, resolution)
+        state.spike, state.sent, state.now = done[0], sent, state.now + 1
         return done[1]
 
-    def value(self):
-        """What has been sent so far: theta N / resolution."""
-        assert self.sent is not None
-        return level_value(self.sent, self.threshold.to(self.sent.dtype), self.resolution(self.now))
-
-    def _total(self, total, sent, theta):
-        if self.schedule == "signed":
-            return torch.clamp(unchecked_level(total, theta, self.levels) - sent, -1, 1), None
-        if not self.firing:
-            return torch.zeros_like(sent), None
-        t = self.now - self.depth * self.steps
-        return (t < unchecked_level(total, theta, self.steps)).to(total.dtype), None
-
-    def _increment(self, current, sent, theta):
-        if self.schedule == "signed":
-            membrane = torch.full_like(current, 0.5) if self.membrane is None else self.membrane
-            spike, self.membrane = signed_membrane_step(membrane, current, sent, theta, self.levels)
-            return spike, level_value(spike, theta, self.levels)
-        membrane = resting(theta, current.shape, self.start) if self.membrane is None else self.membrane
-        if not self.firing:
-            self.membrane = membrane + current
-            return torch.zeros_like(current), torch.zeros_like(current)
-        spike, self.membrane = if_step(membrane, current, theta)
-        spike = spike if self.fires is None else spike * self.fires
-        return spike, theta * spike
+    def _on_increments(self, current, sent, theta, state):
+        membrane = state.membrane
+        if membrane is None:
+            membrane = self.schedule.rest(theta, current.shape, self.start)
+        if self.fires_in(state):
+            spike, state.membrane = self.schedule.on_increments(membrane, current, sent, theta, self.levels)
+            state.spike = spike if self.fires is None else spike * self.fires
+        else:
+            state.spike, state.membrane = torch.zeros_like(current), membrane + current
+        state.sent, state.now = sent + state.spike, state.now + 1
+        return self.schedule.sends(state.spike, theta, self.levels)
 
     def extra_repr(self):
-        return f"schedule={self.schedule!r}, depth={self.depth}, levels={self.levels}"
+        return f"schedule={self.schedule.name!r}, depth={self.depth}, levels={self.levels}"

@@ -10,7 +10,7 @@ from .checks import finite, tensor, whole
 
 
 def parameter(node, part):
-    """A node's array as a trained parameter; None where it has none."""
+    """A node's array as a trained parameter, or None."""
     value = node.get(part)
     if value is None:
         return None
@@ -46,7 +46,7 @@ def _batch_norm(node, after):
     return _normalisation(node, kind(len(node["gamma"]), node.get("eps", 1e-5)))
 
 
-MODULES = {  # operator -> module, from the node and the kind of layer whose output it sees
+MODULES = {  # operator -> module, from the node and the kind of layer before it
     "linear": lambda n, after: _affine(n, nn.Linear(*n["weight"].shape[::-1])),
     "conv2d": lambda n, after: _conv2d(n),
     "batch_norm": _batch_norm,
@@ -63,7 +63,7 @@ def _heads(node, x):
     return x.unflatten(-1, (whole(node["heads"], "heads"), -1)).transpose(-3, -2)
 
 
-FUNCTIONS: dict[str, Callable] = {  # operator -> what it does to the values that a graph is made of
+FUNCTIONS: dict[str, Callable] = {  # operator -> its function on traced values
     "product": lambda n, x, y: torch.matmul(x, y.transpose(-2, -1) if n.get("transpose") else y),
     "split_heads": _heads,
     "merge_heads": lambda n, x: x.transpose(-3, -2).flatten(-2),

@@ -8,7 +8,7 @@ import copy
 from numbers import Real
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from .activation import QCFS, Site, variant
 from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
@@ -18,11 +18,12 @@ from .graph.timm import is_timm_transformer, with_sites
 from .graph.trace import forward, layer_name, module_of, trace
 from .thresholds import parameter_for, threshold_shape
 
-SITES = {  # site -> {granularity of the variant: granularity there}; one threshold a layer for any other
+SITES = {  # site -> {granularity of the variant: granularity at the site}; all others: one threshold per layer
     "head": {"head": "head", "head and neuron": "head", "channel": "head"},
     "neuron": {"neuron": "neuron", "head and neuron": "neuron", "channel": "neuron"},
     "layer": {},
 }
+FROM_SAMPLE = ("max", "calibrated")  # initial thresholds from the maximum; two names for the same
 ELSEWHERE = {"head and neuron": "neuron"}
 
 
@@ -42,11 +43,11 @@ def feature_shape(graph, node):
 
 
 def activation_shape(graph, node, granularity, value=None):
-    """The threshold's shape at an activation; from the value there, or else from the network.
+    """The threshold's shape at an activation; from its value, or else from the network.
 
-    In a transformer the `site` decides (4.2.3): one threshold a head in attention, one a neuron in the feed-forward
-    layers, one a layer on the projection (Eq. 4-5), each only if `granularity` asks for it. Elsewhere "head and neuron"
-    means neuron.
+    In a transformer the `site` decides (4.2.3): thresholds per head in attention, per neuron in the feed-forward
+    layers, per layer on the projection (Eq. 4-5), the first two only if `granularity` includes them. Elsewhere
+    "head and neuron" means neuron.
     """
     module = module_of(graph, node)
     site = getattr(module, "site", None)
@@ -65,7 +66,7 @@ def activation_shape(graph, node, granularity, value=None):
 
 
 def block_maximum(z, shape):
-    """The largest activation of each block over batch and block; a silent block takes its layer's maximum, or 1."""
+    """The largest activation of each block, over batch and block; a silent block gets its layer's maximum, or 1."""
     lead = z.ndim - len(shape)
     axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1)
     largest = torch.amax(z, dim=axes).reshape(shape)
@@ -74,7 +75,7 @@ def block_maximum(z, shape):
 
 
 def random_draws(network):
-    """A context for each forward pass in which a network with random masks draws the same."""
+    """A context manager in which every forward pass draws the same random masks."""
     if not any(isinstance(module, SpikeMask) for module in network.modules()):
         return contextlib.nullcontext
 
@@ -91,7 +92,7 @@ def random_draws(network):
 def _values(graph, sample, network):
     """The values of all nodes for a sample in evaluation mode; empty without one.
 
-    InputError if the graph does not give the network's own answer: tracing sees no in-place write through an alias.
+    InputError if the graph's answer is not the network's: tracing misses in-place writes through an alias.
     """
     if sample is None:
         return {}
@@ -112,25 +113,19 @@ def _values(graph, sample, network):
     return {ours: values[theirs] for ours, theirs in pairs.items() if theirs in values}
 
 
-def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sample=None, max_pool="refuse"):
-    """A copy of the network in which every ReLU is a QCFS (Algorithm 1, lines 1 to 5): an nn.Module (fx.GraphModule).
-
-    `initial_threshold` is theta, not lambda: a positive number, or "calibrated", which takes each block's largest
-    activation over `sample` [batch, ...] in the network as it is. Each place where a ReLU is called gets thresholds
-    of its own, and ReLU6 counts as a ReLU whose calibrated thresholds are at most 6. `max_pool="average"` puts an
-    average over the same windows in the place of each maximum. `summary` says what was replaced. InputError names
-    the first operation that cannot be converted, and what to do instead.
-    """
-    granularity, positivity = variant(activation)
-    levels, calibrated = (
-        whole(levels, "levels"),
-        isinstance(initial_threshold, str) and initial_threshold == "calibrated",
-    )
-    if (calibrated and sample is None) or not (calibrated or isinstance(initial_threshold, Real)):
-        choices = "a positive number, or 'calibrated' together with a sample of images"
+def _from_sample(initial_threshold, sample):
+    """Whether initial thresholds come from the sample; InputError if they are neither that nor a positive number."""
+    if isinstance(initial_threshold, str) and initial_threshold in FROM_SAMPLE and sample is not None:
+        return True
+    if not isinstance(initial_threshold, Real):
+        choices = "a positive number, or 'max' together with a sample of images"
         raise InputError(f"initial_threshold must be {choices}, got {initial_threshold!r}")
-    if not calibrated:
-        positive(initial_threshold)
+    positive(initial_threshold)
+    return False
+
+
+def _captured(network, max_pool):
+    """(graph, network with the expected answer, what was replaced so far); InputError for what cannot be converted."""
     for name, value in network.state_dict().items():
         finite(value, name)
     one_of(max_pool, ("refuse", "average"), "max_pool")
@@ -143,6 +138,43 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
         network = graph if replaced else network
     refuse_unknown(graph)
     refuse_unfoldable(graph)
+    return graph, network, replaced
+
+
+def _put_in_place(graph, node, module, used):
+    """Replace `node` by a call of `module`, under a name that is not in `used`; returns the name."""
+    name = node.target if node.op == "call_module" else node.name
+    while name in used:
+        name += "_again"
+    used.add(name)
+    graph.add_submodule(name, module)
+    with graph.graph.inserting_before(node):
+        replacement = graph.graph.call_module(name, (node.all_input_nodes[0],))
+    node.replace_all_uses_with(replacement)
+    graph.graph.erase_node(node)
+    return name
+
+
+def quantise(
+    network: nn.Module,
+    activation: str = "cs-qcfs",
+    levels: int = 8,
+    initial_threshold: float | str = 4.0,
+    sample: torch.Tensor | None = None,
+    max_pool: str = "refuse",
+) -> fx.GraphModule:
+    """A copy of the network in which every ReLU is a QCFS (Algorithm 1, lines 1 to 5): an nn.Module (fx.GraphModule).
+
+    `initial_threshold` is theta, not lambda: a positive number, or "max": each block's largest activation
+    over `sample` [batch, ...] in the given network. Each call of a ReLU gets its own
+    thresholds; ReLU6 counts as a ReLU whose initial thresholds from the maximum are at most 6. `max_pool="average"`
+    replaces max pooling by average pooling over the same windows. `summary` says what was replaced. InputError names
+    the first operation that cannot be converted, and what to do instead.
+    """
+    granularity, positivity = variant(activation)
+    levels, from_sample = whole(levels, "levels"), _from_sample(initial_threshold, sample)
+    training = network.training
+    graph, network, replaced = _captured(network, max_pool)
     values, some = _values(graph, sample, network), next(graph.parameters(), torch.zeros(()))
     relus = [node for node in graph.graph.nodes if is_relu(graph, node)]
     if not relus:
@@ -153,33 +185,24 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
     inputs = [values.get(node.all_input_nodes[0]) for node in relus]
     for node, z, (label, bound) in zip(relus, inputs, was, strict=True):
         shape = activation_shape(graph, node, granularity, z)
-        start = block_maximum(z, shape) if calibrated else torch.full(shape, float(initial_threshold))
-        start = start.clamp(max=bound) if calibrated and bound else start
+        start = block_maximum(z, shape) if from_sample else torch.full(shape, float(initial_threshold))
+        start = start.clamp(max=bound) if from_sample and bound else start
         site = module_of(graph, node)
         of_site = (site.site, site.heads) if isinstance(site, Site) else (None, None)
         module = QCFS(shape, levels, positivity, tensor(start, like=some), *of_site)
-        name = node.target if node.op == "call_module" else node.name
-        while name in used:
-            name += "_again"
-        used.add(name)
-        replaced[name] = label
-        graph.add_submodule(name, module)
-        with graph.graph.inserting_before(node):
-            replacement = graph.graph.call_module(name, (node.all_input_nodes[0],))
-        node.replace_all_uses_with(replacement)
-        graph.graph.erase_node(node)
+        replaced[_put_in_place(graph, node, module, used)] = label
     graph.delete_all_unused_submodules()
     graph.recompile()
     graph.meta["replaced"] = replaced
-    return graph.train(network.training)
+    return graph.train(training)
 
 
 @torch.no_grad()
-def expand(network, activation="cs-qcfs", sample=None):
+def expand(network: nn.Module, activation: str = "cs-qcfs", sample: torch.Tensor | None = None) -> fx.GraphModule:
     """The stage switch: every QCFS gets the granularity and positivity of `activation`, its threshold unchanged.
 
-    Algorithm 1, line 9, as derived: each block starts from the inverse of theta, not from lambda, so that no level
-    changes (but within a few ulp of a tie, where softplus(softplus_inverse(theta)) differs from theta).
+    Algorithm 1, line 9, as derived: each block starts from the inverse of theta, not from lambda. No level changes,
+    except within a few ulp of a tie, where softplus(softplus_inverse(theta)) differs from theta.
     InputError names the first layer whose raw threshold is not positive.
     """
     granularity, positivity = variant(activation)

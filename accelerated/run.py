@@ -1,9 +1,10 @@
-"""`python -m accelerated.run`: train, convert, simulate, report; whole tables; reports of what is on disk."""
+"""`python -m accelerated.run`: train, convert, simulate, report; whole tables; reports of runs on disk."""
 
 import contextlib
 import importlib
 import importlib.util
 import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,16 +13,26 @@ import torch
 import tyro
 from rich.console import Console
 
+import isospike
+
 from .checks import InputError, one_of
 from .reports import report
-from .runs import distributed, experiment
+from .runs import distributed, experiment, help
 from .runs.config import Config
+from .runs.machine import choose_threads
 
 PROGRAM = "python -m accelerated.run"
 
 
+class Out(Console):
+    """A console whose output may be closed early, as by `| head`."""
+
+    def on_broken_pipe(self):
+        raise BrokenPipeError
+
+
 def parse(kind, arguments, program=PROGRAM, description=None):
-    """The dataclass that the command line asks for; InputError with the parser's complaint as one line."""
+    """The dataclass of the command line's options; InputError with the parser's message as one line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -35,20 +46,26 @@ def parse(kind, arguments, program=PROGRAM, description=None):
 
 def one_run(arguments, errors, out):
     """Train, convert, compare and report once."""
-    folder, results, quantised, image = experiment.run(parse(Config, arguments, description=HELP), errors)
+    if {"-h", "--help"} & set(arguments):
+        help.show(out, PROGRAM, HELP)
+        return
+    if not distributed.launched():
+        choose_threads(lambda line: errors.print(line, highlight=False, soft_wrap=True))
+    folder, results, quantised, image = experiment.run(parse(Config, arguments), errors)
     if distributed.rank():
         return
     if quantised is None:
         what = "results.json, weights"
     else:
-        report.write(folder, results, quantised, image)
+        with errors.status("drawing plots"):
+            report.write(folder, results, quantised, image)
         what = "report.md, results.json, weights, plots"
     show(results, out)
     out.print(f"\nwritten to {folder}/ in {results['seconds']} s: {what}", highlight=False)
 
 
 def show(results, out):
-    """The table of a run and what follows from it."""
+    """The table of a run and its findings."""
     if results["rows"]:
         out.print(report.table(results))
     for finding in report.findings(results):
@@ -56,36 +73,48 @@ def show(results, out):
 
 
 def reports(folders, out):
-    """Rebuild the tables and plots of runs from what is on disk."""
+    """Rebuild the tables and plots of runs from their files."""
     if not folders:
         raise InputError("report needs the folder of a run, for instance runs/digits-cnn-cs-qcfs-L8-seed0")
     if "--help" in folders or "-h" in folders:
         return out.print(f"{PROGRAM} report RUN ...: rebuild tables and plots of runs from what is in their folders")
+    refused = []
     for folder in map(Path, folders):
-        runs = sorted(path.parent.name for path in folder.glob("*/results.json"))
-        if runs and not (folder / "results.json").exists():
-            raise InputError(f"{folder} holds runs and is none: choose among {', '.join(runs)}")
-        show(report.again(folder), out)
-        out.print(f"\nwritten to {folder}/", highlight=False)
+        try:
+            runs = sorted(path.parent.name for path in folder.glob("*/results.json"))
+            if runs and not (folder / "results.json").exists():
+                raise InputError(f"{folder} holds runs and is none: choose among {', '.join(runs)}")
+            show(report.again(folder), out)
+            out.print(f"\nwritten to {folder}/", highlight=False)
+        except InputError as error:
+            if len(folders) == 1:
+                raise
+            refused.append(folder)
+            print(f"left out: {error}", file=sys.stderr)
+    if refused:
+        raise InputError(f"{len(refused)} of {len(folders)} folders have no report: {', '.join(map(str, refused))}")
 
 
-HELP = (
-    "Train a network, convert it to a spiking one, and compare the two. Writes runs/NAME/.\n\n"
-    "Other commands: list (the tables and figures that can be rerun), table-3-2 and its like (run one of them), "
-    "report RUN ... (rebuild tables and plots from disk)."
-)
+HELP = """Train a network, convert it to a spiking one, and compare the two. Writes runs/NAME/.
+
+Other commands:
+  report RUN ...   rebuild tables and plots of runs from what is in their folders
+  list             the thesis's tables and figures that can be rerun; then, for instance, table-3-2"""
 
 
 def thesis_tables():
-    """{command: what carries it out} of the thesis's tables; none where that folder was taken out."""
+    """{command: its function} for the thesis's tables; empty without that folder."""
     if importlib.util.find_spec(f"{__package__}.thesis") is None:
         return {}
     return importlib.import_module(f"{__package__}.thesis.command").COMMANDS
 
 
 def dispatch(arguments, errors, out):
-    """Do what the first word asks for; without one, a single run."""
+    """Run the command of the first word; without one, a single run."""
     command, *rest = arguments or [""]
+    if command == "--version":
+        out.print(f"isospike {isospike.__version__}", highlight=False)
+        return
     tables = thesis_tables()
     if not command or command.startswith("-"):
         one_run(arguments, errors, out)
@@ -97,11 +126,13 @@ def dispatch(arguments, errors, out):
 
 def main(arguments=None):
     """Run the command line; returns the exit status: 0, 2 for bad input, 130 when interrupted."""
-    errors, out = Console(stderr=True), Console()
+    errors, out = Console(stderr=True), Out()
     try:
         dispatch(sys.argv[1:] if arguments is None else arguments, errors, out)
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (InputError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-        if not getattr(error, "told", False):
+        if not getattr(error, "reported", False):
             print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:

@@ -1,39 +1,61 @@
 """Run a spiking network step by step: `reference.simulation` on a graph of torch modules.
 
-An operator is computed only where its value is asked for: the same operator on the same numbers gives the same bits.
+An operator is computed only when its value is read: the same operator on the same numbers gives the same bits.
 Schedules and arithmetics: see `reference.simulation`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, overload
 
 import torch
+from torch import nn
 
-from .activation import level_value, qcfs_counts
+from .activation import qcfs_counts
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .engines import ENGINES, engine_named
-from .engines.structure import read_last, sources_of
-from .engines.totals import totals
-from .graph.trace import evaluate, layer_name, module_of, output_of
-from .increments import Increments
-from .network import images
-from .neuron import SpikingNeuron
+from .engines.structure import propagate
+from .graph.trace import evaluating
+from .network import answer, images
+from .schedules import arithmetic_of
+
+
+class Recorded(NamedTuple):
+    """What a layer did in every step: spikes [steps, batch, ...]; membranes likewise, None on totals."""
+
+    spikes: torch.Tensor
+    membranes: torch.Tensor | None
 
 
 @dataclass(repr=False)
 class Simulation:
-    """What came out of a run; printed, it shows what is short enough."""
+    """The result of a run; its repr shows the short fields.
 
-    logits: torch.Tensor  # [steps, batch, classes]; the last row is the answer
-    counts: dict  # layer -> spikes sent, int32 [batch, ...]; signed: +1 minus -1
-    emitted: dict  # layer -> the same with -1 counted as a spike, and with the spikes of pre-steps
-    latency: int  # steps, end to end
-    spikes_per_neuron: float  # per image; a negative spike counts as one
-    settled_at: torch.Tensor | None  # signed: the last step in which a unit of the sample fired [batch]
-    settled: bool | None  # signed: no sample fired in the last step
-    units_that_differ: float | None  # share of (sample, unit) pairs whose count is not the ANN's level
-    units_that_differ_last: float | None  # the same for the last spiking layer alone
-    nonzero_share: dict  # layer -> share of counts that are not 0
+    logits                  [steps, batch, classes]; the last row is the answer
+    counts                  {layer: spikes sent}, int32 [batch, ...]; a spike taken back counts as -1
+    emitted                 {layer: as counts, with each -1 as one spike, and including pre-steps}
+    latency                 steps from the image to the answer
+    spikes_per_neuron       per image; a negative spike counts as one spike
+    settled_at              last step in which a unit of the sample fired [batch]; None if the schedule does not settle
+    settled                 whether nothing fired in the last step; None if the schedule does not settle
+    units_that_differ       share of (sample, unit) pairs whose count is not the quantised network's level, or None
+    units_that_differ_last  the same for the last spiking layer alone
+    nonzero_share           {layer: share of counts that are not 0}
+    recorded                {layer: `Recorded`} of the layers in `record`
+    """
+
+    logits: torch.Tensor
+    counts: dict
+    emitted: dict
+    latency: int
+    spikes_per_neuron: float
+    settled_at: torch.Tensor | None
+    settled: bool | None
+    units_that_differ: float | None
+    units_that_differ_last: float | None
+    nonzero_share: dict
+    recorded: dict = field(default_factory=dict)
 
     def __repr__(self):
         names = ("latency", "settled", "units_that_differ", "spikes_per_neuron", "nonzero_share")
@@ -41,38 +63,10 @@ class Simulation:
         return f"Simulation({shown}, logits {tuple(self.logits.shape)}, counts of {len(self.counts)} layers)"
 
 
-def propagate(network, x, neuron, nodes=None):
-    """The answer, with `neuron(name, module, total)` giving what a spiking node has sent.
+def read_out_early(logits: torch.Tensor, margin: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(answer, step) of each sample: read out in the first step in which the best class leads by `margin` in softmax.
 
-    `nodes` are those that it is made of, if not all; values are dropped as soon as nobody reads them any more.
-    """
-    values, nodes = {}, list(network.graph.graph.nodes if nodes is None else nodes)
-    done = read_last(nodes)
-    for node in nodes:
-        module = module_of(network.graph, node)
-        if isinstance(module, SpikingNeuron):
-            total = values.get(node.all_input_nodes[0])
-            values[node] = neuron(layer_name(node), module, total)
-        elif node.op == "placeholder":
-            values[node] = x
-        elif node.op == "output":
-            return values[node.all_input_nodes[0]]
-        else:
-            values[node] = evaluate(network.graph, node, values)
-        for source in done.get(node, ()):
-            values.pop(source, None)
-    return values[nodes[-1]]
-
-
-def settling_steps(depth, levels):
-    """1 + D (L - 1): the steps within which a signed network settles; one silent step more shows it (T5)."""
-    return 1 + depth * (levels - 1)
-
-
-def read_out_early(logits, margin):
-    """(answer, step) of each sample: read out in the first step in which its best class leads by `margin` in softmax.
-
-    logits [T, batch, classes] of a streaming simulation; a sample that never leads so far is read out at T.
+    logits [T, batch, classes] of a streaming simulation; a sample that never reaches the margin is read out at T.
     """
     best = logits.softmax(-1).topk(2, dim=-1).values
     sure = best[..., 0] - best[..., 1] >= margin
@@ -82,10 +76,9 @@ def read_out_early(logits, margin):
 
 
 def visit_levels(network, x, see, levels=None):
-    """The logits of the quantised network that this one came from; of each spiking layer see(name, level(z) as int32,
-    their sum, how many are not 0).
+    """The logits of the quantised network from which this one was converted; `levels`, if given, replaces its own.
 
-    `levels`: as if all its layers had so many, and not their own.
+    Calls see(name, level(z) as int32, their sum, the number that are not 0) for each spiking layer.
     """
 
     def neuron(name, module, z):
@@ -97,54 +90,22 @@ def visit_levels(network, x, see, levels=None):
 
 
 def ann_levels(network, x):
-    """{layer: level(z) as int32} of the quantised network that this one came from."""
+    """{layer: level(z) as int32} of the quantised network from which this one was converted."""
     levels: dict = {}
     visit_levels(network, x, lambda name, level, *_: levels.update({name: level}))
     return levels
 
 
 def differing(network, x, counts):
-    """{layer: units of all samples whose count is not the quantised network's level}; no second copy is held."""
+    """{layer: number of units, over all samples, whose count is not the quantised network's level}; keeps no copy."""
     differ: dict = {}
     visit_levels(network, x, lambda name, level, *_: differ.update({name: int((counts[name] != level).sum())}))
     return differ
 
 
-def increments(network, x, steps, fired):
-    """Each neuron sums what is new into its membrane; the logits are read out of what was sent in total."""
-    operators, answer = Increments(network, steps), output_of(network.graph)
-    reads = sources_of(network, [answer])
-    ending = [node for node in network.graph.graph.nodes if node in reads]
-
-    def sent(_, module, __):
-        theta = module.threshold.to(module.sent.dtype)
-        return level_value(module.sent, theta, module.resolution(module.now))
-
-    nodes = list(network.graph.graph.nodes)
-    done = read_last(nodes)
-    for now in range(network.phases * steps):
-        values = {}
-        for node in nodes:
-            module = module_of(network.graph, node)
-            if isinstance(module, SpikingNeuron):
-                values[node] = module(values[node.all_input_nodes[0]])
-                fired(layer_name(node), module.spike, now)
-                module.spike = None
-            elif node.op == "placeholder":
-                values[node] = operators.image(x, now)
-            elif node.op != "output":
-                values[node] = operators(node, values, now)
-            for source in done.get(node, ()):
-                del values[source]
-        yield propagate(network, x, sent, ending)
-
-
-def _chunks(network, x, times, engine):
-    """The streaming run layer by layer, some steps at once; it stops at each of `times` with the state of that T."""
-    run, now = engine_named(engine)(network, x), 0
-    if not run.foldable:
-        yield from increments(network, x, max(times), lambda *_: None)
-        return
+def _chunks(run, times):
+    """The logits of a streaming run, several steps at once; each of `times` ends a chunk."""
+    now = 0
     for steps in sorted(times):
         while now < steps:
             count = min(run.at_once, steps - now)
@@ -152,25 +113,33 @@ def _chunks(network, x, times, engine):
             now += count
 
 
-def _checked(network, x, times, arithmetic):
+def _stepped(network, run, x, steps, seen):
+    """The logits of a run step by step; None before the last phase."""
+    for now in range(network.phases * steps):
+        yield run.step(x, now, seen, wanted=now // steps == network.phases - 1)
+
+
+def _checked(network, x, times, arithmetic, record, engine):
     """(images, arithmetic) of a run, or InputError."""
     x, schedule = images(network, x), network.schedule
-    arithmetic = arithmetic or ("increments" if schedule == "streaming" else "totals")
-    one_of(arithmetic, ("totals", "increments", "theorem"), "arithmetic")
-    if arithmetic == "theorem" and schedule != "integrate-then-fire":
-        raise InputError(f"arithmetic 'theorem' is for integrate-then-fire, whose counts T2 gives; got {schedule!r}")
-    if schedule == "streaming" and arithmetic == "totals":
-        raise InputError("streaming neurons carry increments: arithmetic must be 'increments', got 'totals'")
+    arithmetic = arithmetic_of(schedule, arithmetic)
+    if engine is not None and not schedule.streams:
+        raise InputError(f"engines are for schedules that stream: {schedule.name!r} takes none, got {engine!r}")
+    one_of(engine or "dense", ENGINES, "engine")
+    for name in record:
+        one_of(name, network.layers, "layer to record")
+    if record and (engine not in (None, "dense") or arithmetic == "theorem"):
+        raise InputError(f"what is recorded is stepped: choose no engine and no theorem, got {engine or arithmetic!r}")
     if network.images is not None and not torch.equal(network.images, x):
         raise InputError("a calibrated network simulates the images that it was calibrated on: calibrate it for these")
     for name, neuron in network.layers.items():
-        signed = schedule == "signed"
-        exact_levels(neuron.levels if signed else max(times), x.dtype, name, "levels" if signed else "steps")
+        counted, most = "levels" if schedule.settles else "steps", max(times)
+        exact_levels(schedule.resolution(most, most, neuron.levels), x.dtype, name, counted)
     return x, arithmetic
 
 
 def _by_theorem(network, x, steps):
-    """Integrate-then-fire without its steps: by T2 counts are the levels of one pass of the network at T levels."""
+    """Integrate-then-fire without its steps: by T2, counts are the levels in one pass of the network at T levels."""
     counts: dict = {}
     spikes: dict = {}
 
@@ -186,92 +155,143 @@ def _by_theorem(network, x, steps):
     )  # fmt: skip
 
 
-class _Spikes:
-    """What has been fired so far: by layer, and the last step in which a unit of each sample fired."""
+class _Seen:
+    """Observes a run: spikes emitted, the last step in which each sample fired, and recorded layers."""
 
-    def __init__(self, network, x):
-        self.emitted, self.signed = dict(network.pre_spikes), network.schedule == "signed"
+    def __init__(self, network, x, states, record):
+        self.emitted, self.settles = dict(network.pre_spikes), network.schedule.settles
         self.settled_at = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        self.states = states
+        self.record: dict = {name: ([], []) for name in record}
 
     def __call__(self, name, spike, now):
         if len(spike) != len(self.settled_at):
             raise InputError(f"{name}: its first axis holds {len(spike)}, not the batch of {len(self.settled_at)}")
-        if self.signed:  # otherwise what was emitted is what was sent
+        if self.settles:  # otherwise emitted and sent spikes are the same
             some = spike != 0
             self.emitted[name] = self.emitted.get(name, 0) + some.int()
             self.settled_at[some.reshape(len(spike), -1).any(dim=1)] = now + 1
+        if name in self.record:
+            state, (spikes, membranes) = self.states[name], self.record[name]
+            silent = [torch.zeros_like(spike)] * (
+                now - len(spikes)
+            )  # steps in which it could not fire, or nothing fired
+            spikes += [*silent, spike.clone()]
+            if state.membrane is not None:
+                membranes.append(state.membrane.clone())
+
+    def recorded(self, steps):
+        """{layer: `Recorded`} of the first `steps` steps, silent steps at the end included."""
+        found = {}
+        for name, (spikes, membranes) in self.record.items():
+            spikes = spikes + [torch.zeros_like(spikes[0])] * (steps - len(spikes))
+            found[name] = Recorded(torch.stack(spikes[:steps]), torch.stack(membranes[:steps]) if membranes else None)
+        return found
 
 
-def _result(network, x, rows, steps, fired, compared):
-    """The `Simulation` of a run as it stands; `compared`: whether its counts ought to be levels."""
-    for name, neuron in network.layers.items():
-        if neuron.sent.isnan().any():
+def _result(network, x, states, rows, steps, seen):
+    """The `Simulation` of a run so far, its counts compared with levels where they should be equal."""
+    for name, state in states.items():
+        if state.sent.isnan().any():
             raise InputError(
-                f"{name}: its input overflowed in {neuron.sent.dtype} on the way; simulate in a wider format"
+                f"{name}: its input overflowed in {state.sent.dtype} on the way; simulate in a wider format"
             )
-    counts = {name: neuron.sent.int() for name, neuron in network.layers.items()}
-    emitted = dict(fired.emitted)
-    if not fired.signed:
+    counts = {name: state.sent.int() for name, state in states.items()}
+    emitted, settles = dict(seen.emitted), network.schedule.settles
+    if not settles:
         emitted = {name: count + emitted[name] if name in emitted else count for name, count in counts.items()}
+    compared = settles or all(neuron.levels == steps for neuron in network.layers.values())
     differ = differing(network, x, counts) if compared else {}
     last = list(network.layers)[-1]
     neurons = sum(count.numel() for count in counts.values())
-    settled_at = fired.settled_at.clone()
+    settled_at = seen.settled_at.clone()
     return Simulation(
         logits=torch.stack(rows[-steps:]),
         counts=counts,
         emitted=emitted,
-        latency=int(settled_at.max()) if fired.signed else network.pre_steps + len(rows),
+        latency=int(settled_at.max()) if settles else network.pre_steps + len(rows),
         spikes_per_neuron=sum(int(spikes.sum()) for spikes in emitted.values()) / neurons,
-        settled_at=settled_at if fired.signed else None,
-        settled=bool((settled_at < steps).all()) if fired.signed else None,
+        settled_at=settled_at if settles else None,
+        settled=bool((settled_at < steps).all()) if settles else None,
         units_that_differ=sum(differ.values()) / neurons if compared else None,
         units_that_differ_last=differ[last] / counts[last].numel() if compared else None,
         nonzero_share={name: (count != 0).double().mean().item() for name, count in counts.items()},
+        recorded=seen.recorded(len(rows)),
     )
 
 
 @torch.no_grad()
-def simulate_at(network, x, times, arithmetic=None, engine="dense"):
-    """Yield (T, what `simulate` gives for T) for several T, in order; one run where a shorter one is its beginning.
-
-    The network carries the run's state until the last is taken.
-    """
-    if network.schedule == "integrate-then-fire" and len(times) > 1:  # T is the length of a phase
+def simulate_at(network, x, times, arithmetic=None, record=(), engine=None):
+    """Yield (T, result of `simulate` for T) for several T, in order; in one run, unless the schedule waits."""
+    if network.schedule.waits and len(times) > 1:  # T is the length of a phase
         for steps in times:
-            yield steps, simulate(network, x, steps, arithmetic, engine)
+            yield steps, simulate(network, x, steps, arithmetic, record, engine)
         return
-    one_of(engine, ENGINES, "engine")
-    x, arithmetic = _checked(network, x, times, arithmetic)
-    if arithmetic == "theorem":
-        yield times[0], _by_theorem(network.eval(), x, times[0])
-        return
-    network.eval().reset(max(times), arithmetic)
-    fired, rows = _Spikes(network, x), []
-    if network.schedule == "streaming":
-        run = _chunks(network, x, times, engine)
-    else:
-        run = (totals if arithmetic == "totals" else increments)(network, x, max(times), fired)
-    for logits in run:
-        rows.append(logits)
-        steps = len(rows) // network.phases
-        if steps * network.phases == len(rows) and steps in times:
-            same = fired.signed or all(neuron.levels == steps for neuron in network.layers.values())
-            yield steps, _result(network, x, rows, steps, fired, same)
-    network.reset()
+    x, arithmetic = _checked(network, x, times, arithmetic, record, engine)
+    with evaluating(network):
+        if arithmetic == "theorem":
+            yield times[0], _by_theorem(network, x, times[0])
+            return
+        rows: list = []
+        streaming = engine_named(engine or "dense")(network, x) if network.schedule.streams and not record else None
+        if streaming is not None and streaming.foldable:
+            states, seen = streaming.states, _Seen(network, x, {}, ())
+            run = _chunks(streaming, times)
+        else:
+            stepped, states = network.begin(x, max(times), arithmetic)
+            seen = _Seen(network, x, states, record)
+            run = _stepped(network, stepped, x, max(times), seen)
+        for logits in run:
+            rows.append(logits)
+            steps = len(rows) // network.phases
+            if steps * network.phases == len(rows) and steps in times:
+                yield steps, _result(network, x, states, rows, steps, seen)
 
 
-def simulate(network, x, steps, arithmetic=None, engine="dense"):
-    """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`.
+def simulate(
+    network: SpikingNetwork,
+    x: torch.Tensor,
+    steps: int,
+    arithmetic: str | None = None,
+    record: Sequence[str] = (),
+    engine: str | None = None,
+) -> Simulation:
+    """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`. The network stays as it is.
 
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
-    (signed). `arithmetic` is "totals" (default, but for streaming), "increments" (streaming has no other), or
-    "theorem": the counts and the last logits that integrate-then-fire has by T2, from one pass, without any step.
-    `engine` is for streaming: "dense" (PyTorch), "event" (on the CPU, layers that see spikes add weights for what
-    fired and skip the rest: sums in another order), "auto" (by layer, what was faster in the first steps) or "graph"
-    (on a CUDA device, dense steps recorded once and replayed).
+    (signed). `arithmetic` is "totals" (default, except under streaming), "increments" (streaming has no other), or
+    "theorem": the counts and last logits of integrate-then-fire by T2, from one pass and without steps.
+    `engine` is for streaming only: "dense" (PyTorch; the default), "event" (on the CPU, layers with spikes as input add
+    the weights of those that fired and skip the rest: sums in another order), "auto" (per layer, the faster one in the
+    first steps) or "graph" (on a CUDA device, dense steps recorded once and replayed). `record` names layers whose
+    spikes and membranes are kept for every step (`Recorded`).
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
-    return dict(simulate_at(network, x, [whole(steps, "steps")], arithmetic, engine))[steps]
+    return dict(simulate_at(network, x, [whole(steps, "steps")], arithmetic, record, engine))[steps]
+
+
+@overload
+def evaluate(network: SpikingNetwork, batches: Iterable, steps: int, engine: str | None = None) -> list[float]: ...
+@overload
+def evaluate(network: nn.Module, batches: Iterable, steps: None = None, engine: str | None = None) -> float: ...
+def evaluate(network, batches, steps=None, engine=None):
+    """The accuracy over all (images, labels) of `batches`, a DataLoader for instance; labels are class numbers.
+
+    For a spiking network a list: the accuracy after each of `steps` steps (of the last phase, if there are phases). For
+    any other network one number; `steps` is then not given. InputError if there are no images.
+    """
+    spiking = isinstance(network, SpikingNetwork)
+    if spiking != (steps is not None):
+        kind = "a spiking network" if spiking else "a network that does not spike"
+        raise InputError(f"steps must be given for spiking networks and for no others, got {steps!r} for {kind}")
+    right, images_seen = torch.zeros(steps or 1, dtype=torch.long), 0
+    for x, y in batches:
+        logits = simulate(network, x, steps, engine=engine).logits if spiking else answer(network, x)[None]
+        right += (logits.argmax(-1) == torch.as_tensor(y, device=logits.device)).sum(dim=1).cpu()
+        images_seen += len(x)
+    if not images_seen:
+        raise InputError("there are no images to evaluate on: the batches are empty")
+    shares = (right.double() / images_seen).tolist()
+    return shares if spiking else shares[0]

@@ -1,5 +1,7 @@
 """Where a threshold comes from, and which features share it: `reference.thresholds` on tensors, with autograd."""
 
+from collections.abc import Sequence
+
 import torch
 
 from .checks import InputError, broadcasts, one_of, positive, tensor, whole
@@ -12,7 +14,7 @@ def _softplus(x):
 
 
 class _Softplus(torch.autograd.Function):
-    """The slope is written out: autograd through clamp and abs gives 1 or 0 at x = 0, where it is 1/2."""
+    """The derivative is explicit: autograd through clamp and abs gives 1 or 0 at x = 0, where it is 1/2."""
 
     @staticmethod
     def forward(ctx, x):
@@ -25,29 +27,29 @@ class _Softplus(torch.autograd.Function):
         return upstream * softplus_slope(x)
 
 
-def softplus(x):
+def softplus(x: float | torch.Tensor) -> torch.Tensor:
     """Softplus(x) = log(1 + e^x) > 0 = max(x, 0) + log1p(e^-|x|), elementwise (Eq. 3-4)."""
     return _Softplus.apply(tensor(x))
 
 
-def softplus_inverse(y):
-    """The x with Softplus(x) = y, that is y + log(1 - e^-y), for y > 0; InputError where y is not positive."""
+def softplus_inverse(y: torch.Tensor) -> torch.Tensor:
+    """The x with Softplus(x) = y, that is y + log(1 - e^-y), for y > 0; InputError if y is not positive."""
     y = tensor(positive(y, "the argument of softplus_inverse"))
     return y + torch.log(-torch.expm1(-y))
 
 
-def softplus_slope(x):
+def softplus_slope(x: float | torch.Tensor) -> torch.Tensor:
     """d Softplus / dx = Sigmoid(x), written as e^-Softplus(-x)."""
     return torch.exp(-_softplus(-tensor(x)))
 
 
 def exponential(x):
-    """e^x > 0: the other way to positive thresholds that 3.2.1 discusses; it is its own slope."""
+    """e^x > 0: the other positive parameterisation that 3.2.1 discusses; its own derivative."""
     return torch.exp(tensor(x))
 
 
 def logarithm(y):
-    """The x with e^x = y, for y > 0; InputError where y is not positive."""
+    """The x with e^x = y, for y > 0; InputError if y is not positive."""
     return torch.log(tensor(positive(y, "the argument of logarithm")))
 
 
@@ -58,25 +60,25 @@ POSITIVITY = {  # name: (lambda -> theta, theta -> lambda, d theta / d lambda)
 }
 
 
-def threshold_of(parameter, positivity):
+def threshold_of(parameter: float | torch.Tensor, positivity: str) -> torch.Tensor:
     """theta from the trained parameter: lambda itself ("raw"), Softplus(lambda) or e^lambda ("exp")."""
     return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][0](parameter)
 
 
-def parameter_for(threshold, positivity):
-    """The parameter whose threshold is `threshold`: the inverse of `threshold_of`, exact but for a few ulp."""
+def parameter_for(threshold: float | torch.Tensor, positivity: str) -> torch.Tensor:
+    """The parameter whose threshold is `threshold`: the inverse of `threshold_of`, exact up to a few ulp."""
     return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][1](threshold)
 
 
-def threshold_slope(parameter, positivity):
+def threshold_slope(parameter: float | torch.Tensor, positivity: str) -> torch.Tensor:
     """d theta / d lambda: 1 ("raw"), Sigmoid(lambda) or e^lambda."""
     return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][2](parameter)
 
 
-def threshold_shape(granularity, sample_shape, heads=1):
+def threshold_shape(granularity: str, sample_shape: Sequence[int], heads: int = 1) -> tuple[int, ...]:
     """The shape of a threshold that broadcasts against one sample (no batch axis).
 
-    layer   ()             one for all features
+    layer   ()             one for the whole layer
     channel (C, 1, 1)      for (C, H, W);  (F,) for (F,) and for tokens (N, F)
     head    (heads, 1, 1)  for (heads, N, F)
     neuron  (F,)           the last axis, shared by all tokens
@@ -97,7 +99,7 @@ def threshold_shape(granularity, sample_shape, heads=1):
     return shape[-1:]
 
 
-def sum_to(gradient, shape):
+def sum_to(gradient: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """The adjoint of broadcasting `shape` to `gradient.shape`: sums over the batch and over each block."""
     broadcasts(torch.empty(tuple(shape), device="meta"), gradient.shape)
     return gradient.sum_to_size(tuple(shape))

@@ -1,4 +1,4 @@
-"""Layers on tokens and their forms over time: `reference.tokens` as torch runs them."""
+"""Layers on tokens and their forms over time: `reference.tokens` in torch."""
 
 from itertools import pairwise
 
@@ -7,18 +7,18 @@ import torch.nn.functional as F
 
 from .checks import InputError, one_of, tensor
 
-OPERATORS = ("accumulated", "per-step")
+FORMS = ("accumulated", "per-step")
 
 
-def layer_norm(x, gamma, beta, eps=1e-5):
+def layer_norm(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
     """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis: x [..., F], gamma, beta [F] -> [..., F].
 
-    layer_norm(0) = beta, not 0: an operator that is not linear.
+    layer_norm(0) = beta, not 0: a nonlinear operator.
     """
     return F.layer_norm(x, x.shape[-1:], gamma, beta, eps)
 
 
-def softmax(x):
+def softmax(x: torch.Tensor) -> torch.Tensor:
     """e^x / sum e^x over the last axis. softmax(0) = 1/n, not 0."""
     return F.softmax(x, dim=-1)
 
@@ -36,21 +36,21 @@ def per_step(function, *trains):
 
 def over_time(function, operators, *trains):
     """`accumulated` or `per_step` by name."""
-    form = {"accumulated": accumulated, "per-step": per_step}[one_of(operators, OPERATORS, "operators")]
+    form = {"accumulated": accumulated, "per-step": per_step}[one_of(operators, FORMS, "operators")]
     return form(function, *map(tensor, trains))
 
 
 def product_step(product, a, b, a_before, b_before):
-    """What is new in a product of totals, bilinear in its factors: a_t B_<=t + A_<t b_t (7.3)."""
+    """The increment of a product of totals: a_t B_<=t + A_<t b_t (7.3)."""
     return product(a, b_before + b) + product(a_before, b)
 
 
-def product_run(a, b, operators="accumulated"):
+def product_run(a: torch.Tensor, b: torch.Tensor, operators: str = "accumulated") -> torch.Tensor:
     """The product of two spike trains, a [T, ..., N, d] and b [T, ..., d, M] -> [T, ..., N, M].
 
-    accumulated: what is new in each step, a_t B_<=t + A_<t b_t; the sum is the product of the sums. per-step: a_t b_t.
+    accumulated: the increments a_t B_<=t + A_<t b_t, whose sum is the product of the sums. per-step: a_t b_t.
     """
-    one_of(operators, OPERATORS, "operators")
+    one_of(operators, FORMS, "operators")
     if len(a) != len(b) or not len(a):
         raise InputError(f"product_run: trains of {len(a)} and {len(b)} steps")
     if a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
@@ -61,11 +61,13 @@ def product_run(a, b, operators="accumulated"):
     return torch.stack([product_step(torch.matmul, *parts) for parts in zip(a, b, *befores, strict=True)])
 
 
-def softmax_run(x, operators="accumulated"):
-    """The softmax of a train x [T, ..., F] over time; softmax(0) = 1/n is no spike, so y_1 takes all of f(X_1)."""
+def softmax_run(x: torch.Tensor, operators: str = "accumulated") -> torch.Tensor:
+    """The softmax of a train x [T, ..., F] over time; since softmax(0) = 1/n is not 0, y_1 is all of f(X_1)."""
     return over_time(softmax, operators, x)
 
 
-def layer_norm_run(x, gamma, beta, eps=1e-5, operators="accumulated"):
+def layer_norm_run(
+    x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float = 1e-5, operators: str = "accumulated"
+) -> torch.Tensor:
     """The layer norm of a train x [T, ..., F] over time."""
     return over_time(lambda total: layer_norm(total, gamma, beta, eps), operators, x)

@@ -1,8 +1,8 @@
-"""What an assignment asks for, as data: for each statement its points and the tests that judge it.
+"""The assignments, as data: for each statement its points and the tests that judge it.
 
 A test is named by file, function and, where a function judges many things, the part of its parameters that counts.
-Points of a statement are given in proportion to its tests that pass; but a law counts only where every pair that is
-listed with it passes, for what does not do the steps may still obey what follows from them.
+A statement's points are proportional to its passing tests. But a law counts only if every pair that is listed with it
+passes: a function that does not compute the steps may still obey their consequences.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ class Statement:
 
     name: str
     points: int
-    tests: tuple  # of "file::function" or "file::function[parameter]"
+    tests: tuple  # "file::function" or "file::function[parameter]"
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A title, the names that a file is to define, and what they are judged by."""
+    """A title, the names that a file must define, and the statements that judge them."""
 
     title: str
     names: tuple

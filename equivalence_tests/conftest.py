@@ -49,7 +49,7 @@ def pytest_configure(config):
             )
         try:
             load(name)
-        except Exception as error:  # whatever a student's file raises
+        except Exception as error:  # a student's file can raise anything
             raise pytest.UsageError(f"--impl {name} cannot be imported: {type(error).__name__}: {error}") from error
 
 
@@ -62,14 +62,14 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Proofs, errata and mutants judge no implementation: with --impl they run for the reference alone."""
+    """Proofs, errata and mutants do not judge an implementation: with --impl they run for the reference only."""
     if "reference" not in _names(config):
         inside = [item for item in items if "equivalence_tests" in item.nodeid]
         dropped = [item for item in inside if "impl" not in item.fixturenames]
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]
     files = [load(name) for name in _names(config) if name not in ("reference", "accelerated", *RUNNING)]
-    if files and all(assignments_of(file) for file in files):  # the rest asks for what no assignment of theirs does
+    if files and all(assignments_of(file) for file in files):  # other tests need names outside their assignments
         tests = [
             test for file in files for a in assignments_of(file).values() for s in a.statements for test in s.tests
         ]
@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def assignments_of(impl):
-    """{name: assignment} of those whose functions a file has, written or not; none of a file with much more."""
+    """{name: assignment} of those whose functions a file has, written or not; empty for a file with many more names."""
     has = {name for name in CONTRACT if callable(getattr(impl.module, name, None))}
     if len(has) > len(CONTRACT) // 2:
         return {}
@@ -102,14 +102,14 @@ def partner(impl):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """For a file of one's own, how it fared and which names it lacks."""
+    """For a file of your own: its results, and the names that it lacks."""
     for name in config.getoption("--impl"):
         if name not in ("reference", "accelerated"):
             judge(terminalreporter, load(name))
 
 
 def judge(terminalreporter, impl):
-    """How each statement fared on a file of one's own, and which names it lacks."""
+    """The result of each statement on a file of your own, and the names that it lacks."""
     fates = {}
     for fate in ("passed", "failed", "skipped"):
         for report in terminalreporter.stats.get(fate, ()):
@@ -137,7 +137,7 @@ def judge(terminalreporter, impl):
 
 @pytest.fixture
 def first_seed(request):
-    """Numbered networks are this one and those after it: 0 here, a number of its own in each round of grading."""
+    """The number of the first random network: 0 here, another in each round of grading."""
     return request.config.getoption("--first-seed")
 
 
@@ -151,5 +151,5 @@ def rounds(request):
 
 @pytest.fixture
 def seen(record_property):
-    """Say beside an equality what it was seen on: `seen("T5 ...: 40 networks, ...")` ends up under the test report."""
+    """Report where an equality was tested: `seen("T5 ...: 40 networks, ...")` ends up under the test report."""
     return lambda line: record_property("seen", line)

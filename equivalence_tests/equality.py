@@ -1,4 +1,4 @@
-"""Equality with a message that teaches: what came out, what was expected, by which statement, on which input."""
+"""Equality with a message that teaches: the result, the expected value, the statement, the input."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
 """An implementation of the contract: the reference, the accelerated backend, or a student's file, behind NumPy.
 
-The suite passes NumPy arrays and gets NumPy arrays back; tensors exist only in here. A file that lacks a name of the
+The suite passes NumPy arrays and gets NumPy arrays back; tensors exist only here. A file that lacks a name of the
 contract is judged on the rest: asking for the name raises `Missing`, which the suite reports.
 """
 
@@ -28,12 +28,12 @@ CONTRACT = (
     "build", "answer", "quantise", "expand", "fold_batch_norms", "convert", "simulate", "calibrate", "energy",
     "conversion_error",
 )  # fmt: skip
-OPTIONAL = ("schedule_step",)  # asked for by an assignment only
+OPTIONAL = ("schedule_step",)  # needed by an assignment only
 RUNNING: dict = {}  # submissions that are being judged, by the name under which the suite loads them
 
 
 class Missing(pytest.skip.Exception):
-    """A name of the contract that a file does not define: what needs it is skipped, and not looked into further."""
+    """A name of the contract that a file does not define: tests that need it are skipped."""
 
     def __init__(self, name):
         super().__init__(f"the file does not define {name}")
@@ -46,9 +46,9 @@ class Implementation:
     def __init__(self, name, module, unwritten=frozenset()):
         self.name, self.module, self.unwritten = name, module, unwritten
         self.torch, self.ours = _uses_torch(module), name.startswith(("reference", "accelerated"))
-        self.exact = name.startswith("reference")  # and its mutants; the contract asks Fractions of no one else
-        self.notes: dict = {}  # what a person should know beside the points, as keys
-        self.engine = None  # what `simulate` runs on, if not on the default
+        self.exact = name.startswith("reference")  # and its mutants; the contract requires Fractions of no others
+        self.notes: dict = {}  # notes for a person, next to the points, as keys
+        self.engine = None  # the engine of `simulate`, if not the default
         self.formats = ("float16", "float32", "float64") + ("bfloat16",) * self.torch
 
     def has(self, name):
@@ -56,11 +56,11 @@ class Implementation:
         return name not in self.unwritten and callable(getattr(self.module, name, None))
 
     def native(self, name):
-        """The implementation's own function, without the exchange of arrays; Missing where the file lacks it."""
+        """The implementation's own function, without conversion of arrays; Missing where the file lacks it."""
         if name in self.unwritten:
             raise Missing(f"{name} (not written yet)")
         if not self.has(name) and self.name in ("reference", "accelerated"):
-            raise AttributeError(f"{self.name} does not define {name}")  # ours have them all
+            raise AttributeError(f"{self.name} does not define {name}")  # our packages define all names
         if not self.has(name):
             near = get_close_matches(name, set(vars(self.module)) - set(CONTRACT), n=1, cutoff=0.8)
             raise Missing(name + (f" (is it {near[0]}?)" if near else ""))
@@ -69,11 +69,11 @@ class Implementation:
     def __getattr__(self, name):
         if name not in (*CONTRACT, *OPTIONAL):
             raise AttributeError(name)
-        function, options = self.native(name), {}
-        if name == "simulate" and self.engine and self.torch:
-            options = {"engine": self.engine}
+        function, options = self.native(name), dict[str, str]()
 
         def call(*args, **kwargs):
+            if name == "simulate" and self.engine and self.torch and args[0].schedule.streams:
+                options["engine"] = self.engine
             answer = self.decode(function(*map(self.encode, args), **options | kwargs))
             return answer if self.ours else self.by_value(name, args, answer)
 

@@ -1,4 +1,4 @@
-"""Call each native kernel with right arguments, then with each argument wrong in each way; a process of its own.
+"""Call each native kernel with valid arguments, then with each argument wrong in each way; run in its own process.
 
 `python -m equivalence_tests.kernel_arguments NAME ...` prints what it is about to call, so that a crash has a name, and
 ends with the number of refusals. Any wrong call that is not refused is an error.
@@ -94,7 +94,7 @@ def refuses(name, argument, how, given):
     return False
 
 
-ALLOWED = {  # more room than is needed, the rest at a border that pooling drops, weights in the same order of numbers
+ALLOWED = {  # harmless: too much memory, borders that pooling drops, weights with numbers in the same order
     ("table_layer", "sources", "weight, an axis more"), ("event_layer", "sources", "weight, an axis more"),
     ("qcfs_counts", "totals", "axis 0 longer"), ("qcfs_backward", "sums", "axis 0 longer"),
     ("pool_bits", "bits", "axis 1 longer"), ("pool_bits", "bits", "axis 2 longer"),

@@ -1,6 +1,6 @@
 """The neurons once more, for the SMT solver: one variable each, over all real numbers at once.
 
-Nothing is shared with the implementations; tests tie both together at the points that the solver finds.
+Nothing is shared with the implementations; tests compare both at the points that the solver finds.
 """
 
 import z3

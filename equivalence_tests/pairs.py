@@ -1,4 +1,4 @@
-"""The table of pairs: a name of the contract, where its inputs come from, and how equal it must be to its partner.
+"""The table of pairs: a name of the contract, how its inputs are drawn, and how closely it must match its partner.
 
 A new operation is one row. `exact` means every bit: both sides do the same IEEE operations in the same order. A
 tolerance is relative to the largest magnitude in the partner's answer, and says why it is not zero.
@@ -126,8 +126,8 @@ def integer_network_arguments(draw):
 
 
 def run_quantised(impl, nodes, x, activation, levels):
-    """Logits of the network quantised with calibrated thresholds."""
-    quantised = impl.quantise(impl.build(nodes), activation, levels, "calibrated", x)
+    """Logits of the network quantised with thresholds from the maximum."""
+    quantised = impl.quantise(impl.build(nodes), activation, levels, "max", x)
     return impl.answer(quantised, x)
 
 
@@ -137,15 +137,15 @@ def run_folded(impl, nodes, x, *_):
 
 
 def run_expanded(impl, nodes, x, activation, levels):
-    """Logits after the stage switch from one threshold a layer to one a channel."""
+    """Logits after the stage switch from one threshold per layer to one per channel."""
     coarse = impl.quantise(impl.build(nodes), "s-qcfs", levels, 0.75, x)
     return impl.answer(impl.expand(coarse, activation, x), x)
 
 
 def run_simulation(impl, nodes, x, levels, schedule):
-    """Everything a simulation says, as one flat list of arrays, for every arithmetic that the schedule has.
+    """All results of a simulation, as one flat list of arrays, for every arithmetic of the schedule.
 
-    Each of our engines must say it of a streaming network. Of the streaming logits only those after 1, 2, 4, 8 steps:
+    Each of our engines must give them for a streaming network. Streaming logits only after 1, 2, 4, 8 steps, since
     theta N / 3 is not dyadic.
     """
     said, engines = [], ["dense", "event", "auto"] if impl.torch and schedule == "streaming" else [None]
@@ -180,7 +180,7 @@ def train_arguments(draw, op):
 
 @st.composite
 def attention_arguments(draw, gradient=False):
-    """(tokens, weights, thresholds, levels, heads, [upstream,] bias) with thresholds of the size of what they see."""
+    """(tokens, weights, thresholds, levels, heads, [upstream,] bias) with thresholds of the size of their inputs."""
     random, heads = draw(FIELD), draw(st.sampled_from([1, 2, 4]))
     width, tokens = 4 * heads, 5
     theta = lambda size, shape: random.uniform(0.5, 1, shape) * size  # noqa: E731
@@ -221,7 +221,7 @@ def flat(value):
 
 
 def run_attention_over_time(impl, *arguments):
-    """What the heads' projection has sent, by step, and how many spikes that took."""
+    """What the heads' projection has sent after each step, and the number of spikes."""
     s = impl.attention_spiking(*arguments)
     return [s.logits, np.asarray(float(s.latency)), np.asarray(s.spikes_per_neuron)]
 

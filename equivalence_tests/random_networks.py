@@ -1,4 +1,4 @@
-"""Random networks as node lists, with thresholds calibrated so that no layer is dead."""
+"""Random networks as node lists, with thresholds from the maximum, so that no layer is dead."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def _affine(random, shape, scale):
 
 
 def mlp(random, depth, width=16, inputs=8, classes=5, residual=False):
-    """`depth` hidden layers of relu, a residual sum into every other one if asked for, and a linear read-out."""
+    """`depth` hidden layers of relu, optionally a residual sum into every other one, and a linear read-out."""
     nodes, before, size = [], "image", inputs
     for i in range(depth):
         parts = _affine(random, (width, size), np.sqrt(2 / size))
@@ -106,8 +106,8 @@ def images(random, kind, batch, inputs=8, image=6):
 
 
 def quantised(nodes, x, activation, levels):
-    """The node list with qcfs for relu, thresholds calibrated on x, batch norm folded; float64."""
-    return reference.fold_batch_norms(reference.quantise(nodes, activation, levels, "calibrated", sample=x))
+    """The node list with qcfs for relu, thresholds from the maximum over x, batch norm folded; float64."""
+    return reference.fold_batch_norms(reference.quantise(nodes, activation, levels, "max", sample=x))
 
 
 def integer_cnn(random, depth, levels, channels=3, image=4, classes=3):

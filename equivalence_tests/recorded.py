@@ -1,5 +1,4 @@
-"""What a fixed set of networks answers, as hashes: kept, so that a change of the code that ought to change no answer is
-seen not to.
+"""The answers of a fixed set of networks, as hashes: they show that a change of the code changed no answer.
 
 `recorded.json` holds those whose arithmetic is exact, the same on every machine, side and engine. The others round as a
 machine's libraries do: `python -m equivalence_tests.recorded before.json` writes them all, before a change, and

@@ -60,11 +60,11 @@ def plain(text):
 
 RECORD = frozenset({"logits", "counts", "latency", "spikes_per_neuron", "settled", "units_that_differ",
                     "units_that_differ_last", "nonzero_share"})  # fmt: skip
-DEPTH, ITEMS = 8, 10_000  # of an answer
+DEPTH, ITEMS = 8, 10_000  # limits of an answer
 
 
 def _record(fields, is_tuple):
-    """Named fields of an answer: those of a simulation alone, for others might mean something to Python or NumPy."""
+    """Named fields of an answer: only those of a simulation, since others might have a meaning for Python or NumPy."""
     if is_tuple:
         return tuple(fields.values())
     return SimpleNamespace(**{name: value for name, value in fields.items() if name in RECORD})
@@ -124,7 +124,7 @@ class Sandbox(Implementation):
         raise Lost(self.lost)
 
     def _wait(self, until, reading=(), writing=()):
-        """Until a pipe is ready; lost when it takes too long."""
+        """Wait until a pipe is ready; `Lost` if it takes too long."""
         left = until - time.monotonic()
         if left <= 0 or not any(select.select(reading, writing, (), left)):
             self._lose("its answers took too long in all" if self.left < self.call_limit else
@@ -145,7 +145,7 @@ class Sandbox(Implementation):
         return part
 
     def _end(self):
-        """Why nothing comes any more."""
+        """Why no more messages come."""
         try:
             code = self.process.wait(1)
         except subprocess.TimeoutExpired:
@@ -155,7 +155,7 @@ class Sandbox(Implementation):
         return how.get(-code, f"its process ended (exit code {code})")
 
     def _write(self, data, until):
-        """All of `data`; a submission that does not read is lost."""
+        """Write all of `data`; `Lost` if the submission does not read."""
         with contextlib.suppress(BrokenPipeError):  # it is gone; reading says how
             while data:
                 self._wait(until, writing=[self.down])

@@ -1,10 +1,10 @@
 """A submission's own process: it turns inputs into arrays, over a pipe, and does nothing else.
 
 Started as `python -I -S sandboxed.py FILE NUMPY READ WRITE` by `sandbox.py`, which also imports `pack` and `unpack`.
-Two things hold it. Where the system has libseccomp (Linux), the kernel refuses every system call but those that
-computing needs (`CALLS`), before the file's first line runs: whatever the file does to its own interpreter, there is no
-file, process or network for it. On top, and alone elsewhere, an audit hook ends the process with a sentence at the
-first attempt, so that the report says what was tried. What is not prevented is in docs/teachers.md.
+Two mechanisms confine it. With libseccomp (Linux), the kernel refuses every system call except those that computing
+needs (`CALLS`), before the file's first line runs: whatever the file does to its interpreter, it has no files,
+processes or network. In addition, and alone on other systems, an audit hook ends the process at the first attempt with
+a sentence on what was tried. docs/teachers.md says what is not prevented.
 """
 
 import base64

@@ -92,7 +92,7 @@ def calibrated(random, x, heads, hidden, levels):
     weights, more = nets.attention_weights(random, width), nets.feed_forward_weights(random, width, hidden)
     found = []
     for nodes in (attention_nodes(weights, None, None, heads), feed_forward_nodes(more, None, None)):
-        quantised = reference.quantise(nodes, "raw-hn-qcfs", levels, "calibrated", x)
+        quantised = reference.quantise(nodes, "raw-hn-qcfs", levels, "max", x)
         found.append({n["name"].split(".")[1]: n["parameter"] for n in quantised if n["op"] == "qcfs"})
     return weights, more, *found
 
@@ -196,7 +196,7 @@ def test_a_tiny_transformer_learns_in_numpy():
     x, labels = digits.images[:, None] / 16, digits.target
     nodes = reference.build(nets.transformer(np.random.default_rng(0), 1, width=16, heads=2, image=8, classes=10))
     network, _ = training.train(nodes, x[:1000], labels[:1000], epochs=6, lr=0.05)
-    network = reference.quantise(network, "s-qcfs", 8, "calibrated", x[:200])
+    network = reference.quantise(network, "s-qcfs", 8, "max", x[:200])
     network, losses = training.train(network, x[:1000], labels[:1000], epochs=6, lr=0.05)
     network, more = training.train(reference.expand(network, "hn-qcfs", x[:1]), x[:1000], labels[:1000], 2, 0.005)
     logits = reference.answer(network, x[1000:1200])

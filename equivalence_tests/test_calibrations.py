@@ -20,7 +20,7 @@ HAND = [  # (method, pre-steps, currents before and after, spikes after); theta 
     ("srp", 2, (0.5, -0.25, 0.5, -0.25), (0, 0)),  # fires at once, ends at -1/4: silenced
     ("srp", 2, (0.5, 0.25, 0.5, 0.25), (1, 0)),  # ends at 1/4: kept, and starts again from 1/2
     ("srp", 2, (0.5, 0.0, 0.5, 0.0), (0, 0)),  # ends at 0, a tie: silenced though its count was right
-    ("srp", 1, (-1.0, 0.5, 0.5), (0, 0)),  # judged by what came before the restart
+    ("srp", 1, (-1.0, 0.5, 0.5), (0, 0)),  # decided by the steps before the restart
     ("cos", 2, (0.5, -0.25, 0.5, -0.25), (0, 0)),  # V = 1 at the spike: lower by 1, to -1/2
     ("cos", 2, (0.0, 1.5, 0.0, 1.5), (1, 1)),  # silent at V = 1/2: higher by 1, to 3/2
     ("cos", 2, (2.0, -2.0, 2.0, -2.0), (0, 0)),  # V = 5/2 at the spike: lowering by 1 would not do

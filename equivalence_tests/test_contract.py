@@ -131,11 +131,11 @@ NETWORK_BAD = [
     (lambda i: i.simulate(i.convert(i.build(small()), "signed"), X, 0), "steps must be a whole number of at least 1"),
     (lambda i: i.simulate(i.convert(i.build(small()), "signed"), X * np.nan, 4), "the images must be finite, got nan"),
     (lambda i: i.simulate(i.convert(i.build(small()), "signed"), X, 4, "total"), "did you mean 'totals'?"),
-    (lambda i: i.simulate(i.convert(i.build(small()), "streaming"), X, 4, "totals"), "must be 'increments'"),
+    (lambda i: i.simulate(i.convert(i.build(small()), "streaming"), X, 4, "totals"), "choose from increments"),
     (lambda i: i.quantise(i.build(relu_network()), "cs-qcf", 4), "did you mean 'cs-qcfs'?"),
     (lambda i: i.quantise(i.build(relu_network()), "cs-qcfs", 0), "levels must be a whole number of at least 1, got 0"),
     (lambda i: i.quantise(i.build(relu_network()), "cs-qcfs", 4, -2.0), "must be positive and finite, got -2"),
-    (lambda i: i.quantise(i.build(relu_network()), "cs-qcfs", 4, "calibrated"), "sample"),
+    (lambda i: i.quantise(i.build(relu_network()), "cs-qcfs", 4, "max"), "sample"),
     (lambda i: i.quantise(i.build(relu_network()), "n-qcfs", 4), "share thresholds by channel"),
     (lambda i: i.quantise(i.build(small()), "cs-qcfs", 4), "to replace"),
     (lambda i: i.expand(i.build(small(parameter=-1.0)), "cs-qcfs"), "the threshold of 'act' must be positive"),
@@ -176,7 +176,7 @@ def test_the_stage_switch_changes_no_level(impl, before, after, format, seen):
         random = np.random.default_rng(seed)
         x = impl.encode(nets.images(random, "cnn", 8), format)
         network = impl.native("build")(impl.encode(nets.cnn(random, 4), format))
-        coarse = impl.native("quantise")(network, before, 8, "calibrated", x)
+        coarse = impl.native("quantise")(network, before, 8, "max", x)
         fine = impl.native("expand")(coarse, after, x)
         counts = [
             impl.decode(impl.native("simulate")(impl.native("convert")(q, "signed"), x, 40)).counts
@@ -201,9 +201,7 @@ def test_calibrated_thresholds_are_each_blocks_largest_activation(impl):
     for name, expected in (("first", [6, 6]), ("silent", [1, 1])):
         nodes[0] = nodes[0] | {"weight": np.reshape(weights[name], (2, 1, 1, 1))}
         x = np.array([1.0, 3.0]).reshape(2, 1, 1, 1)
-        network = impl.native("quantise")(
-            impl.native("build")(impl.encode(nodes)), "c-qcfs", 4, "calibrated", impl.encode(x)
-        )
+        network = impl.native("quantise")(impl.native("build")(impl.encode(nodes)), "c-qcfs", 4, "max", impl.encode(x))
         assert impl.decode(thresholds_of(network)).ravel().tolist() == expected
 
 

@@ -1,5 +1,6 @@
-"""Engines: layer by layer is step by step; events are the dense sums in another order; no compiler is needed."""
+"""Engines: layer by layer equals step by step; events are the dense sums in another order; no compiler is needed."""
 
+import copy
 import os
 import shutil
 import subprocess
@@ -29,12 +30,12 @@ needs_compiler = pytest.mark.skipif(not compiled, reason="there are no compiled 
 def step_by_step(monkeypatch, network, x, steps):
     """The plain form: one step after another, an operator at a time."""
     with monkeypatch.context() as patch:
-        patch.setattr(dense.Layerwise, "foldable", False)
+        patch.setattr(dense.DenseRun, "foldable", False)
         return acc.simulate(network, x, steps, engine="dense")
 
 
 def spiking(kind, seed, operators="accumulated"):
-    """A random streaming network in float64 with calibrated thresholds, and images."""
+    """A random streaming network in float64 with thresholds from the maximum, and images."""
     random = np.random.default_rng(seed)
     if kind == "graph":
         return acc.convert(acc.build(nets.graph(random, exact=False)), "streaming", operators), torch.tensor(
@@ -60,7 +61,7 @@ def test_layer_by_layer_is_step_by_step(kind, operators, monkeypatch):
     """T = 11 is no multiple of the steps taken at once."""
     for seed in range(4):
         network, x = spiking(kind, seed, operators)
-        assert dense.Layerwise(network, x).foldable
+        assert dense.DenseRun(network, x).foldable
         same(acc.simulate(network, x, 11, engine="dense"), step_by_step(monkeypatch, network, x, 11), 1e-13)
 
 
@@ -82,9 +83,9 @@ def test_events_are_the_dense_sums(kind, monkeypatch, record_property):
 @pytest.mark.parametrize("faster", ["dense", "event", "every other"])
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_auto_changes_engines_on_the_way(kind, faster, monkeypatch):
-    """After the first steps each layer goes on as was faster; its state goes with it, and the next run knows."""
+    """After the first steps each layer uses the faster engine and keeps its state; the next run keeps the choice."""
     seconds = {"dense": lambda: 0, "event": lambda: 9, "every other": iter([0, 9] * 99).__next__}[faster]
-    monkeypatch.setattr(event.EventDriven, "_measure", lambda *_: seconds())
+    monkeypatch.setattr(event.EventRun, "_measure", lambda *_: seconds())
     network, x = spiking(kind, 0)
     expected = step_by_step(monkeypatch, network, x, 11)
     for _ in range(2):
@@ -103,10 +104,10 @@ def test_events_through_known_networks(name, record_property):
     model = make(name, (3, 32, 32), 10, 0.25).train()
     for _ in range(3):
         model(x)
-    network = acc.convert(acc.quantise(model.eval(), "cs-qcfs", 8, "calibrated", x), "streaming")
+    network = acc.convert(acc.quantise(model.eval(), "cs-qcfs", 8, "max", x), "streaming")
     run = simulation.engine_named("event")(network, x)
     assert sum(any(term.source for term in run.terms.get(node, ())) for node in run.neurons) >= len(run.neurons) - 1
-    exact = acc.convert(acc.quantise(model.double(), "cs-qcfs", 8, "calibrated", x.double()), "streaming")
+    exact = acc.convert(acc.quantise(model.double(), "cs-qcfs", 8, "max", x.double()), "streaming")
     same(*(acc.simulate(exact, x.double(), 6, engine=engine) for engine in ("event", "dense")), 1e-12)
     event, dense = (acc.simulate(network, x, 6, engine=engine) for engine in ("event", "dense"))
     units = sum(count.numel() for count in dense.counts.values())
@@ -133,8 +134,8 @@ class Functional(torch.nn.Module):
 def test_a_linear_layer_sees_an_image_of_bits(monkeypatch):
     torch.manual_seed(0)
     x = torch.rand(4, 1, 8, 8, dtype=torch.float64)
-    network = acc.convert(acc.quantise(Functional().double(), "s-qcfs", 8, "calibrated", x), "streaming")
-    run = event.EventDriven(network, x)
+    network = acc.convert(acc.quantise(Functional().double(), "s-qcfs", 8, "max", x), "streaming")
+    run = event.EventRun(network, x)
     assert any(term.pooled and isinstance(term.module, torch.nn.Linear) for ts in run.terms.values() for term in ts)
     for engine in ("event", "auto", "auto"):
         same(acc.simulate(network, x, 7, engine=engine), step_by_step(monkeypatch, network, x, 7), 1e-12)
@@ -172,7 +173,7 @@ print([p.grad.sum().item() for p in network.parameters()], x.grad.sum().item())
 
 
 def printed(environment, folder=ROOT):
-    """What the program prints, and what it complains of."""
+    """The output of the program, and its errors."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=folder, capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": str(folder)} | environment)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -236,13 +237,13 @@ def test_bad_engines_are_named():
 def test_what_a_chunk_changes_lies_in_place():
     """What a CUDA graph replays: membranes and counts of a convolutional network are never moved."""
     network, x = spiking("cnn", 0)
-    network.reset(12, "increments")
-    run, seen = dense.Layerwise(network, x), [places(network.layers.values())]
+    run = dense.DenseRun(network, x)
+    seen = [places(run.states.values())]
     for _ in range(3):
         run.steps(4)
-        seen.append(places(network.layers.values()))
+        seen.append(places(run.states.values()))
     assert seen[0] != seen[1] == seen[2] == seen[3]
-    assert {module.now for module in network.layers.values()} == {12}
+    assert {state.now for state in run.states.values()} == {12}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
@@ -262,9 +263,9 @@ def test_counts_by_theorem_are_those_of_the_steps(kind, record_property):
     shares = []
     for seed in range(3):
         streaming, x = spiking(kind, seed)
-        network = acc.SpikingNetwork(streaming.graph, "integrate-then-fire")
+        network = acc.SpikingNetwork(copy.deepcopy(streaming.graph), "integrate-then-fire")
         for layer in network.layers.values():
-            layer.schedule = "integrate-then-fire"
+            layer.schedule = network.schedule
         for steps in (3, 8):
             stepped, stated = acc.simulate(network, x, steps), acc.simulate(network, x, steps, "theorem")
             same(stated, stepped, 0)
@@ -275,5 +276,5 @@ def test_counts_by_theorem_are_those_of_the_steps(kind, record_property):
             assert stated.units_that_differ is None, "what was not executed is not called equal"
             shares.append(min(stated.nonzero_share.values()))
     record_property("seen", f"T2 by theorem, {kind}: all counts are the steps'; least active {100 * min(shares):.0f} %")
-    with pytest.raises(ValueError, match="'theorem' is for integrate-then-fire"):
+    with pytest.raises(ValueError, match="'theorem': choose from increments"):
         acc.simulate(streaming, x, 4, "theorem")

@@ -1,4 +1,4 @@
-"""The suite on each engine, without a compiler, and without the folder of kernels; a round of some minutes each."""
+"""The suite on each engine, without a compiler, and without the folder of kernels; each takes some minutes."""
 
 import os
 import shutil

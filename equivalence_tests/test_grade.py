@@ -73,7 +73,7 @@ class Report:
 Report.__dataclass_fields__ = dict.fromkeys("logits counts latency units_that_differ units_that_differ_last "
                                             "spikes_per_neuron settled nonzero_share".split())
 """
-SAYS_NOTHING = {  # what answers in the right form, or in no form at all, without having computed anything
+SAYS_NOTHING = {  # files that answer in a valid form, or in none, without computing
     "empty": "def {name}(*_): return np.zeros(0), np.zeros(0)\n",
     "one_empty": "def {name}(*_): return np.zeros(0)\n",
     "zeros": "def {name}(x, *_): return np.zeros_like(x), np.zeros_like(x)\n",
@@ -110,7 +110,7 @@ def test_text_of_a_submission_is_harmless_in_a_report():
 
 
 def test_two_names_never_become_one():
-    """Letters of any alphabet stay; what a terminal obeys, or what spelled it out would look like, is spelled out."""
+    """Letters of any alphabet stay; control characters, and text that looks like their escapes, are escaped."""
     names = ["李.py", "=a", "'=a", "a b", "a  b", "a\tb", "a\\tb", "a\x1bb", "a\\x1bb", "\ud800", "\\ud800", "x" * 255]
     shown = [name_of(Path(name)) for name in names]
     assert shown[:4] == ["李.py", "'=a", "''=a", "a b"]
@@ -237,7 +237,7 @@ ATTEMPTS = {  # what computing does not need, tried without the audit hook
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_the_kernel_refuses_what_computing_does_not_need(attempt):
-    """The hook is beatable by who knows CPython; this holds a process that has none."""
+    """Experts in CPython can defeat the hook; the kernel also confines a process without it."""
     sandboxed = str(ROOT / "equivalence_tests" / "sandboxed.py")
     command = [sys.executable, "-I", "-S", "-c", UNHOOKED.replace("{attempt}", attempt), sandboxed]
     code = subprocess.run(command, capture_output=True).returncode
@@ -312,7 +312,7 @@ def test_what_follows_from_the_steps_is_worth_nothing_without_them(tmp_path):
     assert (float(row["attention"]), float(row["T5"])) == (25, 0)
 
 
-HONEST_STYLES = {  # what is handed in, by honest people: (bytes, what the report must say beside 100 points)
+HONEST_STYLES = {  # honest submissions: (bytes, what the report must say beside 100 points)
     "bom": (b"\xef\xbb\xbf" + HONEST.encode(), ""),
     "latin": (b"# coding: latin-1\n# f\xfcr Anf\xe4nger\n" + HONEST.encode("latin-1", "replace"), ""),
     "gbk": ("# -*- coding: gbk -*-\n# \u795e\u7ecf\u5143\n".encode("gbk") + HONEST.encode("ascii", "replace"), ""),

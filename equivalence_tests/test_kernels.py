@@ -1,4 +1,4 @@
-"""Kernels for QCFS and the neuron, in C and in Triton: PyTorch's code bit for bit, but for the order of sums."""
+"""Kernels for QCFS and the neuron, in C and in Triton: PyTorch's results bit for bit, apart from the order of sums."""
 
 import importlib
 import os
@@ -12,7 +12,7 @@ import torch
 import accelerated as acc
 from accelerated import _native, activation
 from accelerated.engines import dense
-from accelerated.neuron import if_step
+from accelerated.neuron import State, if_step
 from accelerated.thresholds import sum_to
 
 from . import random_networks as nets
@@ -86,9 +86,8 @@ def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedu
     for absent in (False, True):
         if absent:
             monkeypatch.setattr("accelerated.neuron.elementwise", _native._Absent())
-        neuron = acc.SpikingNeuron(layer, schedule, 1)
-        neuron.reset(4, "totals")
-        steps = [(neuron(total), neuron.spike, neuron.sent.clone()) for total in totals]
+        neuron, state = acc.SpikingNeuron(layer, acc.schedules.SCHEDULES[schedule], 1), State(4, totals=True)
+        steps = [(neuron(total, state), state.spike, state.sent.clone()) for total in totals]
         answers.append([torch.stack(parts) for parts in zip(*steps, strict=True)])
     for ours, theirs in zip(*answers, strict=True):
         assert torch.equal(ours, theirs)
@@ -97,14 +96,14 @@ def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedu
 
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_kernels_over_time_are_the_torch_code_bit_for_bit(dtype, served, monkeypatch):
-    """Running means and what is new in them, in two chunks; values that lie step after step, and such that do not."""
+    """Running means and increments, in two chunks; values contiguous step after step, and others."""
     random, (module, device) = torch.Generator().manual_seed(0), served
     one = torch.ones(2, 3, dtype=dtype, device=device)
     assert (module.running(one, 2, one[0].clone()[None], 1) is not None) == module_serves(module, dtype)
     for shape in ((3, 4, 5), (3, 700, 5), (3, 4, 6, 5)):
         values = torch.randn(6 * shape[0], *shape[1:], generator=random, dtype=torch.float64).to(device, dtype)
         for given in (values, values.transpose(1, 2)):
-            for function in (dense.means, dense.news):
+            for function in (dense.means, dense.increments_of):
                 answers = []
                 for absent in (False, True):
                     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Laws that hold for every correct implementation, whatever it is compared with."""
+"""Laws that hold for every correct implementation, without a partner."""
 
 import numpy as np
 from hypothesis import given

@@ -1,6 +1,6 @@
-"""N1, where the claim stops: streaming IF neurons in a deep network do not give their quantised ANN at T = L.
+"""N1, the limit of the claim: streaming IF neurons in a deep network do not equal their quantised ANN at T = L.
 
-A finding to show, not to hide; the solver's search is in test_proofs.py.
+The solver's search is in test_proofs.py.
 """
 
 import numpy as np

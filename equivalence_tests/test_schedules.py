@@ -1,11 +1,11 @@
-"""A schedule of one's own (assignment A5): a rule for the next spike, judged on whole networks.
+"""A schedule of your own (assignment A5): a rule for the next spike, judged on whole networks.
 
     schedule_step(total, sent, threshold, levels, step, depth, deepest) -> spikes of this step: -1, 0 or 1
 
 `total` is all the input that a layer has had so far, `sent` the spikes that it has sent (both [batch, ...]); a spike is
 worth threshold / levels. `step` counts from 0, `depth` is the layer's, from 1, `deepest` that of the last. The image is
 there from step 0. A network is done when nothing has fired for `levels` steps, and at the latest after
-2 (deepest + 1) levels. Ours is `signed_step`, which needs nothing of the rest.
+2 (deepest + 1) levels. Ours is `signed_step`, which ignores the rest.
 """
 
 import numpy as np

@@ -93,7 +93,7 @@ def assert_exact(nodes, x, s, ann, schedule, where):
     assert s.latency == stepped.latency, f"{where}: latency {s.latency}, expected {stepped.latency}"
     assert s.settled == stepped.settled, f"{where}: settled {s.settled}, expected {stepped.settled}"
     spikes = s.spikes_per_neuron, stepped.spikes_per_neuron
-    assert abs(spikes[0] - spikes[1]) < 1e-9, f"{where}: {spikes[0]} spikes a neuron, expected {spikes[1]}"
+    assert abs(spikes[0] - spikes[1]) < 1e-9, f"{where}: {spikes[0]} spikes per neuron, expected {spikes[1]}"
     assert s.units_that_differ == 0, f"{where}: {s.units_that_differ:.1%} of units differ, says the report"
     return np.mean([(level != 0).mean() for level in levels.values()])
 

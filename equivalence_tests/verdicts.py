@@ -1,4 +1,4 @@
-"""What the tests of an assignment say of a file: which test a report belongs to, and the points of a statement."""
+"""The verdicts of an assignment's tests on a file: the test of each report, and the points of a statement."""
 
 import re
 
@@ -10,7 +10,7 @@ class Verdicts:
         self.tests, self.fates = tests, {test: [] for test in tests}
 
     def test_of(self, nodeid):
-        """The listed test that pytest's name belongs to, or None."""
+        """The listed test of a pytest name, or None."""
         file, function, parameters = re.match(r".*?(\w+)\.py::(\w+)(?:\[(.*)\])?$", nodeid).groups()
         for test in self.tests:
             wanted, _, parameter = test.partition("[")
@@ -22,7 +22,7 @@ class Verdicts:
         """Count a report; whether it counts."""
         test = self.test_of(report.nodeid)
         if test is None or (report.skipped and "does not define" not in str(report.longrepr)):
-            return False  # what is asked of the reference alone
+            return False  # tests of the reference only
         self.fates[test].append(report.passed)
         return True
 

@@ -1,6 +1,6 @@
 """The ground truth of isospike, in NumPy alone: the contract, in reading order.
 
-`accelerated` exports the same names for torch tensors; `pytest equivalence_tests` holds both to the same statements.
+`accelerated` exports the same names for torch tensors; `pytest equivalence_tests` tests the same statements on both.
 """
 
 from .activation import qcfs, qcfs_grad, qcfs_level, qcfs_parameter_grad

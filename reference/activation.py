@@ -28,7 +28,7 @@ VARIANTS = {  # name: (granularity, positivity)
 }
 
 
-def variant(name):
+def variant(name: str) -> tuple[str, str]:
     """(granularity, positivity) of an activation by its name, in any case; InputError for an unknown name."""
     return VARIANTS[one_of(str(name).lower(), VARIANTS, "activation")]
 
@@ -38,13 +38,11 @@ def _prepare(z, threshold, levels):
     z, levels = array(finite(z, "z")), whole(levels, "levels")
     threshold, levels = broadcasts(positive(array(threshold, like=z)), z.shape), number(levels, z)
     with np.errstate(over="ignore"):
-        positive(
-            threshold * levels, "theta L"
-        )  # then a z L beyond the format lies beyond theta L, and is clipped to it
+        positive(threshold * levels, "theta L")  # finite: where z L overflows, |z| > theta and the level is clipped
     return z, threshold, levels
 
 
-def qcfs_level(z, threshold, levels, shift=0.5):
+def qcfs_level(z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float = 0.5) -> np.ndarray:
     """level(z) = clip(floor(z L / theta + phi), 0, L): an integer 0..L, in the arithmetic of z (Eq. 2-23)."""
     z, threshold, levels = _prepare(z, threshold, levels)
     with np.errstate(over="ignore"):
@@ -52,24 +50,26 @@ def qcfs_level(z, threshold, levels, shift=0.5):
 
 
 def level_value(level, threshold, levels):
-    """(theta level) / L: what a level, or as many spikes, is worth.
+    """(theta level) / L: the value of a level, or of a count of spikes.
 
-    The one expression that the quantised network and the spiking one share; statement T5 rests on it.
+    The quantised and the spiking network share this one expression; statement T5 rests on it.
     """
     return array(threshold, like=level) * level / number(levels, level)
 
 
-def qcfs(z, threshold, levels, shift=0.5):
+def qcfs(z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float = 0.5) -> np.ndarray:
     """qcfs(z) = (theta level(z)) / L, between 0 and theta in L equal steps (Eq. 2-23, 3-5 to 3-7)."""
     return level_value(qcfs_level(z, threshold, levels, shift), threshold, levels)
 
 
-def qcfs_grad(z, threshold, levels, shift=0.5):
+def qcfs_grad(
+    z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
     """(d/dz, d/dtheta), elementwise, with floor' = 1 (straight-through; derivations 2.4, 2.5).
 
     d/dz     = 1 for 0 <= u < L, else 0
     d/dtheta = (qcfs(z) - z) / theta for 0 <= u < L, 1 for u >= L, 0 for u < 0
-    The bounds are in u, that is in theta; the printed Eq. 3-8 and 3-9 have them in lambda (docs/errata.md).
+    The bounds are in u, that is in theta; Eq. 3-8 and 3-9 as printed have them in lambda (docs/errata.md).
     """
     value = qcfs(z, threshold, levels, shift)
     z, threshold, levels = _prepare(z, threshold, levels)
@@ -80,7 +80,9 @@ def qcfs_grad(z, threshold, levels, shift=0.5):
     return array(np.where(inside, number(1, z), number(0, z)), like=z), array(by_threshold, like=z)
 
 
-def qcfs_parameter_grad(z, parameter, levels, positivity, upstream):
+def qcfs_parameter_grad(
+    z: np.ndarray, parameter: np.ndarray, levels: int, positivity: str, upstream: np.ndarray
+) -> np.ndarray:
     """d loss / d lambda = slope(lambda) sum_to(upstream d/dtheta), in the parameter's shape (Eq. 3-9, corrected).
 
     `upstream` is d loss / d qcfs(z), of the shape of z. slope = 1 ("raw") or Sigmoid(lambda) ("softplus").

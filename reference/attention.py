@@ -7,7 +7,7 @@
     FFN = N-QCFS(N-QCFS(x W_1 + b_1) W_2 + b_2)                                      Eq. 4-7
 
 Tokens are [batch, N, F], heads [batch, h, N, d] with F = h d. `weights` is {part: (weight [G, F], bias [G] or None)},
-`thresholds` {part: theta}: (h, 1, 1) for heads, (G,) for neurons, () for a layer. Written as lists of nodes, so that
+`thresholds` {part: theta}: (h, 1, 1) for heads, (G,) for neurons, () for a layer. They are lists of nodes, so
 derivatives, conversion and simulation are those of any other network.
 """
 
@@ -15,11 +15,12 @@ import numpy as np
 
 from .conversion import convert
 from .network import answer, backward_to_image, build, forward
-from .simulation import simulate
+from .schedules import Schedule
+from .simulation import Simulation, simulate
 
 
 def _activation(name, source, threshold, levels, site, heads=None):
-    """A QCFS of a given threshold; a relu that `quantise` will replace where there is none."""
+    """A QCFS with this threshold; without one, a relu that `quantise` replaces later."""
     node = {"name": name, "inputs": [source], "site": site, "heads": heads}
     if threshold is None:
         return node | {"op": "relu"}
@@ -72,9 +73,9 @@ def feed_forward_nodes(weights, thresholds, levels, source="image", name="feed_f
 
 
 def block_nodes(weights, thresholds, levels, heads, source="image", name="block"):
-    """x + MultiHead(norm(x)), then x + FFN(norm(x)): one block of a transformer; the last node is called `name`.
+    """x + MultiHead(norm(x)), then x + FFN(norm(x)): one transformer block; its last node is called `name`.
 
-    `weights` has besides those of its two halves "norm1" and "norm2": (gamma, beta).
+    `weights` holds those of both halves, and "norm1" and "norm2": (gamma, beta).
     """
     norm = lambda part, source: {  # noqa: E731
         "name": f"{name}.{part}", "op": "layer_norm", "inputs": [source],
@@ -90,41 +91,77 @@ def block_nodes(weights, thresholds, levels, heads, source="image", name="block"
     ]
 
 
-def attention(x, weights, thresholds, levels, heads, bias=None):
+def attention(
+    x: np.ndarray,
+    weights: dict[str, tuple],
+    thresholds: dict[str, np.ndarray],
+    levels: int,
+    heads: int,
+    bias: np.ndarray | None = None,
+) -> np.ndarray:
     """MultiHead(x) of Eq. 4-5: tokens x [batch, N, F] -> [batch, N, F].
 
-    InputError where F does not divide into the heads.
+    InputError if F is not divisible by the number of heads.
     """
     return answer(build(attention_nodes(weights, thresholds, levels, heads, bias)), x)
 
 
-def attention_grad(x, weights, thresholds, levels, heads, upstream, bias=None):
-    """(dx, {part: (dW, db)}, {part: dtheta}) with floor' = 1; in the order and shapes of the arguments."""
+def attention_grad(
+    x: np.ndarray,
+    weights: dict[str, tuple],
+    thresholds: dict[str, np.ndarray],
+    levels: int,
+    heads: int,
+    upstream: np.ndarray,
+    bias: np.ndarray | None = None,
+) -> tuple[np.ndarray, dict, dict]:
+    """(dx, {part: (dW, db)}, {part: dtheta}) with floor' = 1; keys and shapes are those of the arguments."""
     return _grad(attention_nodes(weights, thresholds, levels, heads, bias), x, weights, thresholds, upstream)
 
 
-def attention_spiking(x, weights, thresholds, levels, heads, steps, schedule, operators="accumulated", bias=None):
-    """The `Simulation` of MultiHead on tokens x, given in every step as an image is; see `convert` and `simulate`.
+def attention_spiking(
+    x: np.ndarray,
+    weights: dict[str, tuple],
+    thresholds: dict[str, np.ndarray],
+    levels: int,
+    heads: int,
+    steps: int,
+    schedule: str | Schedule,
+    operators: str = "accumulated",
+    bias: np.ndarray | None = None,
+) -> Simulation:
+    """The `Simulation` of MultiHead on tokens x, presented in every step; see `convert` and `simulate`.
 
-    Its logits [steps, batch, N, F] are what the layer has sent; accumulated, they equal `attention` at T = L under
-    integrate-then-fire and once settled under signed (T2, T3). Per step, as published, they do not (N1).
+    Its logits [steps, batch, N, F] are what the layer has sent. Accumulated, they equal `attention`: at T = L under
+    integrate-then-fire, and once settled under signed (T2, T3). Per step, as published, they do not (N1).
     """
     nodes = attention_nodes(weights, thresholds, levels, heads, bias)
     return simulate(convert(nodes, schedule, operators), x, steps)
 
 
-def feed_forward(x, weights, thresholds, levels):
+def feed_forward(
+    x: np.ndarray, weights: dict[str, tuple], thresholds: dict[str, np.ndarray], levels: int
+) -> np.ndarray:
     """FFN(x) of Eq. 4-7 for tokens x [batch, N, F] -> [batch, N, F]."""
     return answer(build(feed_forward_nodes(weights, thresholds, levels)), x)
 
 
-def feed_forward_grad(x, weights, thresholds, levels, upstream):
+def feed_forward_grad(
+    x: np.ndarray, weights: dict[str, tuple], thresholds: dict[str, np.ndarray], levels: int, upstream: np.ndarray
+) -> tuple[np.ndarray, dict, dict]:
     """(dx, {part: (dW, db)}, {part: dtheta}) with floor' = 1."""
     return _grad(feed_forward_nodes(weights, thresholds, levels), x, weights, thresholds, upstream)
 
 
-def feed_forward_spiking(x, weights, thresholds, levels, steps, schedule):
-    """The `Simulation` of FFN on tokens x; its operators are linear, so that there is nothing to accumulate."""
+def feed_forward_spiking(
+    x: np.ndarray,
+    weights: dict[str, tuple],
+    thresholds: dict[str, np.ndarray],
+    levels: int,
+    steps: int,
+    schedule: str | Schedule,
+) -> Simulation:
+    """The `Simulation` of FFN on tokens x; its operators are linear, so there is nothing to accumulate."""
     return simulate(convert(feed_forward_nodes(weights, thresholds, levels), schedule), x, steps)
 
 

@@ -1,17 +1,17 @@
-"""Calibrations of streaming networks, which spend steps before the first one that counts (derivations 12).
+"""Calibrations of streaming networks; they take pre-steps, before the steps that count (derivations 12).
 
-    SRP (Hao et al. 2023a)  after tau steps, a neuron whose membrane is not positive is silenced; all start again
-    COS (Hao et al. 2023b)  layer after layer, after rho steps on what the calibrated layers before send: a neuron with
-                            a spike too many starts lower, one with a spike too few higher, by what changes one spike
+    SRP (Hao et al. 2023a)  after tau steps, neurons whose membrane is not positive are silenced; all start again
+    COS (Hao et al. 2023b)  layer by layer, after rho steps on input from the calibrated layers before it: its first
+                            membrane moves down (a spike too many) or up (one too few), to change one spike
 
-Both fit each sample on its own. Their steps are part of the latency: SRP tau + T, COS D rho + T (times the iterations).
+Both calibrate each sample separately. Their steps count as latency: tau + T under SRP, D rho iterations + T under COS.
 """
 
 import numpy as np
 
 from .checks import InputError, array, number, one_of, whole
 from .conversion import SpikingNetwork
-from .increments import Increments
+from .increments import operate
 from .network import images
 from .neuron import if_run, if_step, prepare, resting
 
@@ -25,9 +25,9 @@ def srp_fires(currents, threshold):
 
 
 def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
-    """(where to start, spikes emitted on the way), both [batch, ...]: see `cos_run`.
+    """(first membrane, spikes emitted on the way), both [batch, ...]: see `cos_run`.
 
-    Where to start, [batch, ...], so that the count over currents [rho, batch, ...] comes closer to the level.
+    From this first membrane, the count over currents [rho, batch, ...] is closer to the level.
 
     With V(t) the membrane before its reset and r = theta / 2 + sum z - theta N, once per iteration:
 
@@ -47,8 +47,8 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
             spike, membrane = if_step(membrane, current, threshold)
             seen.append((high, spike))
         before, spikes = (np.stack(parts) for parts in zip(*seen, strict=True))
-        lowest = np.where(spikes > 0, before, before.max(axis=0)).min(axis=0)  # of the spikes, where there are some
-        highest = np.where(spikes > 0, before.min(axis=0), before).max(axis=0)  # of the silences
+        lowest = np.where(spikes > 0, before, before.max(axis=0)).min(axis=0)  # membrane at a spike, if there is one
+        highest = np.where(spikes > 0, before.min(axis=0), before).max(axis=0)  # ... at a step without a spike
         count = spikes.sum(axis=0)
         emitted = emitted + count.astype(int)
         residual = total - threshold * count
@@ -69,34 +69,41 @@ def _split(currents, pre_steps):
     return currents[:pre_steps], currents[pre_steps:]
 
 
-def srp_run(currents, threshold, pre_steps):
+def srp_run(currents: np.ndarray, threshold: float | np.ndarray, pre_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """The IF neuron under SRP, tau = pre_steps: currents [tau + T, batch, ...] -> (spikes [T, ...], membrane)."""
     before, after = _split(currents, pre_steps)
     spikes, membrane = if_run(after, threshold)
     return spikes * srp_fires(before, threshold), membrane
 
 
-def cos_run(currents, threshold, pre_steps, iterations=1, epsilon=1e-3):
+def cos_run(
+    currents: np.ndarray, threshold: float | np.ndarray, pre_steps: int, iterations: int = 1, epsilon: float = 1e-3
+) -> tuple[np.ndarray, np.ndarray]:
     """The IF neuron under COS, rho = pre_steps: currents [rho + T, batch, ...] -> (spikes [T, ...], membrane)."""
     before, after = _split(currents, pre_steps)
     return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon)[0])
 
 
-def calibrate(network, x, method, pre_steps, iterations=1):
-    """A copy of a streaming network, calibrated on images x [batch, ...] by "srp" or "cos"; simulate it on the same.
+def calibrate(
+    network: SpikingNetwork, x: np.ndarray, method: str, pre_steps: int, iterations: int = 1
+) -> SpikingNetwork:
+    """A copy of a streaming network, calibrated by "srp" or "cos" on images x [batch, ...]; simulate it on them.
 
-    Layers run one after another, each for all its pre-steps; what a layer sent is kept, not sent again.
+    Each layer runs through all its pre-steps before the next layer starts; what it sent is kept, not computed again.
     """
     one_of(method, METHODS, "calibration")
-    if not isinstance(network, SpikingNetwork) or network.schedule != "streaming":
+    if not isinstance(network, SpikingNetwork) or not network.schedule.streams:
         raise InputError("only a streaming network is calibrated: convert it with schedule 'streaming'")
     pre_steps, iterations = whole(pre_steps, "pre_steps"), whole(iterations, "iterations")
-    x, operator, starts, pre_spikes = images(network.nodes, x), Increments(network, pre_steps), {}, {}
+    x, starts, pre_spikes = images(network.nodes, x), {}, {}
     values = {"image": [x] * pre_steps}
     for node in network.nodes:
         steps = list(zip(*(values[name] for name in node["inputs"]), strict=True))
         if node["op"] != "spiking":
-            values[node["name"]] = [operator(node, now, *inputs) for now, inputs in enumerate(steps)]
+            values[node["name"]], memory = [], None
+            for now, inputs in enumerate(steps):
+                value, memory = operate(network, node, now, pre_steps, memory, *inputs)
+                values[node["name"]].append(value)
             continue
         currents = np.stack([current for (current,) in steps])
         theta = array(node["threshold"], like=currents)

@@ -1,7 +1,7 @@
-"""One clear line for bad input, and numbers that stay exact.
+"""Checks of input, with errors of one clear line, and numbers that stay exact.
 
 `number` and `array` keep a computation in the arithmetic of its input: float16 stays float16, and an object
-array of `fractions.Fraction` stays exact (a float is itself a fraction, so it is taken over exactly).
+array of `fractions.Fraction` stays exact (every float is a fraction, so its conversion is exact).
 """
 
 from difflib import get_close_matches
@@ -10,9 +10,7 @@ from numbers import Integral
 
 import numpy as np
 
-
-class InputError(ValueError):
-    """The caller's input is wrong; the message is one line that names the value and what would be valid."""
+from isospike import InputError
 
 
 def is_exact(x):
@@ -21,7 +19,7 @@ def is_exact(x):
 
 
 def array(x, like=None):
-    """`x` as an array of floats or Fractions; of the arithmetic of `like` where that is given."""
+    """`x` as an array of floats or Fractions; in the arithmetic of `like` if that is given."""
     x = np.asarray(x)
     kind = x.dtype if like is None else np.asarray(like).dtype
     if kind.hasobject:
@@ -30,7 +28,7 @@ def array(x, like=None):
 
 
 def number(value, like):
-    """A Python number that leaves the arithmetic of `like` as it is: Fraction(4) / 3 is exact, 4 / 3 is not."""
+    """A Python number that does not change the arithmetic of `like`: Fraction(4) / 3 is exact, 4 / 3 is not."""
     return Fraction(value) if is_exact(like) else value
 
 
@@ -42,7 +40,7 @@ def whole(value, name, least=1):
 
 
 def positive(threshold, name="threshold"):
-    """`threshold` unchanged if every element is positive and finite; InputError naming the first that is not."""
+    """`threshold` unchanged if every element is positive and finite; InputError names the first that is not."""
     values = np.asarray(threshold)
     wrong = ~np.asarray((values > 0) & (values < float("inf")), dtype=bool)
     if wrong.any():
@@ -61,7 +59,7 @@ def broadcasts(threshold, shape, name="threshold"):
 
 
 def finite(x, name):
-    """`x` unchanged if it holds neither NaN nor infinity; InputError naming the first place otherwise."""
+    """`x` unchanged if it holds neither NaN nor infinity; InputError names the first place otherwise."""
     x = np.asarray(x)
     if x.dtype != object and not np.isfinite(x).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
@@ -70,7 +68,7 @@ def finite(x, name):
 
 
 def one_of(value, choices, name):
-    """`value` unchanged if it is among `choices`; InputError with the nearest one otherwise."""
+    """`value` unchanged if it is among `choices`; otherwise InputError suggests the nearest one."""
     if value not in choices:
         near = get_close_matches(str(value), [str(c) for c in choices], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""From a quantised network to a spiking one: fold batch norm, put a neuron where an activation was.
+"""From a quantised network to a spiking one: fold batch norm, replace each activation by a neuron.
 
 Formulas: docs/derivations.md (10.1), and (4.2) for the depth.
 """
@@ -9,11 +9,11 @@ import numpy as np
 
 from .checks import InputError, finite, one_of, positive
 from .network import build
+from .schedules import Schedule, schedule_of
 from .thresholds import threshold_of
-from .tokens import OPERATORS
+from .tokens import FORMS
 
-SCHEDULES = ("streaming", "integrate-then-fire", "signed")
-LINEAR = (  # operators that commute with sums over time, a bias apart
+LINEAR = (  # operators that commute with sums over time, apart from the bias
     "linear", "conv2d", "avg_pool2d", "add", "flatten", "tokens", "mean_tokens", "split_heads", "merge_heads", "shift",
     "scale",
 )  # fmt: skip
@@ -22,14 +22,16 @@ LINEAR = (  # operators that commute with sums over time, a bias apart
 class SpikingNetwork(NamedTuple):
     """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels`.
 
-    `operators` says what operators that are not linear see (see `convert`). `depth[name]` counts the spiking layers
-    on the longest path from the image up to and including that node. The rest is what a calibration left
-    (calibration.py): {layer: (first membrane, which neurons may fire)}, the steps that it took, the spikes that it
-    took {layer: [batch, ...]}, and the images that it is for.
+    `schedule` is a `Schedule` (schedules.py).
+
+    `operators` says what the input of nonlinear operators is (see `convert`). `depth[name]` counts the spiking layers
+    on the longest path from the image up to and including that node. The rest comes from a calibration
+    (calibration.py): {layer: (first membrane, which neurons may fire)}, its number of steps, its spikes
+    {layer: [batch, ...]}, and its images.
     """
 
     nodes: list
-    schedule: str
+    schedule: Schedule
     depth: dict
     operators: str = "accumulated"
     starts: dict = {}  # noqa: RUF012 (never written to)
@@ -38,33 +40,41 @@ class SpikingNetwork(NamedTuple):
     images: np.ndarray | None = None
 
     @property
-    def layers(self):
+    def layers(self) -> list[dict]:
         """The spiking nodes, in network order."""
         return [node for node in self.nodes if node["op"] == "spiking"]
 
     @property
-    def latency_depth(self):
-        """D: the number of spiking layers on the longest path (the linear read-out is none)."""
+    def latency_depth(self) -> int:
+        """D: the number of spiking layers on the longest path (the linear read-out does not count)."""
         return max(self.depth[node["name"]] for node in self.layers)
 
     @property
-    def phases(self):
-        """How often T steps pass until the answer: D + 1 under integrate-then-fire, else once."""
-        return self.latency_depth + 1 if self.schedule == "integrate-then-fire" else 1
+    def phases(self) -> int:
+        """The number of phases of T steps until the answer: D + 1 under integrate-then-fire, else 1."""
+        return self.schedule.phases(self.latency_depth)
 
 
-def fold_batch_norm(weight, bias, gamma, beta, mean, var, eps=1e-5):
+def fold_batch_norm(
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    mean: np.ndarray,
+    var: np.ndarray,
+    eps: float = 1e-5,
+) -> tuple[np.ndarray, np.ndarray]:
     """(W', b') with W' = gamma W / sigma, b' = gamma (b - mean) / sigma + beta, sigma = sqrt(var + eps) (Eq. 2-27).
 
-    The first axis of `weight` is the output channel; `bias` may be None. Equal to the pair up to rounding.
+    The first axis of `weight` is the output channel; `bias` may be None. Equals layer and batch norm up to rounding.
     """
     scale = gamma / np.sqrt(positive(var + eps, "var + eps"))
     bias = np.zeros_like(mean) if bias is None else bias
     return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1)), (bias - mean) * scale + beta
 
 
-def fold_batch_norms(network):
-    """A copy of the network without batch norm: each one is folded into the convolution or linear layer before it."""
+def fold_batch_norms(network: list[dict]) -> list[dict]:
+    """A copy of the network without batch norm: each is folded into the convolution or linear layer before it."""
     users = [name for node in network for name in node["inputs"]]
     folded, renamed = {}, {}
     for node in build(network):
@@ -79,10 +89,10 @@ def fold_batch_norms(network):
                 f"{node['name']}: only a batch norm right after a conv2d or linear of its own can be folded"
             )
         statistics = [node[part] for part in ("gamma", "beta", "mean", "var", "eps")]
-        with np.errstate(over="ignore"):  # `convert` names a weight that became infinite
+        with np.errstate(over="ignore"):  # `convert` reports a weight that became infinite
             source["weight"], source["bias"] = fold_batch_norm(source["weight"], source["bias"], *statistics)
         renamed[node["name"]] = source["name"]
-    if network[-1]["op"] == "batch_norm":  # the answer stays last, whatever unread nodes stood between
+    if network[-1]["op"] == "batch_norm":  # the answer stays last, also after nodes that nothing reads
         answer = renamed[network[-1]["name"]]
         folded[answer] = folded.pop(answer)
     return list(folded.values())
@@ -103,18 +113,19 @@ def exact_levels(levels, format, name, what="levels"):
         raise InputError(f"{name}: {what} must be at most {limit} in {format}, got {levels}")
 
 
-def convert(network, schedule, operators="accumulated"):
-    """The spiking network of a quantised one, under "streaming", "integrate-then-fire" or "signed" (Algorithm 1).
+def convert(network: list[dict], schedule: str | Schedule, operators: str = "accumulated") -> SpikingNetwork:
+    """The spiking network of a quantised one under a schedule, by its name in `SCHEDULES` (Algorithm 1).
 
-    Operators that are not linear (layer norm, softmax, products) see what has "accumulated" so far, or, as published
-    and under streaming only, each step's spikes alone ("per-step": Eq. 2-28 to 2-30).
+    Nonlinear operators (layer norm, softmax, products) act on the "accumulated" input so far or, as published and under
+    streaming only, on each step's spikes alone ("per-step": Eq. 2-28 to 2-30).
 
     Folds batch norm, then checks: finite weights, positive thresholds V_th = theta (Softplus(lambda), or lambda where
     the network is raw), levels that the format represents exactly, no relu left. Membranes start at theta / 2.
     """
-    one_of(schedule, SCHEDULES, "schedule"), one_of(operators, OPERATORS, "operators")
-    if operators == "per-step" and schedule != "streaming":
-        raise InputError(f"operators 'per-step' need schedule 'streaming'; {schedule!r} carries what has accumulated")
+    schedule = schedule_of(schedule)
+    one_of(operators, FORMS, "operators")
+    if operators == "per-step" and not schedule.streams:
+        raise InputError(f"operators 'per-step' need a schedule that streams; {schedule.name!r} carries totals")
     nodes = []
     for node in fold_batch_norms(network):
         if node["op"] == "relu":

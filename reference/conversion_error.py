@@ -1,4 +1,4 @@
-"""Where a spiking layer's output leaves relu: clipping + quantisation + unevenness (derivations 8.1)."""
+"""How a spiking layer's output differs from relu: clipping + quantisation + unevenness (derivations 8.1)."""
 
 from typing import NamedTuple
 
@@ -7,39 +7,47 @@ import numpy as np
 from .activation import level_value, qcfs
 from .checks import array, number
 from .conversion import convert
+from .schedules import Schedule
 from .simulation import propagate, simulate
 
 
 class ConversionError(NamedTuple):
-    """Three errors of one layer, each [batch, ...]; they add up to sent - relu(X)."""
+    """The three errors of one layer, each [batch, ...]; their sum is sent - relu(X)."""
 
     clipping: np.ndarray  # min(relu(X), theta) - relu(X)
     quantisation: np.ndarray  # qcfs(X) - min(relu(X), theta)
     unevenness: np.ndarray  # sent - qcfs(X)
 
     @property
-    def total(self):
+    def total(self) -> np.ndarray:
         """sent - relu(X)."""
         return self.clipping + self.quantisation + self.unevenness
 
 
-def conversion_error(network, x, steps, schedule):
-    """{layer: ConversionError} of a quantised network simulated for `steps`, each on that layer's own mean input X.
+def conversion_error(
+    network: list[dict], x: np.ndarray, steps: int, schedule: str | Schedule
+) -> dict[str, ConversionError]:
+    """{layer: ConversionError} of a quantised network simulated for `steps` steps, for each layer's own mean input X.
 
     X is the layer's operator applied to what the layers before have sent; `qcfs` has `steps` levels (signed: L, since
     a signed spike is worth theta / L). Unevenness is 0 under integrate-then-fire, and under signed once settled.
     """
     spiking = convert(network, schedule)
-    counts, errors = simulate(spiking, x, steps).counts, {}
+    counts = simulate(spiking, x, steps).counts
+    levels = {n["name"]: spiking.schedule.resolution(steps, steps, n["levels"]) for n in spiking.layers}
 
-    def neuron(node, mean):
-        theta, name = node["threshold"], node["name"]
-        levels = node["levels"] if schedule == "signed" else steps
-        sent = level_value(array(counts[name], like=mean), theta, levels)
-        relu = np.maximum(mean, number(0, mean))
-        clipped, quantised = np.minimum(relu, theta), qcfs(mean, theta, levels)
-        errors[name] = ConversionError(clipped - relu, quantised - clipped, sent - quantised)
-        return sent
+    def sent(node, mean):
+        return level_value(array(counts[node["name"]], like=mean), node["threshold"], levels[node["name"]])
 
-    propagate(spiking, x, neuron)
-    return errors
+    values = propagate(spiking, x, sent)
+    return {
+        node["name"]: _errors(values[node["inputs"][0]], values[node["name"]], node["threshold"], levels[node["name"]])
+        for node in spiking.layers
+    }
+
+
+def _errors(mean, sent, theta, levels):
+    """The three errors of a layer with mean input `mean` that has sent `sent`."""
+    relu = np.maximum(mean, number(0, mean))
+    clipped, quantised = np.minimum(relu, theta), qcfs(mean, theta, levels)
+    return ConversionError(clipped - relu, quantised - clipped, sent - quantised)

@@ -1,23 +1,24 @@
-"""What an answer costs: synaptic operations, and joules at 45 nm beside those of the quantised network.
+"""The cost of an answer: synaptic operations, and joules at 45 nm next to those of the quantised network.
 
-    an operator fed by spikes          one accumulate (AC) for each spike and synapse that it reaches
-    a product of two spike trains      one AC for each spike and row (or column) of the other that it meets
+    an operator fed by spikes          one accumulate (AC) per spike and synapse that it reaches
+    a product of two spike trains      one AC per spike and row (or column) of the other that it meets
     an operator fed by the image       its multiply-accumulates (MAC), once: the image does not change
     an operator fed by anything else   its MACs in every step
-    totals (T5)                        computes every operator anew in each of its steps: MACs, too
+    totals (T5)                        computes every operator again in each step: MACs, too
 
-A spike that reaches a neuron through a skip is one AC. Pooling after spikes is part of the next weights (where its
-windows overlap, a synapse counts once for each window that leads to it). Negative
-spikes and those of pre-steps count like any other; biases and the membranes' own updates do not count. Energies are
-Horowitz's for 32-bit floats (ISSCC 2014); memory is left out.
+A spike that reaches a neuron through a skip is one AC. Pooling after spikes is part of the next weights (with
+overlapping windows, a synapse counts once per window that leads to it). Negative
+spikes and those of pre-steps count like any other; biases and membrane updates do not count. Energies are
+Horowitz's for 32-bit floats (ISSCC 2014), without memory access.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from .conversion import LINEAR
+from .conversion import LINEAR, SpikingNetwork
 from .operators import FORWARD
+from .simulation import Simulation
 
 MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
 
@@ -31,29 +32,29 @@ class Energy(NamedTuple):
     totals_macs: dict  # node -> multiply-accumulates of a simulation on totals
 
     @property
-    def joules(self):
-        """Of a machine that adds increments, as spiking hardware does."""
+    def joules(self) -> float:
+        """Energy on hardware that adds increments, as spiking chips do."""
         return sum(self.acs.values()) * AC + sum(self.macs.values()) * MAC
 
     @property
-    def ann_joules(self):
-        """Of the quantised network."""
+    def ann_joules(self) -> float:
+        """Energy of the quantised network."""
         return sum(self.ann_macs.values()) * MAC
 
     @property
-    def totals_joules(self):
-        """Of a simulation that carries totals."""
+    def totals_joules(self) -> float:
+        """Energy of a simulation on totals."""
         return sum(self.totals_macs.values()) * MAC
 
 
 def dense(node, out):
-    """MACs of one image: outputs times the inputs of each; 1 for each output of an operator that is not linear."""
+    """MACs of one image: outputs times the inputs of each; 1 per output of a nonlinear operator."""
     fan_in = node["weight"][0].size if "weight" in node else 1
     return out[0].size * fan_in
 
 
 def structure(node, traffic):
-    """How many spikes reach each output: the operator with every weight 1, sums for means."""
+    """How many spikes reach each output: the operator with all weights 1, and sums in place of means."""
     if "weight" in node:
         return FORWARD[node["op"]](node | {"weight": np.ones(node["weight"].shape), "bias": None}, traffic)
     if node["op"] in ("shift", "scale"):
@@ -63,10 +64,11 @@ def structure(node, traffic):
     return FORWARD[node["op"]](node, traffic) * (node["size"] ** 2 if node["op"] == "avg_pool2d" else 1)
 
 
-def energy(network, x, simulation):
+def energy(network: SpikingNetwork, x: np.ndarray, simulation: Simulation) -> Energy:
     """The `Energy` of a simulation of a spiking network on images x [batch, ...]."""
-    batch, fed = len(x), {"image": ("image", np.ones(np.shape(x)))}  # node -> (by what it is fed, spikes or shape)
-    steps = simulation.latency if network.schedule == "signed" else len(simulation.logits) + network.pre_steps
+    batch = len(x)
+    fed: dict[str, tuple] = {"image": ("image", np.ones(np.shape(x)))}  # node -> (kind of its values, spikes or ones)
+    steps = simulation.latency if network.schedule.settles else len(simulation.logits) + network.pre_steps
     acs, macs, ann_macs = {}, {}, {}
     for node in network.nodes:
         name, inputs = node["name"], [fed[source] for source in node["inputs"]]

@@ -1,7 +1,7 @@
-"""Operators of a spiking network on increments: what is new in a step goes in, what is new comes out.
+"""Operators of a spiking network on increments: they turn the increments of their inputs into those of the output.
 
-A bias enters when it is due; an operator that is not linear passes on f(X_t) - f(X_t-1), a product of two trains
-a_t B_<=t + A_<t b_t (derivations 7.1 to 7.3). Per step, as published, every operator sees the step alone.
+A bias enters when it is due; a nonlinear operator passes on f(X_t) - f(X_t-1), a product of two trains
+a_t B_<=t + A_<t b_t (derivations 7.1 to 7.3). Per step, as published, every operator acts on that step alone.
 """
 
 from .conversion import LINEAR
@@ -9,36 +9,28 @@ from .operators import FORWARD
 from .tokens import product_step
 
 
-class Increments:
-    """All operators of a network in one run of `steps` steps (per phase), with the sums that they remember."""
+def image(network, x, now, steps):
+    """The increment of the image [batch, ...] in step `now` (from 0)."""
+    return x if network.schedule.due(now, steps, 0) else 0 * x
 
-    def __init__(self, network, steps):
-        self.schedule, self.operators = network.schedule, network.operators
-        self.depth, self.steps, self.sums = network.depth, steps, {}
 
-    def _due(self, now, depth):
-        """Whether what does not change over time (a bias, the image) enters in this step."""
-        return {"streaming": True, "integrate-then-fire": now // self.steps == depth, "signed": now == 0}[self.schedule]
+def operate(network, node, now, steps, memory, *inputs):
+    """(increment of a node's output, its memory) in step `now`, from the increments of its inputs.
 
-    def image(self, x, now):
-        """What is new of the image [batch, ...] in step `now` (from 0)."""
-        return x if self._due(now, 0) else 0 * x
-
-    def __call__(self, node, now, *inputs):
-        """What is new in a node's output, from what is new in its inputs in step `now`."""
-        if self.operators == "per-step":
-            return FORWARD[node["op"]](node, *inputs)
-        on = self._due(now, max(self.depth[name] for name in node["inputs"]))
-        if node["op"] in LINEAR:
-            return FORWARD[node["op"]](node if on or "bias" not in node else node | {"bias": None}, *inputs)
-        # a sum that stands for `scale` images: its share of the total is scale f(sum / scale)
-        scale = {"streaming": now + 1, "integrate-then-fire": self.steps, "signed": 1}[self.schedule]
-        sums, before = self.sums.get(node["name"], ([0 * i for i in inputs], 0))
-        if node["op"] == "product" and self.schedule != "streaming":
-            self.sums[node["name"]] = [s + i for s, i in zip(sums, inputs, strict=True)], 0
-            (a, b), (a_before, b_before) = inputs, sums
-            return product_step(a, b, a_before, b_before, node["transpose"]) / scale
-        sums = [s + i for s, i in zip(sums, inputs, strict=True)]
-        total = scale * FORWARD[node["op"]](node, *(s / scale for s in sums))
-        self.sums[node["name"]] = sums, total
-        return total - before
+    `memory` is that of the step before, None at first; `steps` is T (per phase).
+    """
+    op, schedule = FORWARD[node["op"]], network.schedule
+    if network.operators == "per-step":
+        return op(node, *inputs), None
+    if node["op"] in LINEAR:
+        on = schedule.due(now, steps, max(network.depth[name] for name in node["inputs"]))
+        return op(node if on or "bias" not in node else node | {"bias": None}, *inputs), None
+    # the sum represents `scale` presentations of the image: the output's total is scale f(sum / scale)
+    scale = schedule.images(now, steps)
+    sums, before = ([0 * i for i in inputs], 0) if memory is None else memory
+    after = [s + i for s, i in zip(sums, inputs, strict=True)]
+    if node["op"] == "product" and not schedule.streams:
+        (a, b), (a_before, b_before) = inputs, sums
+        return product_step(a, b, a_before, b_before, node["transpose"]) / scale, (after, 0)
+    total = scale * op(node, *(s / scale for s in after))
+    return total - before, (after, total)

@@ -1,7 +1,7 @@
-"""The layers between the activations, each with its derivative right under it.
+"""The layers between the activations, each followed by its derivative.
 
 Images are [batch, C, H, W], features [batch, ..., F]. A `..._grad` takes the inputs of its function and `upstream`,
-the gradient of the loss by the output, and returns the gradients by the inputs in the order of the arguments.
+the gradient of the loss by the output. It returns the gradients by the inputs, in the order of the arguments.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ from .checks import InputError, array, number, whole
 
 
 def _bias(bias, weight):
-    """`bias` unchanged if it has one element for each output of `weight`."""
+    """`bias` unchanged if it has one element per output of `weight`."""
     if bias.shape != weight.shape[:1]:
         raise InputError(f"a bias of shape {bias.shape} does not fit a weight of shape {weight.shape}")
     return bias
 
 
-def linear(x, weight, bias=None):
-    """y = x W^T + b: x [..., F], W [G, F], b [G] -> [..., G]; InputError where these sizes do not fit."""
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """y = x W^T + b: x [..., F], W [G, F], b [G] -> [..., G]; InputError if these sizes do not fit."""
     if x.shape[-1] != weight.shape[1]:
         raise InputError(f"linear: {x.shape[-1]} features do not fit a weight of shape {weight.shape}")
     y = x @ weight.T
@@ -37,14 +37,17 @@ def _windows(x, size, stride, padding):
     return sliding_window_view(x, size, axis=(2, 3))[:, :, ::stride, ::stride]
 
 
-def conv2d(x, weight, bias=None, stride=1, padding=0):
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, stride: int = 1, padding: int = 0
+) -> np.ndarray:
     """Cross-correlation (Eq. 2-11), zero padded: x [n, C, H, W], W [O, C, k, k], b [O] -> [n, O, H', W'].
 
-    H' = floor((H + 2 padding - k) / stride) + 1; InputError where the sizes do not fit.
+    H' = floor((H + 2 padding - k) / stride) + 1; InputError if the sizes do not fit.
     """
     if x.ndim != 4 or x.shape[1] != weight.shape[1]:
         raise InputError(f"conv2d: an input of shape {x.shape} does not fit a weight of shape {weight.shape}")
-    whole(stride, "stride"), whole(padding, "padding", least=0)
+    whole(stride, "stride")
+    whole(padding, "padding", least=0)
     if any(n + 2 * padding < k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)):
         raise InputError(f"conv2d: an input of shape {x.shape} is smaller than a kernel of {weight.shape[2:]}")
     y = np.tensordot(_windows(x, weight.shape[2:], stride, padding), weight, axes=([1, 4, 5], [1, 2, 3]))
@@ -53,7 +56,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
 
 
 def conv2d_grad(x, weight, upstream, stride=1, padding=0):
-    """(dx, dW, db): dW correlates windows with g; dx scatters g W back onto the windows that it was made from."""
+    """(dx, dW, db): dW correlates windows with g; dx adds g W back onto the windows of x."""
     windows = _windows(x, weight.shape[2:], stride, padding)
     by_weight = np.tensordot(upstream, windows, axes=([0, 2, 3], [0, 2, 3]))
     n, c, height, width = x.shape
@@ -65,8 +68,8 @@ def conv2d_grad(x, weight, upstream, stride=1, padding=0):
     return by_x[:, :, padding : padding + height, padding : padding + width], by_weight, upstream.sum(axis=(0, 2, 3))
 
 
-def avg_pool2d(x, size):
-    """The mean over size x size windows that do not overlap: [n, C, H, W] -> [n, C, H // size, W // size]."""
+def avg_pool2d(x: np.ndarray, size: int) -> np.ndarray:
+    """The mean over non-overlapping size x size windows: [n, C, H, W] -> [n, C, H // size, W // size]."""
     size = whole(size, "the pooling size")
     if x.ndim != 4 or min(x.shape[2:]) < size:
         raise InputError(f"avg_pool2d: an input of shape {x.shape} holds no window of {size} x {size}")
@@ -74,7 +77,7 @@ def avg_pool2d(x, size):
 
 
 def avg_pool2d_grad(x, size, upstream):
-    """Each input of a window gets 1 / size^2 of its output's gradient; a rest at the border gets none."""
+    """Each input of a window gets 1 / size^2 of its output's gradient; uncovered inputs at the border get 0."""
     spread = upstream.repeat(size, axis=2).repeat(size, axis=3) / number(size * size, x)
     by_x = array(np.zeros(x.shape), like=upstream)
     by_x[:, :, : spread.shape[2], : spread.shape[3]] = spread
@@ -89,7 +92,7 @@ def _by_channel(v, x):
 def batch_norm(x, gamma, beta, mean, var, eps=1e-5):
     """y = gamma (x - mean) / sqrt(var + eps) + beta per channel (Eq. 2-26, with sqrt(var + eps) for sigma).
 
-    x is [n, C] or [n, C, H, W]; tokens [n, N, F] are refused, since axis 1 holds no channels there.
+    x is [n, C] or [n, C, H, W]; tokens [n, N, F] are rejected, since their axis 1 does not hold channels.
     """
     if x.ndim == 3:
         raise InputError(f"batch_norm: features or images, not tokens of shape {x.shape[1:]}")

@@ -1,9 +1,10 @@
 """A network as data: a list of nodes in evaluation order, run forward and backward.
 
-A node is a dict: `name`, `op`, `inputs` (names of earlier nodes, or "image") and what the operator needs (the table in
+A node is a dict: `name`, `op`, `inputs` (names of earlier nodes, or "image") and the entries of its operator (table in
 operators.py). The last node is the answer. Example: dict(name="fc", op="linear", inputs=["pool"], weight=W, bias=b).
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -13,10 +14,10 @@ from .checks import InputError, array, finite, is_exact, one_of
 from .operators import ARRAYS, BACKWARD, FORWARD, NEEDS, OPTIONAL, TRAINED, TWO_INPUTS
 
 
-def build(nodes):
+def build(nodes: Sequence[dict]) -> list[dict]:
     """A network from a list of nodes: checked, completed with optional settings, its arrays copied.
 
-    One array of Fractions makes all of them Fractions. InputError names the node: unknown operator, missing part,
+    If one array holds Fractions, all become Fractions. InputError names the node: unknown operator, missing entry,
     unknown input or a wrong number of them, a name used twice, NaN or infinity.
     """
     network, known = [], {"image"}
@@ -51,7 +52,7 @@ def build(nodes):
 
 
 def images(nodes, x):
-    """x as an array in the network's arithmetic: Fractions where its weights are; InputError where only x is exact."""
+    """x as an array in the network's arithmetic: Fractions if its weights are; InputError if only x is exact."""
     exact = any(
         is_exact(node.get(part)) for node in nodes for part in (*ARRAYS, "threshold") if node.get(part) is not None
     )
@@ -64,9 +65,9 @@ def images(nodes, x):
 
 
 def forward(network, x, training=False):
-    """All values of a forward pass by node name; `values[network[-1]["name"]]` is the answer.
+    """The values of all nodes in a forward pass, by name; `values[network[-1]["name"]]` is the answer.
 
-    In training, batch norm uses the statistics of this batch instead of its running ones.
+    In training, batch norm uses this batch's statistics instead of the running ones.
     """
     values = {"image": images(network, x)}
     for node in network:
@@ -89,7 +90,7 @@ def backward_to_image(network, values, upstream):
     for node in reversed(network):
         g = by_value.pop(node["name"], None)
         if g is None:
-            continue  # nothing that the answer depends on
+            continue  # the answer does not depend on it
         inputs = [values[name] for name in node["inputs"]]
         gradients = BACKWARD[node["op"]](node, inputs, g)
         for name, gradient in zip(node["inputs"], gradients, strict=False):
@@ -101,6 +102,6 @@ def backward_to_image(network, values, upstream):
     return by_value.get("image", 0 * values["image"]), by_parameter
 
 
-def answer(network, x):
+def answer(network: list[dict], x: np.ndarray) -> np.ndarray:
     """The network's output (its logits) for images x [batch, ...]."""
     return forward(network, x)[network[-1]["name"]]

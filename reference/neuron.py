@@ -1,4 +1,4 @@
-"""Spiking neurons, one time step after another. All reset softly (V <- V - theta) and fire at V >= theta.
+"""Spiking neurons, step by step. All reset softly (V <- V - theta) and fire at V >= theta.
 
 Currents are [T, batch, ...]; theta broadcasts against one sample. Spikes are 0 / 1 (signed: -1 / 0 / 1), in the
 arithmetic of the currents, so a count is a sum. Formulas: docs/derivations.md (3.1) to (5.2).
@@ -19,7 +19,7 @@ def prepare(currents, threshold):
 
 
 def resting(threshold, shape, v0=None):
-    """The membrane before the first step: theta / 2 unless `v0` is given; `shape` is [batch, ...]."""
+    """The membrane before the first step: `v0`, or else theta / 2; `shape` is [batch, ...]."""
     start = threshold / number(2, threshold) if v0 is None else array(finite(v0, "v0"), like=threshold)
     return np.broadcast_to(broadcasts(start, shape, "v0"), shape)
 
@@ -31,8 +31,10 @@ def if_step(membrane, current, threshold):
     return spike, membrane - threshold * spike
 
 
-def lif_run(currents, threshold, leak, v0=None):
-    """V <- leak V + z_t, else as `if_run`; leak in [0, 1], and leak = 1 is the IF neuron (Eq. 2-8)."""
+def lif_run(
+    currents: np.ndarray, threshold: float | np.ndarray, leak: float, v0: float | np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """V <- leak V + z_t, otherwise like `if_run`; leak in [0, 1]; leak = 1 is the IF neuron (Eq. 2-8)."""
     currents, threshold = prepare(currents, threshold)
     if not 0 <= leak <= 1:
         raise InputError(f"leak must lie in [0, 1], got {leak}")
@@ -43,16 +45,18 @@ def lif_run(currents, threshold, leak, v0=None):
     return np.stack(spikes), membrane
 
 
-def if_run(currents, threshold, v0=None):
+def if_run(
+    currents: np.ndarray, threshold: float | np.ndarray, v0: float | np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The integrate-and-fire neuron: (spikes [T, batch, ...], last membrane [batch, ...]).
 
-    A spike is worth theta, averaged over T. With a constant current z and T = L the count is level(z) (T1).
+    A spike has the value theta; outputs are means. With constant current z and T = L, the count is level(z) (T1).
     InputError for currents that are not [T >= 1, batch, ...] and finite, or a theta that is not positive.
     """
     return lif_run(currents, threshold, 1, v0)
 
 
-def integrate_then_fire_run(currents, threshold):
+def integrate_then_fire_run(currents: np.ndarray, threshold: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Integrate all T currents from theta / 2, then fire for T steps without input (T2).
 
     Returns (spikes of the firing phase [T, batch, ...], membrane); count = clip(floor(sum z / theta + 1/2), 0, T).
@@ -67,10 +71,10 @@ def integrate_then_fire_run(currents, threshold):
     return np.stack(spikes), membrane
 
 
-def signed_step(total, sent, threshold, levels):
+def signed_step(total: np.ndarray, sent: np.ndarray, threshold: float | np.ndarray, levels: int) -> np.ndarray:
     """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5); all [batch, ...].
 
-    `total` is the accumulated input, `sent` the spikes sent so far, in 0..L; a spike is worth theta / L.
+    `total` is the accumulated input, `sent` the spikes sent so far, in 0..L; a spike has the value theta / L.
     """
     level = qcfs_level(total, threshold, levels)
     return array(np.clip(level - array(sent, like=level), -1, 1), like=level)
@@ -79,7 +83,7 @@ def signed_step(total, sent, threshold, levels):
 def signed_membrane_step(membrane, current, sent, threshold, levels):
     """One step of the incremental ST-BIF neuron: V <- V + z L / theta, then V <- V - s. Returns (s, V).
 
-    s = +1 if V >= 1 and N < L; -1 if V < 0 and N > 0; else 0. V counts in spikes, N = `sent`.
+    s = +1 if V >= 1 and N < L; -1 if V < 0 and N > 0; else 0. V is in units of spikes, N = `sent`.
     """
     levels = number(levels, membrane)
     membrane = membrane + current * levels / threshold
@@ -89,10 +93,10 @@ def signed_membrane_step(membrane, current, sent, threshold, levels):
     return spike, membrane - spike
 
 
-def st_bif_run(currents, threshold, levels):
+def st_bif_run(currents: np.ndarray, threshold: float | np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
     """The signed neuron on increments, V(0) = 1/2: (signed spikes [T, batch, ...], tracer N [batch, ...]).
 
-    After the input has stopped, N settles on level(sum of all currents) within L steps (T3).
+    Once the input stops, N settles at level(sum of all currents) within L steps (T3).
     """
     currents, threshold = prepare(currents, threshold)
     levels = whole(levels, "levels")

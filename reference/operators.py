@@ -1,4 +1,4 @@
-"""The operators of a network: forward, derivative, and what a node of each kind needs.
+"""The operators of a network: forward, derivative, and the entries of each kind of node.
 
     op            inputs  trained         settings              op            inputs  trained     settings
     linear        1       weight, bias                          flatten       1
@@ -11,8 +11,8 @@
     add           2                                             relu          1                   site, heads
     qcfs          1       parameter       levels, positivity, site, heads
 
-`shift` adds a trained constant that broadcasts (a position embedding, a relative position bias). `site` says what an
-activation of a transformer sees (quantisation.py).
+`shift` adds a trained constant that broadcasts (a position embedding, a relative position bias). `site` is the place of
+an activation in a transformer (quantisation.py).
 """
 
 from collections.abc import Callable

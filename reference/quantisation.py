@@ -10,18 +10,19 @@ from .network import build, forward
 from .operators import TRAINED
 from .thresholds import parameter_for, threshold_of, threshold_shape
 
-SITES = {  # site -> {granularity of the variant: granularity there}; one threshold a layer for any other
+SITES = {  # site -> {granularity of the variant: granularity at the site}; all others: one threshold per layer
     "head": {"head": "head", "head and neuron": "head", "channel": "head"},
     "neuron": {"neuron": "neuron", "head and neuron": "neuron", "channel": "neuron"},
     "layer": {},
 }
+FROM_SAMPLE = ("max", "calibrated")  # initial thresholds from the maximum; two names for the same
 ELSEWHERE = {"head and neuron": "neuron"}
 
 
 def feature_shape(network, name):
-    """(C, 1, 1) or (F,) of a node's output, read off the nearest convolution or linear layer before it.
+    """(C, 1, 1) or (F,) of a node's output, from the nearest convolution or linear layer before it.
 
-    Enough for layer, channel and token-feature thresholds; InputError where neither is found.
+    Enough for thresholds per layer, channel and token feature; InputError if there is no such layer.
     """
     nodes = {node["name"]: node for node in network}
     while name in nodes and nodes[name]["op"] not in ("conv2d", "linear", "flatten"):
@@ -33,10 +34,10 @@ def feature_shape(network, name):
 
 
 def activation_shape(network, node, granularity, sample=None):
-    """The threshold's shape at a node for a granularity; from `sample`'s shape there, or else from the network.
+    """The threshold's shape at a node for a granularity; from `sample` (its value there), or else from the network.
 
-    In a transformer the node's `site` decides (4.2.3): one threshold a head in attention, one a neuron in the
-    feed-forward layers, one a layer on the projection (Eq. 4-5), each only if `granularity` asks for it. Elsewhere
+    In a transformer the node's `site` decides (4.2.3): thresholds per head in attention, per neuron in the feed-forward
+    layers, per layer on the projection (Eq. 4-5), the first two only if `granularity` includes them. Elsewhere
     "head and neuron" means neuron.
     """
     site = node.get("site")
@@ -52,7 +53,7 @@ def activation_shape(network, node, granularity, sample=None):
 
 
 def block_maximum(z, shape):
-    """The largest activation of each block over batch and block; a silent block takes its layer's maximum, or 1."""
+    """The largest activation of each block, over batch and block; a silent block gets its layer's maximum, or 1."""
     lead = z.ndim - len(shape)
     axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1)
     largest = np.asarray(z.max(axis=axes)).reshape(shape)
@@ -60,16 +61,22 @@ def block_maximum(z, shape):
     return np.where(largest > 0, largest, layer)
 
 
-def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sample=None):
+def quantise(
+    network: list[dict],
+    activation: str = "cs-qcfs",
+    levels: int = 8,
+    initial_threshold: float | str = 4.0,
+    sample: np.ndarray | None = None,
+) -> list[dict]:
     """A copy of the network in which every relu is a QCFS (Algorithm 1, lines 1 to 5).
 
-    `initial_threshold` is theta, not lambda: a positive number, or "calibrated", which takes each block's largest
-    activation over `sample` [batch, ...] in the network as it is.
+    `initial_threshold` is theta, not lambda: a positive number, or "max": each block's largest activation
+    over `sample` [batch, ...] in the given network.
     """
     granularity, positivity = variant(activation)
-    levels, calibrated = whole(levels, "levels"), initial_threshold == "calibrated"
-    if (calibrated and sample is None) or not (calibrated or isinstance(initial_threshold, Real)):
-        choices = "a positive number, or 'calibrated' together with a sample of images"
+    levels, from_sample = whole(levels, "levels"), initial_threshold in FROM_SAMPLE
+    if (from_sample and sample is None) or not (from_sample or isinstance(initial_threshold, Real)):
+        choices = "a positive number, or 'max' together with a sample of images"
         raise InputError(f"initial_threshold must be {choices}, got {initial_threshold!r}")
     network = build(network)
     values = {} if sample is None else forward(network, finite(sample, "sample"))
@@ -78,7 +85,7 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
         if node["op"] == "relu":
             found, z = True, values.get(node["inputs"][0])
             shape = activation_shape(network, node, granularity, z)
-            start = block_maximum(z, shape) if calibrated else np.full(shape, positive(initial_threshold, "threshold"))
+            start = block_maximum(z, shape) if from_sample else np.full(shape, positive(initial_threshold, "threshold"))
             parameter = parameter_for(start, positivity).astype(dtype(network))
             settings = {"op": "qcfs", "parameter": parameter, "levels": levels, "positivity": positivity}
             node = node | settings
@@ -89,15 +96,15 @@ def quantise(network, activation="cs-qcfs", levels=8, initial_threshold=4.0, sam
 
 
 def dtype(network):
-    """The floating format of a network's arrays (that of its first trained array); float64 if it has none."""
+    """The floating format of a network's arrays (that of its first trained array); float64 if there is none."""
     return next((np.asarray(n[p]).dtype for n in network for p in TRAINED if n.get(p) is not None), np.dtype(float))
 
 
-def expand(network, activation="cs-qcfs", sample=None):
+def expand(network: list[dict], activation: str = "cs-qcfs", sample: np.ndarray | None = None) -> list[dict]:
     """The stage switch: every QCFS gets the granularity and positivity of `activation`, its threshold unchanged.
 
-    Algorithm 1, line 9, as derived: each block starts from the inverse of theta, not from lambda, so that no level
-    changes (but within a few ulp of a tie, where softplus(softplus_inverse(theta)) differs from theta).
+    Algorithm 1, line 9, as derived: each block starts from the inverse of theta, not from lambda. No level changes,
+    except within a few ulp of a tie, where softplus(softplus_inverse(theta)) differs from theta.
     InputError names the first layer whose raw threshold is not positive.
     """
     granularity, positivity = variant(activation)

@@ -1,8 +1,10 @@
 """Where a threshold comes from, and which features share it.
 
-A threshold theta is made from a trained parameter lambda (its *positivity*) and broadcasts against one sample
+A threshold theta is a function of a trained parameter lambda (its *positivity*) and broadcasts against one sample
 (its *granularity*). Formulas: docs/derivations.md (1.1) to (1.4).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from .checks import InputError, array, broadcasts, one_of, positive, whole
 GRANULARITIES = ("layer", "channel", "head", "neuron")
 
 
-def softplus(x):
+def softplus(x: float | np.ndarray) -> np.ndarray:
     """Softplus(x) = log(1 + e^x) > 0, written as max(x, 0) + log1p(e^-|x|) so that nothing overflows (Eq. 3-4).
 
     Any shape, elementwise. Relative error: a few ulp over the whole range of the format.
@@ -20,24 +22,24 @@ def softplus(x):
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-def softplus_inverse(y):
-    """The x with Softplus(x) = y, that is y + log(1 - e^-y), for y > 0; InputError where y is not positive."""
+def softplus_inverse(y: float | np.ndarray) -> np.ndarray:
+    """The x with Softplus(x) = y, that is y + log(1 - e^-y), for y > 0; InputError if y is not positive."""
     y = array(positive(y, "the argument of softplus_inverse"))
     return y + np.log(-np.expm1(-y))
 
 
-def softplus_slope(x):
-    """d Softplus / dx = Sigmoid(x) = 1 / (1 + e^-x), written as e^-Softplus(-x): never 0/0, never an overflow."""
+def softplus_slope(x: float | np.ndarray) -> np.ndarray:
+    """d Softplus / dx = Sigmoid(x) = 1 / (1 + e^-x), written as e^-Softplus(-x): no 0/0, no overflow."""
     return np.exp(-softplus(-array(x)))
 
 
 def exponential(x):
-    """e^x > 0: the other way to positive thresholds that 3.2.1 discusses; it is its own slope."""
+    """e^x > 0: the other positive parameterisation that 3.2.1 discusses; its own derivative."""
     return np.exp(array(x))
 
 
 def logarithm(y):
-    """The x with e^x = y, for y > 0; InputError where y is not positive."""
+    """The x with e^x = y, for y > 0; InputError if y is not positive."""
     return np.log(array(positive(y, "the argument of logarithm")))
 
 
@@ -48,25 +50,25 @@ POSITIVITY = {  # name: (lambda -> theta, theta -> lambda, d theta / d lambda)
 }
 
 
-def threshold_of(parameter, positivity):
+def threshold_of(parameter: float | np.ndarray, positivity: str) -> np.ndarray:
     """theta from the trained parameter: lambda itself ("raw"), Softplus(lambda) or e^lambda ("exp")."""
     return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][0](parameter)
 
 
-def parameter_for(threshold, positivity):
-    """The parameter whose threshold is `threshold`: the inverse of `threshold_of`, exact but for a few ulp."""
+def parameter_for(threshold: float | np.ndarray, positivity: str) -> np.ndarray:
+    """The parameter whose threshold is `threshold`: the inverse of `threshold_of`, exact up to a few ulp."""
     return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][1](threshold)
 
 
-def threshold_slope(parameter, positivity):
+def threshold_slope(parameter: float | np.ndarray, positivity: str) -> np.ndarray:
     """d theta / d lambda: 1 ("raw"), Sigmoid(lambda) or e^lambda."""
     return POSITIVITY[one_of(positivity, POSITIVITY, "positivity")][2](parameter)
 
 
-def threshold_shape(granularity, sample_shape, heads=1):
+def threshold_shape(granularity: str, sample_shape: Sequence[int], heads: int = 1) -> tuple[int, ...]:
     """The shape of a threshold that broadcasts against one sample (no batch axis).
 
-    layer   ()             one for all features
+    layer   ()             one for the whole layer
     channel (C, 1, 1)      for (C, H, W);  (F,) for (F,) and for tokens (N, F)
     head    (heads, 1, 1)  for (heads, N, F)
     neuron  (F,)           the last axis, shared by all tokens
@@ -87,7 +89,7 @@ def threshold_shape(granularity, sample_shape, heads=1):
     return shape[-1:]
 
 
-def sum_to(gradient, shape):
+def sum_to(gradient: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """The adjoint of broadcasting `shape` to `gradient.shape`: sums over the batch and over each block.
 
     <broadcast(a), g> = <a, sum_to(g, a.shape)> for all a, g (derivations 1.4). Returns `shape`.

@@ -1,4 +1,4 @@
-"""Layers on tokens [batch, N, F], each with its derivative right under it, and their forms over time.
+"""Layers on tokens [batch, N, F], each followed by its derivative, and their forms over time.
 
 Heads are [batch, heads, N, d]. Formulas over time: docs/derivations.md (7.1) to (7.4).
 """
@@ -9,13 +9,13 @@ import numpy as np
 
 from .checks import InputError, array, number, one_of, whole
 
-OPERATORS = ("accumulated", "per-step")
+FORMS = ("accumulated", "per-step")
 
 
-def layer_norm(x, gamma, beta, eps=1e-5):
+def layer_norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float = 1e-5) -> np.ndarray:
     """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis: x [..., F], gamma, beta [F] -> [..., F].
 
-    layer_norm(0) = beta, not 0: an operator that is not linear.
+    layer_norm(0) = beta, not 0: a nonlinear operator.
     """
     x = array(x)
     return gamma * (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) + beta
@@ -30,8 +30,8 @@ def layer_norm_grad(x, gamma, upstream, eps=1e-5):
     return by_x, (upstream * unit).sum(axis=over), upstream.sum(axis=over)
 
 
-def softmax(x):
-    """e^x / sum e^x over the last axis, with the maximum taken out. softmax(0) = 1/n, not 0."""
+def softmax(x: np.ndarray) -> np.ndarray:
+    """e^x / sum e^x over the last axis, the maximum subtracted first. softmax(0) = 1/n, not 0."""
     x = array(x)
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
@@ -59,7 +59,7 @@ def product_grad(a, b, upstream, transpose=False):
 
 
 def split_heads(x, heads):
-    """[batch, N, heads d] -> [batch, heads, N, d]; InputError where the width is not divisible by the heads."""
+    """[batch, N, heads d] -> [batch, heads, N, d]; InputError if the width is not divisible by the number of heads."""
     heads = whole(heads, "heads")
     if x.ndim != 3 or x.shape[-1] % heads:
         raise InputError(f"split_heads: tokens of shape {x.shape} do not divide into {heads} heads")
@@ -67,7 +67,7 @@ def split_heads(x, heads):
 
 
 def merge_heads(x):
-    """[batch, heads, N, d] -> [batch, N, heads d]: undoes `split_heads`, and is the derivative of it."""
+    """[batch, heads, N, d] -> [batch, N, heads d]: the inverse of `split_heads`, and its derivative."""
     return np.swapaxes(x, 1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
@@ -77,7 +77,7 @@ def tokens(x):
 
 
 def tokens_grad(x, upstream):
-    """The gradient put back into its positions."""
+    """The gradient at the positions of the feature map."""
     return np.swapaxes(upstream, 1, 2).reshape(x.shape)
 
 
@@ -94,7 +94,7 @@ def mean_tokens_grad(x, upstream):
 def accumulated(function, *trains):
     """y_1 = f(X_1), y_t = f(X_t) - f(X_(t-1)), X_t the sum of the first t steps: the sum of all y is f of the sum.
 
-    trains [T, ...] each; so the total never depends on how an input was spread over time (7.2).
+    Each train is [T, ...]. The total does not depend on how the input is spread over time (7.2).
     """
     values = [function(*totals) for totals in zip(*(np.cumsum(train, axis=0) for train in trains), strict=True)]
     return np.stack([values[0], *(after - before for before, after in pairwise(values))])
@@ -107,22 +107,20 @@ def per_step(function, *trains):
 
 def over_time(function, operators, *trains):
     """`accumulated` or `per_step` by name."""
-    return {"accumulated": accumulated, "per-step": per_step}[one_of(operators, OPERATORS, "operators")](
-        function, *trains
-    )
+    return {"accumulated": accumulated, "per-step": per_step}[one_of(operators, FORMS, "operators")](function, *trains)
 
 
 def product_step(a, b, a_before, b_before, transpose=False):
-    """What is new in a product of totals: a_t B_<=t + A_<t b_t (7.3)."""
+    """The increment of a product of totals: a_t B_<=t + A_<t b_t (7.3)."""
     return product(a, b_before + b, transpose) + product(a_before, b, transpose)
 
 
-def product_run(a, b, operators="accumulated"):
+def product_run(a: np.ndarray, b: np.ndarray, operators: str = "accumulated") -> np.ndarray:
     """The product of two spike trains, a [T, ..., N, d] and b [T, ..., d, M] -> [T, ..., N, M].
 
-    accumulated: what is new in each step, a_t B_<=t + A_<t b_t; the sum is the product of the sums. per-step: a_t b_t.
+    accumulated: the increments a_t B_<=t + A_<t b_t, whose sum is the product of the sums. per-step: a_t b_t.
     """
-    one_of(operators, OPERATORS, "operators")
+    one_of(operators, FORMS, "operators")
     if len(a) != len(b) or not len(a):
         raise InputError(f"product_run: trains of {len(a)} and {len(b)} steps")
     if operators == "per-step":
@@ -131,11 +129,13 @@ def product_run(a, b, operators="accumulated"):
     return np.stack([product_step(*parts) for parts in zip(a, b, *befores, strict=True)])
 
 
-def softmax_run(x, operators="accumulated"):
-    """The softmax of a train x [T, ..., F] over time; softmax(0) = 1/n is no spike, so y_1 takes all of f(X_1)."""
+def softmax_run(x: np.ndarray, operators: str = "accumulated") -> np.ndarray:
+    """The softmax of a train x [T, ..., F] over time; since softmax(0) = 1/n is not 0, y_1 is all of f(X_1)."""
     return over_time(softmax, operators, x)
 
 
-def layer_norm_run(x, gamma, beta, eps=1e-5, operators="accumulated"):
+def layer_norm_run(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float = 1e-5, operators: str = "accumulated"
+) -> np.ndarray:
     """The layer norm of a train x [T, ..., F] over time."""
     return over_time(lambda total: layer_norm(total, gamma, beta, eps), operators, x)

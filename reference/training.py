@@ -8,7 +8,7 @@ from .operators import TRAINED
 from .quantisation import expand, quantise
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
     """(mean of -log softmax(logits)[label], its gradient (softmax - onehot) / batch); logits [batch, classes]."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -19,7 +19,7 @@ def cross_entropy(logits, labels):
 
 
 def with_statistics(network, values, momentum=0.1):
-    """The network with its running batch-norm statistics moved towards this batch (variance unbiased, as in torch)."""
+    """The network with running batch-norm statistics updated by this batch (unbiased variance, as in torch)."""
     updated = []
     for node in network:
         if node["op"] == "batch_norm":
@@ -32,10 +32,12 @@ def with_statistics(network, values, momentum=0.1):
     return updated
 
 
-def sgd(network, gradients, velocity, lr, momentum=0.9, weight_decay=5e-4):
+def sgd(
+    network: list[dict], gradients: dict, velocity: dict, lr: float, momentum: float = 0.9, weight_decay: float = 5e-4
+) -> tuple[list[dict], dict]:
     """v <- momentum v + g + decay w; w <- w - lr v. Returns (network, velocity).
 
-    Only weights decay: thresholds, biases and batch norm do not (docs/conventions.md).
+    Weight decay acts on weights only, not on thresholds, biases and batch norm (docs/conventions.md).
     """
     updated, moved = [], {}
     for node in network:
@@ -50,7 +52,9 @@ def sgd(network, gradients, velocity, lr, momentum=0.9, weight_decay=5e-4):
     return updated, moved
 
 
-def train(network, x, labels, epochs, lr, batch=32, seed=0):
+def train(
+    network: list[dict], x: np.ndarray, labels: np.ndarray, epochs: int, lr: float, batch: int = 32, seed: int = 0
+) -> tuple[list[dict], list[float]]:
     """Mini-batch SGD with a cosine schedule; returns (network, mean loss of each epoch)."""
     random, velocity, losses = np.random.default_rng(seed), {}, []
     batch, lr = min(whole(batch, "batch"), len(x)), positive(lr, "lr")
@@ -68,8 +72,18 @@ def train(network, x, labels, epochs, lr, batch=32, seed=0):
     return network, losses
 
 
-def two_stage(network, x, labels, epochs, lr, levels=8, initial_threshold=4.0, stage1="s-qcfs", stage2="cs-qcfs"):
-    """Algorithm 1: quantise with layer thresholds, train; expand, fine-tune at a tenth of the learning rate.
+def two_stage(
+    network: list[dict],
+    x: np.ndarray,
+    labels: np.ndarray,
+    epochs: tuple[int, int],
+    lr: float,
+    levels: int = 8,
+    initial_threshold: float | str = 4.0,
+    stage1: str = "s-qcfs",
+    stage2: str = "cs-qcfs",
+) -> tuple[list[dict], list[float]]:
+    """Algorithm 1: quantise with layer thresholds and train; expand and fine-tune at a tenth of the learning rate.
 
     `epochs` is (stage 1, stage 2). Returns (network, losses of both stages).
     """

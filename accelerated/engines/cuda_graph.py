@@ -1,25 +1,25 @@
-"""Streaming on a CUDA device with the steps of a chunk as one graph: what the processor would ask for again and again
-is recorded once, and replayed."""
+"""Streaming on a CUDA device with the steps of a chunk as one CUDA graph: kernel launches are recorded once and
+replayed."""
 
 import torch
 
 from ..checks import InputError
 from ..graph.operations import is_constant, is_shape
-from .dense import Layerwise
+from .dense import DenseRun
 
 
-def places(neurons):
-    """Where membranes and counts lie in memory; None of what is not there yet."""
-    states = [state for neuron in neurons for state in (neuron.membrane, neuron.sent)]
+def places(states):
+    """The addresses of a run's membranes and counts; None for those that do not exist yet."""
+    states = [tensor for state in states for tensor in (state.membrane, state.sent)]
     return [None if state is None else state.data_ptr() for state in states]
 
 
-class Graphed(Layerwise):
-    """`Layerwise`, with a CUDA graph for chunks of a length that has been seen, once a chunk has moved no state.
+class GraphRun(DenseRun):
+    """`DenseRun`, with a CUDA graph for chunks of a length that has run before without moving any state in memory.
 
-    It moves some where kernels do not serve, or a calibration says which neurons may fire; and the numbers of an
-    accumulated operator change with every step. There it is `Layerwise`, chunk after chunk. InputError for images that
-    are not on a CUDA device.
+    State moves where there is no kernel, or where a calibration says which neurons may fire; and the divisors of an
+    accumulated operator change with every step. Such networks run as in `DenseRun`. InputError for images that are
+    not on a CUDA device.
     """
 
     def __init__(self, network, x):
@@ -29,15 +29,15 @@ class Graphed(Layerwise):
         self.graphs, self.seen, self.in_place = {}, set(), False
         self.plain = network.operators == "per-step" or all(
             node in self.neurons or node in self.linear or is_shape(node) or is_constant(node)
-            for node in self.moving & self.heard
+            for node in self.moving & self.feeding
         )
 
     def _advance(self, count):
         if count not in self.seen or not (self.plain and self.in_place):
-            before = places(self.neurons.values())
+            before = places(self.states.values())
             ends = super()._advance(count)
             self.seen.add(count)
-            self.in_place = before == places(self.neurons.values())
+            self.in_place = before == places(self.states.values())
             return ends
         if count not in self.graphs:
             graph = torch.cuda.CUDAGraph()

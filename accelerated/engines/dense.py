@@ -1,8 +1,8 @@
-"""Streaming networks layer after layer: each takes several steps at once, with time folded into the batch.
+"""Streaming networks layer by layer: each layer takes several steps at once, with time folded into the batch.
 
-What a step computes is what `Increments` computes; operators that are linear, and per-step ones, see [t batch, ...],
-accumulated ones the running sums of their inputs. What depends on the image alone is computed once. Memory does not
-grow with T: steps come in chunks.
+A step computes the same as `IncrementalOperators`: linear and per-step operators act on [t batch, ...], accumulated
+ones on running means of their inputs. Values that depend on the image alone are computed once. Steps come in chunks,
+so memory does not grow with T.
 """
 
 import torch
@@ -11,22 +11,22 @@ from .._native import elementwise
 from ..checks import InputError
 from ..graph.modules import SpikeMask
 from ..graph.operations import is_constant, is_shape
-from ..graph.trace import evaluate, layer_name
-from ..neuron import if_step, resting
+from ..graph.trace import layer_name, value_of
+from ..neuron import State, if_step, resting
 from .structure import Structure
 
-CHUNK, LARGE = 4, 2**22  # steps at once, and numbers in a batch of images beyond which there are fewer
+CHUNK, MANY_NUMBERS = 4, 2**22  # steps at once; fewer if a batch holds more numbers than this
 
 
 def _zeros(values, count):
-    """Zeros of the shape of one of `count` steps in [count batch, ...]."""
+    """Zeros in the shape of one step of values [count batch, ...]."""
     return torch.zeros(len(values) // count, *values.shape[1:], dtype=values.dtype, device=values.device)
 
 
 def means(values, count, sums, now):
-    """The mean of all so far, after each of `count` steps in values [count batch, ...] that follow `now` others.
+    """The running mean after each of `count` steps in values [count batch, ...], which follow `now` earlier steps.
 
-    `sums`, of the others, are updated.
+    `sums`, those of the earlier steps, are updated.
     """
     native = elementwise.running(values, count, sums, now + 1)
     if native is not None:
@@ -38,8 +38,8 @@ def means(values, count, sums, now):
     return torch.cat(out)
 
 
-def news(values, count, before, now):
-    """What is new in a sum in each step, from the means after them; `before`, the sum after `now` steps, is updated."""
+def increments_of(values, count, before, now):
+    """The increments of a sum, from its means after each step; `before`, the sum after `now` steps, is updated."""
     native = elementwise.increments(values, count, before, now + 1)
     if native is not None:
         return native
@@ -51,8 +51,11 @@ def news(values, count, before, now):
     return torch.cat(out)
 
 
-class Layerwise:
-    """The state of one run; `steps(count)` takes the next steps and gives their logits [count, batch, classes]."""
+class DenseRun:
+    """One run; `steps(count)` takes the next steps and returns their logits [count, batch, classes].
+
+    It owns `states` {layer: `State`}.
+    """
 
     def __init__(self, network, x):
         self.network, self.graph, self.x, self.now = network, network.graph, x, 0
@@ -60,8 +63,9 @@ class Layerwise:
             network.prepared["structure"] = Structure(network.graph)
         known = network.prepared["structure"]
         self.nodes, self.answer, self.neurons, self.constant = known.nodes, known.answer, known.neurons, known.constant
-        self.moving, self.heard, self.linear = known.moving, known.heard, known.linear
+        self.moving, self.feeding, self.linear = known.moving, known.feeding, known.linear
         self.ends, self.tail, self.done, self.mixed = known.ends, known.tail, known.done, known.mixed
+        self.states = {layer_name(node): State() for node in self.neurons}
         self.sums: dict = {}
         self.still: dict = {}
         self.thetas: dict = {}
@@ -69,13 +73,13 @@ class Layerwise:
     @property
     def at_once(self):
         """How many steps are taken at once."""
-        return max(1, min(CHUNK, LARGE // self.x.numel()))
+        return max(1, min(CHUNK, MANY_NUMBERS // self.x.numel()))
 
     @property
     def foldable(self):
-        """Whether time can be folded into the batch: no number of images is mixed with values that move.
+        """Whether time can be folded into the batch: no moving value is combined with the batch size.
 
-        Nor where every step counts: random masks, and neurons that somebody watches by a hook.
+        Random masks and hooks on neurons need single steps.
         """
         masks = any(isinstance(module, SpikeMask) for module in self.graph.modules())
         masks |= any(module._forward_hooks or module._forward_pre_hooks for module in self.neurons.values())
@@ -85,8 +89,8 @@ class Layerwise:
         """The logits of the next `count` steps."""
         rows = self._read_out(self._advance(count), count)
         self.now += count
-        for module in self.neurons.values():
-            module.now = self.now
+        for state in self.states.values():
+            state.now = self.now
         return rows
 
     def _advance(self, count):
@@ -100,7 +104,7 @@ class Layerwise:
             elif node in self.neurons:
                 values[node] = self._neuron(node, values, count)
             elif node not in self.moving:
-                values[node] = self._keep(node, evaluate(self.graph, node, values))
+                values[node] = self._keep(node, value_of(self.graph, node, values))
             elif self._wanted(node):
                 values[node] = self._operator(node, values, count)
             if node in self.ends:
@@ -110,51 +114,51 @@ class Layerwise:
         return ends
 
     def _keep(self, node, value):
-        """A value that is the same in every step, kept where a moving one reads it."""
+        """A value that is the same in every step, kept if a moving node or the tail reads it."""
         if any(user in self.moving for user in node.users) or node in self.tail:
             self.still[node] = value
         return value
 
     def _folded(self, value, count):
-        """A still value [batch, ...] as [count batch, ...]."""
+        """A constant value [batch, ...] as [count batch, ...]."""
         return value.repeat(count, *(1,) * (value.ndim - 1))
 
     def _operator(self, node, values, count):
-        """What is new in a node's output in each of `count` steps: [count batch, ...]."""
+        """The increments of a node's output in `count` steps: [count batch, ...]."""
         seen = dict(values)
         for source in node.all_input_nodes:
             if source not in self.moving and source not in self.constant and isinstance(values[source], torch.Tensor):
                 seen[source] = self._folded(values[source], count)
         if is_shape(node) or self.network.operators == "per-step" or node in self.linear or is_constant(node):
-            return evaluate(self.graph, node, seen)
+            return value_of(self.graph, node, seen)
         sums = self.sums.setdefault(node, {})
         for source in node.all_input_nodes:
             if source in self.moving and isinstance(seen[source], torch.Tensor):
                 total = sums.setdefault(source, _zeros(seen[source], count))
                 seen[source] = means(seen[source], count, total, self.now)
-        value = evaluate(self.graph, node, seen)
-        return news(value, count, sums.setdefault(node, _zeros(value, count)), self.now)
+        value = value_of(self.graph, node, seen)
+        return increments_of(value, count, sums.setdefault(node, _zeros(value, count)), self.now)
 
     def _theta(self, module, dtype):
-        """A layer's threshold, made from its parameter once."""
+        """A layer's threshold, computed from its parameter once."""
         if module not in self.thetas:
             self.thetas[module] = module.threshold.to(dtype)
         return self.thetas[module]
 
     def _begin(self, node, sample):
-        """Membrane and counts of a layer before its first step, as its currents lie in memory."""
-        module = self.neurons[node]
+        """(module, state) of a layer; creates membrane and counts, laid out in memory like its currents."""
+        module, state = self.neurons[node], self.states[layer_name(node)]
         if len(sample) != len(self.x):
             raise InputError(f"{layer_name(node)}: its first axis holds {len(sample)}, not the batch of {len(self.x)}")
-        if module.sent is None:
+        if state.sent is None:
             theta = self._theta(module, sample.dtype)
-            module.membrane = torch.empty_like(sample).copy_(resting(theta, sample.shape, module.start))
-            module.sent = torch.zeros_like(sample)
-        return module
+            state.membrane = torch.empty_like(sample).copy_(resting(theta, sample.shape, module.start))
+            state.sent = torch.zeros_like(sample)
+        return module, state
 
     def _wanted(self, node):
-        """Whether a moving value is to be computed at all."""
-        return node in self.heard
+        """Whether a moving value is needed."""
+        return node in self.feeding
 
     def _neuron(self, node, values, count):
         """theta s_t of a layer, [count batch, ...]."""
@@ -162,26 +166,26 @@ class Layerwise:
         currents = current.unflatten(0, (count, -1)) if node.all_input_nodes[0] in self.moving else current[None]
         if elementwise.gaps(currents):
             currents = currents.contiguous()
-        module = self._begin(node, currents[0])
+        module, state = self._begin(node, currents[0])
         theta, spikes = self._theta(module, current.dtype), None
         if module.fires is None:
-            spikes = elementwise.if_run(currents, count, theta, module.membrane, module.sent)
+            spikes = elementwise.if_run(currents, count, theta, state.membrane, state.sent)
         if spikes is None:
-            spikes = self._in_torch(module, currents, count, theta)
+            spikes = self._in_torch(module, state, currents, count, theta)
         return spikes.flatten(0, 1)
 
     @staticmethod
-    def _in_torch(module, currents, count, theta):
+    def _in_torch(module, state, currents, count, theta):
         spikes = []
         for now in range(count):
-            spike, module.membrane = if_step(module.membrane, currents[now if len(currents) > 1 else 0], theta)
+            spike, state.membrane = if_step(state.membrane, currents[now if len(currents) > 1 else 0], theta)
             spike = spike if module.fires is None else spike * module.fires
-            module.sent = module.sent + spike
+            state.sent = state.sent + spike
             spikes.append(theta * spike)
         return torch.stack(spikes)
 
     def _read_out(self, values, count):
-        """The answer after each step: what follows `self.ends`, on the means of their values so far."""
+        """The answer after each step: the tail, on the running means of the values of `self.ends`."""
         values = dict(values)
         for node in self.nodes:
             if node in self.ends:
@@ -192,10 +196,10 @@ class Layerwise:
         return values[self.answer].unflatten(0, (count, -1))
 
     def _once(self, node, values, count):
-        """A node of the tail on means: the operator itself, whatever `operators` says."""
+        """A node of the tail on means: the operator itself, independent of `operators`."""
         if node in self.constant:
-            return evaluate(self.graph, node, values)
+            return value_of(self.graph, node, values)
         if node not in self.moving:
             value = self.still[node]
             return self._folded(value, count) if isinstance(value, torch.Tensor) else value
-        return evaluate(self.graph, node, values)
+        return value_of(self.graph, node, values)

@@ -1,7 +1,7 @@
-"""The event-driven engine: layers of a streaming network that see spikes add rows of weights, and skip the rest.
+"""The event-driven engine: layers of a streaming network with spikes as input add rows of weights, and skip the rest.
 
 A spiking layer behind convolutions, linear layers, skips and 2 x 2 averages of spikes becomes one call of a kernel
-(kernels/event.h), spikes going in and out as bits. Everything else is done as `Layerwise` does it.
+(kernels/event.h) with spikes in and out as bits. `DenseRun` computes everything else.
 """
 
 from functools import reduce
@@ -12,14 +12,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..graph.operations import is_sum, kind_of
-from ..graph.trace import evaluate, module_of
+from ..graph.trace import layer_name, module_of, value_of
 from ..kernels import serves
 from ..kernels.events import Spikes, State, Weights
-from .dense import Layerwise
+from .dense import DenseRun
 from .structure import read_last
 
-CLEARLY = 0.8  # what dense convolutions must take of an event layer's time to be chosen: the neuron is on top of them
-FLATTEN = (nn.Flatten, torch.flatten, torch.reshape, "flatten", "reshape", "view")  # of an image, if features come out
+CLEARLY = 0.8  # dense convolutions must stay below this share of the event layer's time, which includes the neuron
+FLATTEN = (
+    nn.Flatten,
+    torch.flatten,
+    torch.reshape,
+    "flatten",
+    "reshape",
+    "view",
+)  # flatten an image if the result is features
 
 
 def _one(value):
@@ -29,24 +36,24 @@ def _one(value):
 
 
 class Term:
-    """A part of a layer's current: `node`'s value, or (with `source`) a convolution of the spikes of a layer."""
+    """A term of a layer's current: `node`'s value, or (with `source`) a convolution of a layer's spikes."""
 
     def __init__(self, node, found=(None, False), module=None):
         (self.source, self.pooled), self.node, self.module = found, node, module
 
 
-class EventDriven(Layerwise):
-    """`Layerwise`, with kernels wherever a layer's current is made of spikes.
+class EventRun(DenseRun):
+    """`DenseRun`, with event kernels for layers whose current comes from spikes.
 
-    With `choose`, a layer goes on with dense convolutions if these were faster in the first steps that it took; the
-    network remembers that for later batches of the same size.
+    With `choose`, a layer continues with dense convolutions if these were faster in its first steps; the network keeps
+    that choice for later batches of the same size.
     """
 
     def __init__(self, network, x, choose=False):
         super().__init__(network, x)
         self.choose, self.dense = choose, set()
-        self.states, self.weights, self.spikes, self.terms = {}, {}, {}, {}
-        self.needed = self.heard
+        self.packed, self.weights, self.spikes, self.terms = {}, {}, {}, {}
+        self.needed = self.feeding
         if not serves(x, *(parameter for parameter in network.parameters())):
             return
         self.shapes = self._shapes()
@@ -63,7 +70,7 @@ class EventDriven(Layerwise):
             self._go_dense(seen)
 
     def _shapes(self):
-        """{node: shape of one sample}; the network keeps them for images of this size."""
+        """{node: shape of one sample}, kept by the network for images of this size."""
         key = "shapes", self.x.shape[1:]
         if key not in self.network.prepared:
             self.network.prepared[key] = self._found_shapes()
@@ -77,7 +84,7 @@ class EventDriven(Layerwise):
             elif node in self.neurons:
                 values[node] = values[node.all_input_nodes[0]]
             else:
-                values[node] = evaluate(self.graph, node, values)
+                values[node] = value_of(self.graph, node, values)
             if isinstance(values[node], torch.Tensor):
                 shapes[node] = tuple(values[node].shape[1:])
         return shapes
@@ -102,7 +109,7 @@ class EventDriven(Layerwise):
         return images.reshape(len(images), *self.shapes[node])
 
     def _per_channel(self, node):
-        """Whether a layer is one for `State`: images, features or tokens, a threshold for all or for each channel."""
+        """Whether `State` supports a layer: images, features or tokens with one threshold, or one per channel."""
         module, image = self.neurons[node], self._image(node)
         if image is None or module.fires is not None:
             return False
@@ -111,13 +118,13 @@ class EventDriven(Layerwise):
         return module.parameter.numel() == 1 or shape[channel] == image[0] == module.parameter.numel()
 
     def _through(self, node):
-        """The node itself, or what it passes on unchanged."""
+        """The node, or the one whose value it passes on unchanged."""
         while isinstance(module_of(self.graph, node), (nn.Identity, nn.Dropout)):
             node = node.all_input_nodes[0]
         return node
 
     def _source(self, node):
-        """(layer, whether pooled) whose spikes a node's value is, else None."""
+        """(layer, whether pooled) if a node's value is that layer's spikes, else None."""
         node = self._through(node)
         if node in self.neurons:
             return (node, False) if self._per_channel(node) else None
@@ -132,7 +139,7 @@ class EventDriven(Layerwise):
         return None
 
     def _terms(self, node):
-        """What the value of a node is a sum of."""
+        """The terms whose sum is a node's value."""
         node = self._through(node)
         module = module_of(self.graph, node)
         if node in self.neurons and self._per_channel(node):
@@ -156,9 +163,9 @@ class EventDriven(Layerwise):
         return [Term(node)]
 
     def _plan(self):
-        """Which layers fire bits, and which nodes must be computed as dense values: what no term takes as bits."""
+        """Decide which layers fire bits, and which nodes need dense values: those that no term reads as bits."""
         bits = {term.source for terms in self.terms.values() for term in terms}
-        kept = {n for n, terms in self.terms.items() if n in bits or n in self.states or any(t.source for t in terms)}
+        kept = {n for n, terms in self.terms.items() if n in bits or n in self.packed or any(t.source for t in terms)}
         self.terms = {n: terms for n, terms in self.terms.items() if n in kept}
         stack = [term.node for terms in self.terms.values() for term in terms if term.source is None]
         stack += [node.all_input_nodes[0] for node in self.neurons if node not in self.terms]
@@ -173,7 +180,7 @@ class EventDriven(Layerwise):
 
     @property
     def at_once(self):
-        """Bits take a 32nd of the room: twice as many steps, where nothing else moves."""
+        """Bits take 1/32 of the memory: twice as many steps if nothing else moves."""
         return super().at_once * (1 if self.moving & self.needed else 2)
 
     def _reads(self, node):
@@ -199,20 +206,20 @@ class EventDriven(Layerwise):
         return rows
 
     def _seen(self):
-        """The names of the layers that were faster with dense convolutions, if that was measured before."""
+        """The names of the layers that were faster with dense convolutions, None if not measured yet."""
         return self.network.prepared.get(("dense", self.x.shape))
 
     def _go_dense(self, names):
-        """Have these layers' currents computed by PyTorch from now on."""
+        """Compute these layers' currents in PyTorch from now on."""
         for node in [node for node in self.terms if node.name in names]:
             self.terms[node] = [Term(node.all_input_nodes[0])]
             self.weights[node] = []
-            if node in self.states:
-                self.states[node].bias.zero_()
+            if node in self.packed:
+                self.packed[node].bias.zero_()
         self._plan()
 
     def _measure(self, node):
-        """Seconds of a layer's dense convolutions, the second time (the first prepares)."""
+        """Seconds of a layer's dense convolutions in a second call (the first is a warm-up)."""
         for _ in range(2):
             start = perf_counter()
             for term in self.terms[node]:
@@ -232,8 +239,7 @@ class EventDriven(Layerwise):
         bits = state.fire(count, sources, self._dense(node, values, count))
         if self.choose and sources and self._seen() is None:
             self.times[node] = perf_counter() - start, self._measure(node)
-        module = self.neurons[node]
-        module.sent = self._as_sample(node, state.sent())
+        self.states[layer_name(node)].sent = self._as_sample(node, state.sent())
         self.spikes[node] = Spikes(bits, self._worth(node))
         return self._as_sample(node, self.spikes[node].dense()) if node in self.needed else None
 
@@ -243,20 +249,20 @@ class EventDriven(Layerwise):
         return theta.detach().reshape(-1).expand(self._image(node)[0]).contiguous()
 
     def _state(self, node):
-        """The layer's state, and its weights, made when it is first asked for."""
-        if node not in self.states:
+        """The layer's state; state and weights are created on first use."""
+        if node not in self.packed:
             terms = [term for term in self.terms[node] if term.source is not None]
             biases = [m.bias for m in (term.module for term in terms) if m is not None and m.bias is not None]
             start, image = self.neurons[node].start, self._image(node)
             if start is not None:
                 start = self._as_image(node, start).permute(0, 2, 3, 1)
             bias = sum(biases) if biases else None
-            self.states[node] = State((len(self.x), *image), self._worth(node), bias, start)
-            self.weights[node] = [(term, self._prepared(term, self.states[node].tile)) for term in terms]
-        return self.states[node]
+            self.packed[node] = State((len(self.x), *image), self._worth(node), bias, start)
+            self.weights[node] = [(term, self._prepared(term, self.packed[node].tile)) for term in terms]
+        return self.packed[node]
 
     def _prepared(self, term, tile):
-        """The term's weights for kernels; the network keeps them for the next run, until a parameter changes."""
+        """The term's weights for kernels; the network keeps them until a parameter changes."""
         source, kept = self.neurons[term.source], self.network.prepared
         parts = [source.parameter, *([term.module.weight] if term.module is not None else [])]
         state = tile, term.pooled, self.x.dtype, *((part.data_ptr(), part._version) for part in parts)
@@ -266,7 +272,7 @@ class EventDriven(Layerwise):
 
     def _weights(self, term, tile):
         worth, module = self._worth(term.source), term.module
-        if module is None:  # a skip: what fired is added as it is
+        if module is None:  # a skip: spikes are added with weight theta
             return Weights(torch.eye(len(worth), dtype=worth.dtype)[:, :, None, None], worth, 1, 0, tile, term.pooled)
         if isinstance(module, nn.Linear):
             image, tokens = self._image(term.source), len(self.shapes[term.source]) == 2
@@ -276,7 +282,7 @@ class EventDriven(Layerwise):
         return Weights(module.weight, worth, _one(module.stride), _one(module.padding), tile, term.pooled)
 
     def _dense(self, node, values, count):
-        """The sum of the terms that are no spikes, [count or 1, batch, channels, height, width]; None without any."""
+        """The sum of the terms without spikes, [count or 1, batch, channels, height, width]; None if there are none."""
         nodes = [term.node for term in self.terms[node] if term.source is None]
         moving = any(n in self.moving for n in nodes)
         parts = [self._folded(values[n], count) if moving and n not in self.moving else values[n] for n in nodes]

@@ -1,12 +1,12 @@
-"""What a streaming run knows of a network before it sees an image: which values move, what the answer is made of."""
+"""What a streaming run knows of a network before it reads an image: which values move, how the answer is computed."""
 
 from ..graph.operations import is_constant, is_linear, is_shape
-from ..graph.trace import module_of, output_of
+from ..graph.trace import layer_name, module_of, output_of, value_of
 from ..neuron import SpikingNeuron
 
 
 def read_last(nodes, reads=lambda node: node.all_input_nodes):
-    """{node: the nodes whose values nobody reads after it}; `reads(node)` are those that it reads."""
+    """{node: the nodes whose values are not read after it}; `reads(node)` are the nodes that it reads."""
     last = {source: node for node in nodes for source in reads(node)}
     done: dict = {}
     for source, node in last.items():
@@ -14,8 +14,31 @@ def read_last(nodes, reads=lambda node: node.all_input_nodes):
     return done
 
 
+def propagate(network, x, neuron, nodes=None):
+    """The answer, where `neuron(name, module, total)` returns what a spiking node has sent.
+
+    `nodes` are those that it needs (default: all); a value is freed after its last use.
+    """
+    values, nodes = {}, list(network.graph.graph.nodes if nodes is None else nodes)
+    done = read_last(nodes)
+    for node in nodes:
+        module = module_of(network.graph, node)
+        if isinstance(module, SpikingNeuron):
+            total = values.get(node.all_input_nodes[0])
+            values[node] = neuron(layer_name(node), module, total)
+        elif node.op == "placeholder":
+            values[node] = x
+        elif node.op == "output":
+            return values[node.all_input_nodes[0]]
+        else:
+            values[node] = value_of(network.graph, node, values)
+        for source in done.get(node, ()):
+            values.pop(source, None)
+    return values[nodes[-1]]
+
+
 def sources_of(network, targets):
-    """`targets` and the nodes that they are computed from, back to the spiking layers, these included."""
+    """`targets` and the nodes that they depend on, back to and including spiking layers."""
     wanted, stack = set(), list(targets)
     while stack:
         node = stack.pop()
@@ -27,7 +50,7 @@ def sources_of(network, targets):
 
 
 def _of_a_shape(node):
-    """Whether a number depends on how many images there are: on a shape, and not on weights alone."""
+    """Whether a constant depends on the batch size: on a shape, and not on weights alone."""
     stack = [node]
     while stack:
         node = stack.pop()
@@ -38,18 +61,18 @@ def _of_a_shape(node):
 
 
 class Structure:
-    """Of a graph with spiking neurons:
+    """The structure of a graph with spiking neurons:
 
-    nodes     all but the output; `answer` is what that returns
+    nodes     all but the output; `answer` is the node that it returns
     neurons   {node: module} of the spiking layers
-    constant  numbers that come from weights alone
-    moving    nodes whose values differ from step to step, and the shapes of such
-    linear    nodes that are linear in what moves
-    heard     nodes that some neuron's current depends on, step by step
-    ends      what the answer is read from: the last nodes that fire, or sum up what fired
+    constant  nodes that depend on weights alone
+    moving    nodes whose values differ from step to step, and their shapes
+    linear    nodes that are linear in the values that move
+    feeding   nodes on which some neuron's current depends in every step
+    ends      where the read-out starts: the last nodes that fire, or sum what fired
     tail      the nodes from there to the answer
-    done      {node: the nodes whose values nobody reads after it}
-    mixed     whether a number of images is mixed with values that move
+    done      {node: the nodes whose values are not read after it}
+    mixed     whether a moving value is combined with the batch size
     """
 
     def __init__(self, graph):
@@ -58,7 +81,7 @@ class Structure:
         self.neurons = {node: module for node, module in modules.items() if isinstance(module, SpikingNeuron)}
         self.constant = {node for node in self.nodes if is_constant(node) and not _of_a_shape(node)}
         self.linear = {node for node in self.nodes if is_linear(graph, node)}
-        self.moving, self.heard, self.done = self._moving(), self._heard(), read_last(self.nodes)
+        self.moving, self.feeding, self.done = self._moving(), self._feeding(), read_last(self.nodes)
         self.ends, self.tail = self._ending()
         self.mixed = any(
             source not in self.moving and source not in self.constant and is_constant(source)
@@ -72,20 +95,20 @@ class Structure:
                 moving.add(node)
         return moving
 
-    def _heard(self):
-        heard, stack = set(), [node.all_input_nodes[0] for node in self.neurons]
+    def _feeding(self):
+        feeding, stack = set(), [node.all_input_nodes[0] for node in self.neurons]
         while stack:
             node = stack.pop()
-            if node not in heard:
-                heard.add(node)
+            if node not in feeding:
+                feeding.add(node)
                 stack.extend(node.all_input_nodes)
-        return heard
+        return feeding
 
     def _ending(self):
         ends, tail, stack, sums = set(), set(), [self.answer], self._sums()
         while stack:
             node = stack.pop()
-            if node in self.neurons or (node in self.heard and node in self.moving and node in sums):
+            if node in self.neurons or (node in self.feeding and node in self.moving and node in sums):
                 ends.add(node)
             elif node not in tail:
                 tail.add(node)
@@ -93,7 +116,7 @@ class Structure:
         return ends, tail
 
     def _sums(self):
-        """The nodes of which the mean of the values is the value for the means of what fired."""
+        """The nodes whose mean value is their value on the mean of the spikes."""
         sums: set = set()
         for node in self.nodes:
             linear = node in self.linear and sums.issuperset(node.all_input_nodes)

@@ -1,1 +1,1 @@
-"""Networks leave the house, and come back: saved weights."""
+"""Networks on disk: saved weights."""

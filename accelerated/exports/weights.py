@@ -8,13 +8,13 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ..activation import QCFS
+from ..activation import WithLevels
 from ..checks import InputError
 
 
 @contextmanager
 def whole_file(path):
-    """A path to write to; afterwards `path` is either the old file or the whole new one, whatever happens between."""
+    """A path to write to; afterwards `path` is either the old file or the whole new one, also after an error."""
     part = path.with_name(path.name + ".part")
     try:
         yield part
@@ -24,8 +24,13 @@ def whole_file(path):
 
 
 def activations(network):
-    """{layer: "L = 8, softplus"} of a quantised network: what its parameters alone do not tell."""
-    return {name: f"L = {m.levels}, {m.positivity}" for name, m in network.named_modules() if isinstance(m, QCFS)}
+    """{layer: "L = 8, softplus"} of a quantised or spiking network: what its parameters alone do not determine."""
+    layers = {name: m for name, m in network.named_modules() if isinstance(m, WithLevels)}
+    found = {}
+    for name, module in layers.items():
+        levels, *others = module.stated().values()
+        found[name] = ", ".join([f"L = {levels}", *others])
+    return found
 
 
 def save_weights(network, path):

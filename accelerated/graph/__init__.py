@@ -1,1 +1,1 @@
-"""Capture of any network as a graph of operators, and what an operator is."""
+"""Any network as a graph of operators, and the kinds of operators."""

@@ -1,6 +1,6 @@
-"""The modules of transformers whose every activation can be quantised (Eq. 4-2 to 4-7).
+"""Modules of transformers in which every activation can be quantised (Eq. 4-2 to 4-7).
 
-A `Site` (a ReLU) stands where a QCFS will; leading axes may be batch, or batch and windows.
+A `Site` (a ReLU) marks the place of a QCFS; leading axes may be batch, or batch and windows.
 """
 
 import torch
@@ -22,7 +22,7 @@ class SpikeMask(nn.Module):
 
 
 class FeatureBatchNorm(nn.Module):
-    """Batch norm over the last axis of tokens [..., F]: what MST puts in the place of layer norm."""
+    """Batch norm over the last axis of tokens [..., F]: in place of layer norm in MST."""
 
     def __init__(self, features):
         super().__init__()
@@ -35,7 +35,7 @@ class FeatureBatchNorm(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention on tokens [..., N, F] with sites on Q, K, V, the softmax, the heads and the projection.
 
-    style "mst": on the scores instead of the softmax, as the Masked Spiking Transformer has it. `bias` (a module
+    style "mst": on the scores instead of the softmax, as in the Masked Spiking Transformer. `bias` (a module
     without arguments, or None) is added to the scores.
     """
 
@@ -97,7 +97,7 @@ class RelativeBias(nn.Module):
 class WindowBlock(nn.Module):
     """Swin's block on [batch, H, W, F]: attention within (shifted) windows, then the feed-forward layer.
 
-    Windows are an axis of their own, [batch, windows, N, F], so that the first axis stays the batch.
+    Windows have their own axis, [batch, windows, N, F], so the first axis stays the batch.
     """
 
     def __init__(self, norm1, attention, drop1, norm2, feed_forward, drop2, size, window, shift):

@@ -1,6 +1,6 @@
-"""Which operations a network may consist of: what is replaced, what commutes with sums over time, what is refused.
+"""The operations of a network: which are replaced, which commute with sums over time, which are rejected.
 
-Everything is decided by the type of a module or the identity of a function, never by a name.
+The type of a module or the identity of a function decides, never a name.
 """
 
 import operator
@@ -16,12 +16,12 @@ from .modules import FeatureBatchNorm, SpikeMask
 from .timm import is_drop_path
 from .trace import module_of
 
-ACTIVATIONS = {  # what a QCFS replaces, by type, function or method -> its own upper bound, if it has one
+ACTIVATIONS = {  # what a QCFS replaces: type, function or method -> upper bound, if any
     nn.ReLU: None, F.relu: None, torch.relu: None, "relu": None, nn.ReLU6: 6.0, F.relu6: 6.0,
     Site: None,
 }  # fmt: skip
-SHAPES = ("size", "dim", getattr)  # what asks for a shape: the same in every step
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)  # folded before anything spikes
+SHAPES = ("size", "dim", getattr)  # operations that read a shape: the same in every step
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)  # folded by conversion
 OTHER_ACTIVATIONS = (F.gelu, F.silu, F.hardswish, F.hardsigmoid, torch.sigmoid, torch.tanh, "sigmoid", "tanh", F.elu)
 MAX_POOLS = (F.max_pool2d, torch.max_pool2d)
 CONVERTIBLE = (
@@ -61,7 +61,7 @@ LINEAR_METHODS = (
 
 
 def kind_of(graph, node):
-    """What a node calls: the type of its module, its function, or its method's name; None for what calls nothing."""
+    """What a node calls: the type of its module, its function, or its method's name; None if it calls nothing."""
     if node.op == "call_module":
         return type(module_of(graph, node))
     return node.target if node.op in ("call_function", "call_method") else None
@@ -73,7 +73,7 @@ def is_relu(graph, node):
 
 
 def is_shape(node):
-    """Whether a node asks for a shape."""
+    """Whether a node reads a shape."""
     return node.op != "call_module" and node.target in SHAPES
 
 
@@ -92,14 +92,14 @@ def is_scaling(node):
 
 
 def is_constant(node):
-    """Whether a node's value is made of weights, numbers and shapes alone."""
+    """Whether a node's value is computed from weights, numbers and shapes alone."""
     if node.op == "get_attr" or is_shape(node):
         return True
     return bool(node.all_input_nodes) and all(map(is_constant, node.all_input_nodes))
 
 
 def is_difference(node):
-    """Whether a node takes one value from another."""
+    """Whether a node subtracts one value from another."""
     return node.op != "call_module" and node.target in DIFFERENCES
 
 
@@ -114,7 +114,7 @@ def is_max_pool(graph, node):
 
 
 def label_of(graph, node):
-    """How a person calls what a node calls: ReLU, relu, MaxPool2d, ..."""
+    """The usual name of what a node calls: ReLU, relu, MaxPool2d, ..."""
     if node.target in MAX_POOLS:
         return "max_pool2d"
     module = module_of(graph, node)
@@ -137,7 +137,7 @@ def advice(graph, node):
 
 
 def refuse_unknown(graph):
-    """InputError naming the first operation that has no spiking form here; silence would leave it in place."""
+    """InputError names the first operation that has no spiking form here."""
     given = sum(node.op == "placeholder" for node in graph.graph.nodes)
     (answer,) = next(iter(reversed(graph.graph.nodes))).args
     if given != 1 or not isinstance(answer, Node):
@@ -154,7 +154,7 @@ def refuse_unknown(graph):
 
 
 def refuse_unfoldable(graph):
-    """InputError naming the first batch norm that cannot be folded into the layer right before it."""
+    """InputError names the first batch norm that cannot be folded into the layer right before it."""
     direct = {str(node.target).rpartition(".")[0] for node in graph.graph.nodes if node.op == "get_attr"}
     for node in graph.graph.nodes:
         norm = module_of(graph, node)
@@ -173,7 +173,7 @@ def refuse_unfoldable(graph):
 
 
 def is_linear(graph, node):
-    """Whether a node commutes with sums over time, its bias apart."""
+    """Whether a node commutes with sums over time, apart from its bias."""
     if node.op == "call_module":
         module = module_of(graph, node)
         return isinstance(module, LINEAR_MODULES) or is_drop_path(module)
@@ -191,13 +191,13 @@ def is_linear(graph, node):
 
 
 def average_pools(graph):
-    """Put an average over the same windows where a maximum was; the network's answers change. {name: what it was}."""
+    """Replace max pooling by average pooling over the same windows, which changes answers. {name: what it was}."""
     was = {}
     for node in list(graph.graph.nodes):
         if not is_max_pool(graph, node):
             continue
         module, name = module_of(graph, node), node.target if node.op == "call_module" else node.name
-        if module is None:  # a function: read its arguments as the module would
+        if module is None:  # a function: its arguments are those of the module
             settings = dict(zip(("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
                                 node.args[1:], strict=False), **node.kwargs)  # fmt: skip
             settings.pop("input", None)
@@ -225,6 +225,6 @@ def is_real_valued(graph, node):
     module = module_of(graph, node)
     if is_relu(graph, node) or is_shape(node) or is_constant(node) or isinstance(module, BATCH_NORMS):
         return False
-    if module is None and node.target in (*SUMS, *JOINS):  # of a value and a constant
+    if module is None and node.target in (*SUMS, *JOINS):  # a value and a constant
         return False
     return module is None or module.__module__.startswith("torch.nn") or isinstance(module, FeatureBatchNorm)

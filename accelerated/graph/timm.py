@@ -1,6 +1,6 @@
-"""timm's models in the form that is quantised: its transformers with our attention, its joint norms taken apart.
+"""timm's models in the form that is quantised: transformers with our attention, joint norms split.
 
-timm is looked at only where a model has loaded it.
+timm is used only if it is already imported.
 """
 
 import copy
@@ -17,12 +17,12 @@ NORMS = ("layer", "batch")
 
 
 def _timm():
-    """Whether timm is loaded; a model cannot be one of its own otherwise."""
+    """Whether timm is imported; otherwise no model can be timm's."""
     return "timm" in sys.modules
 
 
 def _attention(old, name, style, mask):
-    """timm's Attention, as its configuration says."""
+    """timm's Attention as an `Attention`, with its configuration."""
     for part, valid in (("gate", old.gate is None), ("norm", isinstance(old.norm, nn.Identity))):
         if not valid:
             raise InputError(f"{name} ({type(old).__name__}) has a {part}, which is not supported: build it without")
@@ -31,7 +31,7 @@ def _attention(old, name, style, mask):
 
 
 def _window_block(old, style, mask):
-    """timm's SwinTransformerBlock, its windows an axis of their own."""
+    """timm's SwinTransformerBlock as a `WindowBlock`."""
     attention = old.attn
     bias = RelativeBias(attention.relative_position_bias_table, attention.relative_position_index, old.attn_mask)
     new = Attention(attention.qkv, attention.proj, attention.num_heads, style, mask, bias)
@@ -40,7 +40,7 @@ def _window_block(old, style, mask):
 
 
 def plain_norm(norm):
-    """torch's own LayerNorm for timm's, with the same weights; InputError for any other kind; else unchanged."""
+    """torch's LayerNorm in place of timm's, same weights. InputError for other kinds; other modules unchanged."""
     if type(norm) is nn.LayerNorm or not isinstance(norm, nn.LayerNorm):
         return norm
     if type(norm).forward is not nn.LayerNorm.forward and type(norm).__name__ != "LayerNorm":
@@ -60,7 +60,7 @@ def is_drop_path(module):
 
 
 def plain(model):
-    """The model (changed in place) with torch's own modules where timm has joined or derived ones; weights stay.
+    """The model, in place, with torch's modules instead of timm's joint or derived ones; weights stay.
 
     BatchNormAct2d becomes a batch norm and its activation, LayerNorm torch's LayerNorm.
     """
@@ -82,7 +82,7 @@ def plain(model):
 
 
 def is_timm_transformer(model):
-    """Whether the model holds an attention or a block of timm's that `with_sites` replaces."""
+    """Whether the model contains an attention or block of timm that `with_sites` replaces."""
     return _timm() and any(isinstance(module, _replaced()) for module in model.modules())
 
 
@@ -97,11 +97,12 @@ def _replaced():
 def with_sites(model, style="hn", norm="layer", mask=0.0):
     """A copy of a timm ViT or Swin whose attention and feed-forward layers are those of this file; weights stay.
 
-    GELU becomes ReLU, and Q, K, V, heads and projections get one too: the answers change, and training goes on from
-    there. norm="batch" and style="mst" give the Masked Spiking Transformer's shape (batch norm, QCFS on the scores and
+    GELU becomes ReLU, and Q, K, V, heads and projections get one too: answers change, and more training is
+    needed. norm="batch" and style="mst" give the Masked Spiking Transformer's shape (batch norm, QCFS on the scores and
     after each norm), `mask` its random spike mask. InputError names the first attention that is not supported.
     """
-    one_of(style, STYLES, "style"), one_of(norm, NORMS, "norm")
+    one_of(style, STYLES, "style")
+    one_of(norm, NORMS, "norm")
     model, (attention, mlp, window_block) = copy.deepcopy(model), _replaced()
     makes = {
         window_block: lambda old, name: _window_block(old, style, mask),

@@ -1,5 +1,6 @@
 """Any module as a graph of operators (torch.fx), and the values of its nodes."""
 
+import contextlib
 import copy
 import inspect
 import operator
@@ -18,28 +19,32 @@ from .timm import is_drop_path, plain
 COMPARED = (operator.eq, operator.ne, operator.le, operator.lt, operator.ge, operator.gt, operator.mod, getattr)
 
 
+def _takes_images_alone(function):
+    """Whether a forward can be called with the images alone: all other arguments have defaults."""
+    _, *others = list(inspect.signature(function).parameters.values())[1:]
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others)
+
+
 class _Tracer(fx.Tracer):
-    """Leaves our own modules whole, as it does torch's, and timm's stochastic depth, which looks at `training`."""
+    """Keeps our modules whole, like torch's, and timm's stochastic depth, which reads `training`."""
 
     def is_leaf_module(self, m, module_qualified_name):
         own = isinstance(m, (QCFS, Site, SpikingNeuron, FeatureBatchNorm, SpikeMask)) or is_drop_path(m)
         return own or super().is_leaf_module(m, module_qualified_name)
 
-
-def _of_one_input(model):
-    """The model with a forward that takes the images alone: what has a default keeps it."""
-    _, *others = inspect.signature(model.forward).parameters.values()
-    if others and all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others):
-        kind = type(model)
-        model.__class__ = type(kind.__name__, (kind,), {"forward": lambda self, x: kind.forward(self, x)})
-    return model
+    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
+        """The images alone if they suffice; other arguments keep their defaults."""
+        if not (is_module and _takes_images_alone(root_fn)):
+            return super().create_args_for_root(root_fn, is_module, concrete_args)
+        name = list(inspect.signature(root_fn).parameters)[1]
+        return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
 
 
 def trace(model):
-    """A copy of `model` as a graph of operators (torch.fx), so that nothing in it can be overlooked."""
+    """A copy of `model` as a graph of operators (torch.fx), so that no operation is missed."""
     if isinstance(model, fx.GraphModule):
         return copy.deepcopy(model)
-    model = _of_one_input(plain(copy.deepcopy(model)))
+    model = plain(copy.deepcopy(model))
     try:
         graph = fx.GraphModule(model, _Tracer().trace(model))
     except (fx.proxy.TraceError, TypeError) as error:
@@ -53,7 +58,7 @@ def trace(model):
 
 
 def _without_asserting(graph):
-    """Take out checks of shapes and what only they read; an image that does not fit is named where it does not."""
+    """Remove checks of shapes and what only they read; `value_of` reports an image that does not fit."""
     for node in reversed(graph.graph.nodes):
         if node.target is torch._assert or (node.op == "call_function" and node.target in COMPARED and not node.users):
             graph.graph.erase_node(node)
@@ -62,7 +67,7 @@ def _without_asserting(graph):
 def _without_overwriting(graph):
     """Make in-place operations write elsewhere: a simulation keeps values between steps.
 
-    InputError where the value that would be overwritten is used again, since the network would then change.
+    InputError if the overwritten value is used again, since the network would then change.
     """
     in_place = {name for name, module in graph.named_modules() if getattr(module, "inplace", False)}
     for node in graph.graph.nodes:
@@ -82,8 +87,8 @@ def _without_overwriting(graph):
             )
 
 
-def evaluate(graph, node, values):
-    """One node of a graph, given the values of those before it; InputError names a node whose inputs do not fit."""
+def value_of(graph, node, values):
+    """The value of a node, given those of the nodes before it; InputError names a node whose inputs do not fit."""
     args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
     try:
         if node.op == "call_module":
@@ -111,7 +116,7 @@ def output_of(graph):
 
 
 def layer_name(node):
-    """How a spiking or quantised layer is called in results: the path of its module."""
+    """The name of a spiking or quantised layer in results: the path of its module."""
     return str(node.target)
 
 
@@ -122,5 +127,17 @@ def forward(graph, x):
         if node.op == "placeholder":
             values[node] = x
         elif node.op != "output":
-            values[node] = evaluate(graph, node, values)
+            values[node] = value_of(graph, node, values)
     return values
+
+
+@contextlib.contextmanager
+def evaluating(network):
+    """Evaluation mode within the context; afterwards every module has its previous mode."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield network
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,6 +1,6 @@
-"""Native kernels: what they compute is PyTorch's, bit for bit but for the order of sums; they only make it faster.
+"""Native kernels: PyTorch's results bit for bit, apart from the order of sums, but faster.
 
-Where they do not serve a function gives None, and who calls it has a form in PyTorch.
+A function without a kernel for its arguments returns None, and its caller computes in PyTorch.
 """
 
 import ctypes
@@ -13,13 +13,14 @@ import torch
 
 from ..thresholds import sum_to
 from .build import BLOCK, library
-from .entries import ENTRIES, FORMATS, checked, lies, packed
+from .entries import ENTRIES, FORMATS, lies, planned
 
-SHORT, REPEATED = 32, 1024  # runs of elements with one threshold shorter than this get it spelled out, and repeated
+CPU = torch.device("cpu")
+SHORT, REPEATED = 32, 1024  # thresholds of shorter runs are written out per element, and repeated
 
 
 def serves(*tensors):
-    """Whether kernels can work on these tensors: on the CPU, in one format that they know, and compiled at all."""
+    """Whether the kernels are compiled and support these tensors: on the CPU, all in one supported format."""
     kinds = {tensor.dtype for tensor in tensors}
     return (
         len(kinds) == 1
@@ -54,7 +55,7 @@ class _Symbol(ctypes.Structure):
 
 
 def _openmp_of(loaded):
-    """The file of the OpenMP that a loaded library calls."""
+    """The file of the OpenMP library that a loaded library uses."""
     symbol = _Symbol()
     ctypes.CDLL(None).dladdr(ctypes.cast(loaded.omp_get_max_threads, ctypes.c_void_p), ctypes.byref(symbol))
     return symbol.file
@@ -62,7 +63,7 @@ def _openmp_of(loaded):
 
 @cache
 def _shares_threads():
-    """Whether the kernels' OpenMP is PyTorch's: then its threads do the work, which else keep a core busy waiting."""
+    """Whether kernels and PyTorch share an OpenMP, and so its threads: idle threads of a second one would spin."""
     try:
         theirs = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         return _openmp_of(library()) == _openmp_of(theirs) is not None
@@ -76,16 +77,12 @@ def call(name, dtype=torch.float32, least=1 << 14, tile=64, **given):
     A part has at least `least` elements. InputError for a buffer that is not what the kernel reads or writes.
     """
 
-    def parts_of(elements):
-        return max(1, min(torch.get_num_threads(), elements // least))
-
-    sizes, elements = checked(name, dtype, torch.device("cpu"), parts_of, {**given, "tile": tile, "block": BLOCK})
-    format, parts = FORMATS[dtype], sizes["parts"]
-    function = _function(ENTRIES[name].symbol.format(format=format, tile=tile))
-    arguments = packed(name, format, given, sizes)
+    plan = planned(name, dtype, CPU, {**given, "tile": tile, "block": BLOCK}, least)
+    function = _function(ENTRIES[name].symbol.format(format=FORMATS[dtype], tile=tile))
+    arguments, parts = plan.filled(given), plan.parts
 
     def run(first, last):
-        function(*arguments, *map(ctypes.c_longlong, (elements, parts, first, last)))
+        function(*arguments, *map(ctypes.c_longlong, (plan.elements, parts, first, last)))
 
     if parts == 1 or _shares_threads():
         run(0, parts)
@@ -94,9 +91,9 @@ def call(name, dtype=torch.float32, least=1 << 14, tile=64, **given):
 
 
 class Thresholds:
-    """A threshold that broadcasts to one `sample` [...], by how the sample lies in memory.
+    """A threshold that broadcasts to one `sample` [...], in the order of the sample's memory.
 
-    That of the element at place i is numbers[(i // inner) % count]; they repeat after `period` places.
+    The element at position i has numbers[(i // inner) % count]; thresholds repeat after `period` elements.
     """
 
     def __init__(self, theta, sample):
@@ -123,11 +120,11 @@ class Thresholds:
 
     @property
     def arguments(self):
-        """What a kernel takes."""
+        """The arguments of a kernel."""
         return {"theta": self.numbers, "inner": self.inner, "period": self.period}
 
     def gathered(self, sums):
-        """Sums for each of `numbers`, as sums for each threshold, in the threshold's own shape."""
+        """Sums per element of `numbers` as sums per threshold, in the threshold's own shape."""
         if self.count == 1:
             return sums.reshape(self.shape)
         sums = sums.reshape(self.repeats, -1, self.folded).sum((0, 2)).reshape(self.sizes)

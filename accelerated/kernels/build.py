@@ -1,4 +1,4 @@
-"""Compile the kernels once and keep them: `library()` is the shared library, or None where there is no C compiler."""
+"""Compile the kernels once and keep them: `library()` is the shared library, or None without a C compiler."""
 
 import ctypes
 import functools
@@ -14,19 +14,19 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BLOCK = 512  # pixels x steps whose sums an event-driven layer holds at once; events.py makes room for them
-LOOKED_UP = 64  # words that one pixel of a layer by tables may see
+LOOKED_UP = 64  # most words that one pixel of a layer with tables may read
 FLAGS = (
     f"-DBLOCK={BLOCK}", f"-DLOOKED_UP={LOOKED_UP}",
     "-O3", "-std=gnu11", "-shared", "-fPIC",
     "-fno-trapping-math", "-fno-math-errno",  # lets comparisons and floor become vector instructions; no value changes
     "-ffp-contract=off",  # no fused multiply-add: it would round once where PyTorch rounds twice
 )  # fmt: skip
-NATIVE = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
+NATIVE = ("-march=native", "-mcpu=native", "")  # the first that the compiler accepts
 THREADS = ("-fopenmp", "")
 
 
 def compiler():
-    """The C compiler to use: $CC, cc, gcc or clang; None where there is none. $ISOSPIKE_KERNELS=off means none."""
+    """The C compiler: $CC, cc, gcc or clang; None if there is none, or with $ISOSPIKE_KERNELS=off."""
     if os.environ.get("ISOSPIKE_KERNELS") == "off":
         return None
     names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
@@ -34,12 +34,12 @@ def compiler():
 
 
 def cache():
-    """The folder that keeps what was compiled: $XDG_CACHE_HOME/isospike, else ~/.cache/isospike."""
+    """The folder of compiled kernels: $XDG_CACHE_HOME/isospike, else ~/.cache/isospike."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isospike"
 
 
 def _machine():
-    """What the binary depends on besides its sources: instructions that this processor has."""
+    """What the binary depends on besides its sources: the processor's instruction set."""
     try:
         text = Path("/proc/cpuinfo").read_text()
         return next(line for line in text.splitlines() if line.startswith(("flags", "Features")))
@@ -48,7 +48,7 @@ def _machine():
 
 
 def build(folder, flags=FLAGS, native=NATIVE):
-    """The path of the compiled kernels in `folder`, compiled now if they are not there; OSError if they cannot be."""
+    """The path of the compiled kernels in `folder`, compiled now if missing; OSError if that fails."""
     sources = sorted([*HERE.glob("*.c"), *HERE.glob("*.h")])
     program = compiler()
     if program is None:
@@ -75,7 +75,7 @@ def build(folder, flags=FLAGS, native=NATIVE):
         command = [program, *flags, *filter(None, options), *more, "-o", str(partial), str(HERE / "kernels.c"), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
-            partial.replace(target)  # whole, or not there
+            partial.replace(target)  # atomic: the whole file or none
             return target
         partial.unlink()
     said = done.stderr.strip().splitlines() or ["nothing"]
@@ -84,11 +84,11 @@ def build(folder, flags=FLAGS, native=NATIVE):
 
 @functools.cache
 def library():
-    """The kernels, or None with one line on stderr that says why there are none."""
+    """The kernels, or None with the reason in one line on stderr."""
     try:
         try:
             path = build(cache())
-        except PermissionError:  # a home that cannot be written
+        except PermissionError:  # the home folder is not writable
             path = build(Path(tempfile.mkdtemp(prefix="isospike-")))
         return ctypes.CDLL(str(path))
     except OSError as error:

@@ -2,11 +2,11 @@
 
    Arrays are flat, in the order in which they lie in memory. The threshold of element i is theta[(i / inner) % count]:
    one number (count 1), channels of an image (inner: its pixels) or of channels_last (inner 1), heads, neurons. Threads
-   share an array in parts (kernels.c). */
+   divide an array into parts (kernels.c). */
 
 #ifndef TILE
-#define TILE 1024 /* elements that stay in the first cache */
-#define LONG 16384 /* elements whose state stays in the second cache */
+#define TILE 1024 /* elements that stay in the L1 cache */
+#define LONG 16384 /* elements whose state stays in the L2 cache */
 #endif
 
 /* th[0..n - 1]: the thresholds of the elements from i on. */
@@ -29,14 +29,14 @@ static void NAME(thresholds)(REAL *th, const REAL *theta, index_t count, index_t
   }
 }
 
-/* How many elements from i on share a threshold, where more than one do; that is left in th. */
+/* The number of elements from i on that share a threshold, which is written to th. */
 static inline index_t NAME(shared)(REAL *th, const REAL *theta, index_t count, index_t inner, index_t i, index_t end) {
   index_t run = count == 1 ? end - i : inner - i % inner;
   *th = theta[count == 1 ? 0 : (i / inner) % count];
   return run < end - i ? run : end - i;
 }
 
-/* One step of n neurons; thresholds are th[0], or th[j] if `each`; a spike is worth 1 if `unit`. */
+/* One step of n neurons; thresholds are th[0], or th[j] if `each`; a spike has the value 1 if `unit`, else theta. */
 static inline __attribute__((always_inline)) void NAME(if_step)(const REAL *restrict z, REAL *restrict out,
                                                                 REAL *restrict v, REAL *restrict counts,
                                                                 const REAL *restrict th, index_t n, int each, int unit,
@@ -50,13 +50,13 @@ static inline __attribute__((always_inline)) void NAME(if_step)(const REAL *rest
   }
 }
 
-/* V <- V + z_t; s_t = [V >= theta]; V <- V - theta s_t, for t = 0..steps - 1, from `membrane` (NULL: from theta / 2, and it
-   is not kept), where the last V is left.
+/* V <- V + z_t; s_t = [V >= theta]; V <- V - theta s_t, for t = 0..steps - 1, from `membrane`, which receives the last V
+   (NULL: from theta / 2, and the last V is not kept).
 
    z_t begins at z + t z_step (a constant current: z_step 0), theta s_t (s_t if `unit`) at out + t out_step. The spikes are
-   added to `counts` (NULL: they are not). Memory is read and written in runs of LONG elements, one step after another,
-   while their state stays in the second cache: many streams at once, as of all steps of a few elements, can fall on one
-   place of the caches, and take longer or not by how the system laid out the pages. */
+   added to `counts` (unless NULL). Memory is read and written in runs of LONG elements, step after step, while their
+   state stays in the L2 cache. All steps of a few elements at once would be many streams, which can collide in the
+   caches depending on how the system placed the pages. */
 void NAME(if_run)(const REAL *z, index_t z_step, REAL *out, index_t out_step, REAL *membrane, REAL *counts, index_t unit,
                   const REAL *theta, index_t count, index_t inner, index_t steps, PARTS) {
   IN_PARTS {
@@ -69,7 +69,7 @@ void NAME(if_run)(const REAL *z, index_t z_step, REAL *out, index_t out_step, RE
       for (index_t t = 0; t < steps; t++) {
         const REAL *from = z + t * z_step + i;
         REAL *to = out + t * out_step + i;
-        switch ((count != 1) * 4 + (unit != 0) * 2 + (counts != 0)) { /* loops without a choice in them */
+        switch ((count != 1) * 4 + (unit != 0) * 2 + (counts != 0)) { /* loops without branches */
 #define CASE(number) \
   case number: \
     NAME(if_step)(from, to, state, sent, th, n, (number) >> 2, (number) >> 1 & 1, (number) & 1); \
@@ -82,14 +82,14 @@ void NAME(if_run)(const REAL *z, index_t z_step, REAL *out, index_t out_step, RE
   }
 }
 
-/* clip(floor(z L / theta + shift), 0, L); a NaN stays one */
+/* clip(floor(z L / theta + shift), 0, L); NaN stays NaN */
 static inline REAL NAME(level)(REAL z, REAL theta, REAL levels, REAL shift) {
   REAL level = FLOOR(z * levels / theta + shift);
   return level < 0 ? 0 : level > levels ? levels : level;
 }
 
-/* (theta level) / L. Divisions are what these loops wait for: where L is a power of two, `inverse` is 1 / L, and a product
-   with it is the same number; else it is 0. */
+/* (theta level) / L. Division limits these loops: if L is a power of two, `inverse` is 1 / L, and multiplying by it
+   gives the same number; otherwise `inverse` is 0. */
 static inline REAL NAME(value)(REAL theta, REAL level, REAL levels, REAL inverse) {
   return inverse ? theta * level * inverse : theta * level / levels;
 }
@@ -145,7 +145,7 @@ static inline void NAME(increments_run)(const REAL *restrict f, REAL *restrict o
   }
 }
 
-/* out_t = (first + t) f_t - what this product was a step before (`before`, updated), for t = 0..steps - 1. */
+/* out_t = (first + t) f_t - the same product one step earlier (`before`, updated), for t = 0..steps - 1. */
 void NAME(increments)(const REAL *f, REAL *out, REAL *before, index_t steps, index_t size, REAL first, PARTS) {
   IN_PARTS {
     for (index_t i = begin; i < end; i += TILE)
@@ -185,7 +185,7 @@ void NAME(qcfs)(const REAL *restrict z, REAL *restrict out, const REAL *theta, i
   }
 }
 
-/* out and counts of n elements; to totals are added the sum of the levels, how many are not 0, and how many z are NaN */
+/* out and counts of n elements; adds to totals: the sum of the levels, the number not 0, and the number of NaN in z */
 static inline void NAME(counts_run)(const REAL *restrict z, REAL *restrict out, int32_t *restrict counts,
                                     const REAL *restrict th, index_t n, REAL levels, REAL shift, int64_t *totals) {
   REAL level[TILE];
@@ -195,14 +195,14 @@ static inline void NAME(counts_run)(const REAL *restrict z, REAL *restrict out, 
   for (index_t j = 0; j < n; j++) out[j] = NAME(value)(th[j], level[j], levels, 0);
   for (index_t j = 0; j < n; j++) {
     wrong += level[j] != level[j];
-    counts[j] = (int32_t)(level[j] == level[j] ? level[j] : 0); /* a NaN is no integer */
+    counts[j] = (int32_t)(level[j] == level[j] ? level[j] : 0); /* NaN has no integer value */
     some += counts[j] != 0;
   }
   for (index_t j = 0; j < n; j++) sum += counts[j];
   totals[0] += sum, totals[1] += some, totals[2] += wrong;
 }
 
-/* As qcfs, and counts = level; of totals each part has eight of its own, a line of the cache. */
+/* As qcfs, and counts = level; each part has its own eight totals, one cache line. */
 void NAME(qcfs_counts)(const REAL *z, REAL *out, int32_t *counts, const REAL *theta, index_t count, index_t inner,
                        REAL levels, REAL shift, int64_t *totals, PARTS) {
   IN_PARTS {
@@ -224,8 +224,8 @@ static inline REAL NAME(backward_of)(REAL z, REAL g, REAL theta, REAL levels, RE
 
 /* by_z = upstream [0 <= u < L]; sums[k] += upstream theta d/dtheta over the elements of threshold k, with
 
-   u = z L / theta + shift, theta d/dtheta = qcfs(z) - z inside, theta above, 0 below. Who calls divides the sums by theta,
-   once for each threshold; they are taken in double over parts of at most TILE elements, which are sums of 32 REALs. */
+   u = z L / theta + shift, theta d/dtheta = qcfs(z) - z inside, theta above, 0 below. The caller divides the sums by theta,
+   once per threshold. Each block of at most TILE elements is summed in 32 REAL lanes, and the lanes in double. */
 void NAME(qcfs_backward)(const REAL *restrict z, const REAL *restrict upstream, REAL *restrict by_z,
                          const REAL *theta, index_t count, index_t inner, REAL levels, REAL shift,
                          double *restrict sums, PARTS) {

@@ -1,4 +1,4 @@
-"""QCFS and the neuron over many steps on native kernels; None where they do not serve."""
+"""QCFS and the neuron over many steps on native kernels; None if the arguments are not supported."""
 
 import torch
 
@@ -7,20 +7,20 @@ from . import Thresholds, call, lies, serves
 
 
 def fits(z, theta):
-    """Whether z [batch, ...] lies without gaps, its samples one after another, and theta is that of a sample."""
+    """Whether z [batch, ...] is dense in memory, sample after sample, and theta broadcasts to a sample."""
     order = lies(z) if z.numel() else None
     return order is not None and order[0] == 0 and theta.ndim < z.ndim
 
 
 def same_shape(z, **others):
-    """InputError unless all have the shape of z: state of other images is never broadcast, nor read beyond its end."""
+    """InputError unless all have the shape of z: state of other images is never broadcast or read beyond its end."""
     for name, other in others.items():
         if other.shape != z.shape:
             raise InputError(f"{name} has shape {tuple(other.shape)}, its neighbour {tuple(z.shape)}: reset() first")
 
 
 def like(z, other):
-    """`other` as it would lie in memory in z's place."""
+    """`other` in the memory layout of z."""
     return other if other.stride() == z.stride() else torch.empty_like(z).copy_(other)
 
 
@@ -34,7 +34,7 @@ def qcfs(z, theta, levels, shift):
 
 
 def qcfs_counts(z, theta, levels, shift):
-    """((theta level(z)) / L, level(z) as int32, the sum of the levels, how many are not 0), or None; None for a NaN."""
+    """((theta level(z)) / L, level(z) as int32, their sum, the number that are not 0), or None; None for a NaN."""
     if not (serves(z, theta) and fits(z, theta)):
         return None
     out, counts, by = torch.empty_like(z), torch.empty_like(z, dtype=torch.int32), Thresholds(theta.detach(), z[0])
@@ -68,7 +68,7 @@ def total_step(total, sent, theta, levels, t):
 
 
 def _over_time(name, values, steps, state, first):
-    """A kernel of (values, state) over [steps batch, ...], values one after another; None where it does not serve."""
+    """Run a kernel of (values, state) over [steps batch, ...], step after step; None if not supported."""
     if not serves(values, state):
         return None
     values = values.contiguous()
@@ -87,18 +87,18 @@ def running(values, steps, sums, first):
 
 
 def increments(values, steps, before, first):
-    """(first + t) values_t less the same a step before, or None; `before` is updated."""
+    """(first + t) values_t minus the same one step earlier, or None; `before` is updated."""
     return _over_time("increments", values, steps, before, first)
 
 
 def gaps(currents):
-    """Whether `if_run` needs a copy of these currents [steps, batch, ...] that lies in memory step after step."""
+    """Whether `if_run` needs a contiguous copy of these currents [steps, batch, ...]."""
     order = lies(currents)
     return order is None or order[0] != 0 or lies(currents[0])[0] != 0
 
 
 def room(currents, steps, theta, states, out=None):
-    """Memory for what `if_run` sends, step after step as the currents lie; None where these or states do not fit."""
+    """Memory for the output of `if_run`, laid out like the currents; None if these or the states do not fit."""
     sample, order = currents[0], lies(currents)
     same_shape(sample, **{f"state {i}": state for i, state in enumerate(states)})
     if order is None or order[0] != 0 or not fits(sample, theta):
@@ -117,7 +117,7 @@ def if_run(currents, steps, theta, membrane=None, counts=None, out=None, unit=Fa
     """theta s_t (s_t if `unit`) [steps, batch, ...] of the IF neuron, or None.
 
     currents [steps, batch, ...], or [1, batch, ...] for a constant one. `membrane` and `counts` [batch, ...] are
-    updated; without a membrane it starts at theta / 2. `out` is memory for the answer.
+    updated; without a membrane it starts at theta / 2. `out` is memory for the result.
     """
     states = [state for state in (membrane, counts) if state is not None]
     sent = room(currents, steps, theta, states, out) if serves(currents, theta, *states) else None

@@ -1,10 +1,10 @@
-"""Every entry point of the native kernels: its arguments in C's order, and the one place that checks them.
+"""Every entry point of the native kernels: its arguments in C's order, and their checks, in this one place.
 
-An address tells C nothing of what lies there, so each buffer is declared with the kind and the shape that the kernel
-reads or writes. Shapes name sizes: a name that stands alone is bound where it is first met, and must agree wherever it
-is met again; anything else is an expression of names bound before. `...` stands for the axes of a batch: all buffers
-of a call that have them must have the same sizes and strides there, without gaps and with the samples one after
-another. All other axes are contiguous.
+C cannot check what lies at an address, so each buffer is declared with the kind and the shape that the kernel
+reads or writes. Shapes name sizes: a single name is bound at its first use and must have the same value at every later
+use; anything else is an expression of names bound before. `...` stands for the axes of a batch: all buffers of a call
+that have them must have the same sizes and strides there, dense in memory and sample after sample. All other axes are
+contiguous.
 """
 
 import ctypes
@@ -57,7 +57,7 @@ class _Source(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Entry:
-    """A function in C (gpu_...: in gpu.py): symbol, arguments in order, number of elements, and what must hold.
+    """A function in C (gpu_...: in gpu.py): symbol, arguments in order, number of elements, and conditions.
 
     An argument is a `Buffer`, WHOLE or REAL (a number that the caller gives), "sources", or an expression.
     """
@@ -74,7 +74,7 @@ def real(*shape, optional=False):
 
 
 def bits(*shape):
-    """A buffer of words, each a bit for 64 channels."""
+    """A buffer of words, each with one bit for each of 64 channels."""
     return Buffer("int64", shape)
 
 
@@ -173,24 +173,24 @@ def _value(expression, names):
 
 
 def lies(tensor):
-    """The order of a tensor's axes in memory if it has no gaps, else None."""
+    """The order of a tensor's axes in memory if it is dense, else None."""
     order = sorted(range(tensor.ndim), key=lambda axis: (-tensor.stride(axis), axis))
     return order if tensor.permute(order).is_contiguous() else None
 
 
 def refused(entry, name, wanted, given):
-    """The refusal of a buffer."""
+    """The error for a buffer that does not fit."""
     return InputError(f"kernel {entry}: {name} must be {wanted}, got {given}")
 
 
 class Checked:
-    """The names of a call: sizes that its buffers have, and numbers that came with them."""
+    """The names of a call: sizes of its buffers, and the numbers given."""
 
     def __init__(self, entry, dtype, device, numbers):
         self.entry, self.dtype, self.device, self.sizes, self.batch = entry, dtype, device, dict(numbers), None
 
     def see(self, name, declared, tensor):
-        """Hold a tensor against its declaration; InputError names what differs."""
+        """Check a tensor against its declaration; InputError names what differs."""
         if not isinstance(tensor, torch.Tensor):
             raise refused(self.entry, name, "a tensor", type(tensor).__name__)
         wide = torch.promote_types(self.dtype, torch.float32)
@@ -230,7 +230,7 @@ class Checked:
             raise refused(self.entry, name, f"{self.sizes['size']} numbers from step to step", tensor.stride(0))
 
     def source(self, number, source, by_tables):
-        """Hold a convolution of bits against the layer that it feeds."""
+        """Check a convolution of bits against the layer that it feeds."""
         name, sizes = f"source {number}", self.sizes
         down, across = source.kernel
         shape = ("steps", "batch", "in_height", "in_width", "in_words")
@@ -279,22 +279,75 @@ def checked(name, dtype, device, parts, given):
     return sizes, elements
 
 
-def packed(name, format, given, sizes):
-    """The arguments as C takes them."""
-    packed: list = []
+class Plan(NamedTuple):
+    """A checked call: the numbers of elements and parts, and its arguments, buffers by name."""
+
+    elements: int
+    parts: int
+    arguments: tuple
+
+    def filled(self, given):
+        """The arguments in C's form, with the addresses of these buffers."""
+        return [_address(given, argument) if isinstance(argument, str) else argument for argument in self.arguments]
+
+
+_plans: dict = {}
+MOST_PLANS = 4096  # plans kept: bounded, since networks of many sizes would fill the memory
+
+
+def planned(name, dtype, device, given, least=None):
+    """The `Plan` of a call; arguments of the same kinds, shapes and strides are checked only once.
+
+    A part has at least `least` elements; without it, the plan is not for C, and has no arguments.
+    """
+    threads = torch.get_num_threads()
+    try:
+        key = name, dtype, device, least, threads, tuple(given), tuple(map(_looks, given.values()))
+        if key in _plans:
+            return _plans[key]
+    except TypeError:  # not an argument of a kernel; the check names it
+        key = None
+
+    def parts(count):
+        return max(1, min(threads, count // least)) if least else 1
+
+    sizes, elements = checked(name, dtype, device, parts, given)
+    arguments = _arguments(name, FORMATS[dtype], given, sizes) if least else ()
+    plan = Plan(elements, sizes["parts"], tuple(arguments))
+    if len(_plans) >= MOST_PLANS:
+        _plans.clear()
+    if key is not None:
+        _plans[key] = plan
+    return plan
+
+
+def _looks(value):
+    """All that decides whether an argument fits; not its contents or address."""
+    if isinstance(value, torch.Tensor):
+        return (value.shape, value.stride() if value.layout == torch.strided else None, value.dtype, value.device)
+    if isinstance(value, list):
+        return tuple((_looks(source.bits), _looks(source.weight), *source[2:]) for source in value)
+    return value
+
+
+def _arguments(name, format, given, sizes):
+    """The arguments of C in order: numbers, and the names of buffers."""
     for argument, declared in ENTRIES[name].arguments.items():
-        if isinstance(declared, Buffer):
-            tensor = given.get(argument)
-            packed.append(ctypes.c_void_p(None if tensor is None else tensor.data_ptr()))
+        if isinstance(declared, Buffer) or declared == "sources":
+            yield argument
         elif declared == REAL:
-            packed.append(REALS[format](given[argument]))
-        elif declared == "sources":
-            packed.append(_sources(given["sources"]))
+            yield REALS[format](given[argument])
         elif declared == "number":
-            packed.append(ctypes.c_longlong(len(given["sources"])))
+            yield ctypes.c_longlong(len(given["sources"]))
         else:
-            packed.append(ctypes.c_longlong(given[argument] if declared == WHOLE else _value(declared, sizes)))
-    return packed
+            yield ctypes.c_longlong(given[argument] if declared == WHOLE else _value(declared, sizes))
+
+
+def _address(given, name):
+    value = given.get(name)
+    if isinstance(value, list):
+        return _sources(value)
+    return ctypes.c_void_p(None if value is None else value.data_ptr())
 
 
 def _sources(sources):

@@ -1,8 +1,8 @@
-/* Event-driven layers: convolutions that add one row of weights for each spike, and the neuron, in one pass.
+/* Event-driven layers: convolutions that add one row of weights per spike, and the neuron, in one pass.
 
    Spikes are bits: a word holds 64 channels of one pixel in one step, [steps, batch, height, width, words]. A layer's
-   channels are done in tiles of WIDTH (64, 32 or 16); weights are [tile][tap][word][64][WIDTH], already times what a spike
-   of that channel is worth. The sum over taps, words and bits is taken in this order, in REAL. */
+   channels are computed in tiles of WIDTH (64, 32 or 16); weights are [tile][tap][word][64][WIDTH], already multiplied by
+   the value of a spike of that channel. The sum over taps, words and bits is taken in this order, in REAL. */
 
 #ifndef EVENT_TYPES
 #define EVENT_TYPES
@@ -11,7 +11,7 @@ typedef struct { /* one convolution's view of one layer's spikes; sizes are thos
   const uint64_t *bits;
   const void *weight;
   index_t height, width, words, kernel[2], stride[2], padding[2];
-  index_t bytes; /* of a word that are looked up */
+  index_t bytes; /* bytes of a word that are looked up */
 } source_t;
 #endif
 
@@ -82,8 +82,8 @@ static inline __attribute__((always_inline)) void joined_run(const uint64_t *res
   }
 }
 
-/* What each pixel sees of a row of a kernel: [rows, width, many] -> [rows, out_width, taps / group, many]. Where there are
-   few channels (many: 1), `group` neighbouring taps share a word. */
+/* The bits that each pixel reads for a row of a kernel: [rows, width, many] -> [rows, out_width, taps / group, many]. With
+   few channels (many = 1), `group` neighbouring taps share a word. */
 void gather_bits(const uint64_t *bits, uint64_t *out, index_t width, index_t out_width, index_t many, index_t channels,
                  index_t kernel, index_t stride, index_t padding, index_t group, PARTS) {
   IN_PARTS {
@@ -93,7 +93,7 @@ void gather_bits(const uint64_t *bits, uint64_t *out, index_t width, index_t out
         index_t tap = word / many * group, taps = kernel - tap < group ? kernel - tap : group, off = tap - padding;
         const uint64_t *seen = bits + row * width * many + word % many;
         uint64_t *to = out + row * out_width * words + word;
-        index_t first = out_width, last = out_width; /* pixels that see all their taps, where loops can be plain */
+        index_t first = out_width, last = out_width; /* pixels with all taps inside the row: simple loops */
         if (stride == 1 && many == 1) {
           first = off < 0 ? -off : 0, last = width - off - taps + 1;
           last = last < first ? first : last > out_width ? out_width : last;

@@ -2,7 +2,7 @@
 
    currents: bias [channels] + the sources + dense [steps or 1, batch, pixels, channels] (may be NULL; dense_step 0 if
    constant). Writes bits, the last membranes, and adds to the counts, all channels last; `fresh`: the membrane is theta / 2
-   and nothing has been counted. `channels` is a multiple of WIDTH; those that only fill up have a bias of 0 and a threshold
+   and nothing has been counted. `channels` is a multiple of WIDTH; padding channels have a bias of 0 and a threshold
    that is never reached. */
 
 #define VECTORS (WIDTH / LANES)
@@ -56,7 +56,7 @@ void WIDE(if_bits)(const REAL *z, index_t z_step, uint64_t *out, REAL *membrane,
   }
 }
 
-/* Sums of rows of weights, one for each spike. A part has images begin..end - 1, or (`by_tile`) tiles of channels. */
+/* Sums of rows of weights, one per spike. A part has images begin..end - 1, or (`by_tile`) tiles of channels. */
 void WIDE(event_layer)(const source_t *sources, index_t n_sources, const REAL *bias, const REAL *dense,
                        index_t dense_step, const REAL *theta, REAL *membrane, REAL *counts, uint64_t *out, index_t steps,
                        index_t batch, index_t height, index_t width, index_t channels, index_t fresh, index_t by_tile,
@@ -67,7 +67,7 @@ void WIDE(event_layer)(const source_t *sources, index_t n_sources, const REAL *b
     index_t from_image = by_tile ? 0 : begin, to_image = by_tile ? batch : end;
     index_t from_tile = by_tile ? begin : 0, to_tile = by_tile ? end : channels / WIDTH;
     if (block < 1) block = 1;
-    if (block >= height) { /* whole images, several at once: a tile of weights is read for all of them */
+    if (block >= height) { /* several whole images at once: they share each read of a tile of weights */
       group = block / height;
       block = height;
     }
@@ -98,7 +98,7 @@ void WIDE(event_layer)(const source_t *sources, index_t n_sources, const REAL *b
                       if (!word) continue;
                       VECTOR *target = (VECTOR *)(sum + x * WIDTH), part[VECTORS];
                       for (int k = 0; k < VECTORS; k++) part[k] = target[k];
-#if WIDTH < 64 /* two chains of additions: one would wait for itself */
+#if WIDTH < 64 /* two independent chains of additions hide latency */
                       VECTOR other[VECTORS];
                       memset(other, 0, sizeof other);
                       for (int pairs = __builtin_popcountll(word) / 2; pairs; pairs--) {
@@ -142,13 +142,13 @@ void WIDE(event_layer)(const source_t *sources, index_t n_sources, const REAL *b
 }
 
 #if WIDTH < 64
-#define ENTRIES 257 /* of which 256 are used: entries of one name would share a place in the cache if tables were 2^n apart */
+#define ENTRIES 257 /* 256 are used: tables 2^n bytes apart would collide in the cache */
 #define ABREAST (8 / VECTORS) /* steps at once: their sums stay in registers */
 
-/* The same for sources of few channels: eight spikes look up the sum of their rows, which costs the same at any rate.
+/* The same for sources of few channels: the sum of the rows of eight channels is looked up, at the same cost for any rate.
 
-   Of a source, `weight` is [tile][row of the kernel][word][bytes][ENTRIES][WIDTH], `bytes` is even, and pixel x of a row
-   sees the words x `words`, ... (`gather_bits` puts them there). Rows of pixels begin..end - 1. */
+   In a source, `weight` is [tile][row of the kernel][word][bytes][ENTRIES][WIDTH], `bytes` is even, and pixel x of a row
+   reads the words from x `words` on (written by `gather_bits`). Rows of pixels begin..end - 1. */
 void WIDE(table_layer)(const source_t *sources, index_t n_sources, const REAL *bias, const REAL *dense,
                        index_t dense_step, const REAL *theta, REAL *membrane, REAL *counts, uint64_t *out, index_t steps,
                        index_t batch, index_t height, index_t width, index_t channels, index_t fresh, PARTS) {
@@ -161,7 +161,7 @@ void WIDE(table_layer)(const source_t *sources, index_t n_sources, const REAL *b
           const uint64_t *bits;
           const VECTOR *table;
           index_t step, words, bytes;
-        } seen[LOOKED_UP]; /* the words of this row's first pixel */
+        } seen[LOOKED_UP]; /* the words that this row's first pixel reads */
         for (index_t s = 0; s < n_sources; s++) {
           source_t in = sources[s];
           for (index_t tap = 0; tap < in.kernel[0]; tap++) {
@@ -181,7 +181,7 @@ void WIDE(table_layer)(const source_t *sources, index_t n_sources, const REAL *b
           VECTOR v[VECTORS], n[VECTORS], z[ABREAST][VECTORS];
           WIDE(begin)(v, n, membrane, counts, theta + tile * WIDTH, at, fresh);
           for (index_t first = 0; first < steps; first += ABREAST) {
-            index_t more = steps - first < ABREAST ? steps - first : ABREAST; /* others repeat the last, and are left */
+            index_t more = steps - first < ABREAST ? steps - first : ABREAST; /* the rest repeat the last, unused */
             for (int t = 0; t < ABREAST; t++)
               for (int k = 0; k < VECTORS; k++) z[t][k] = ((const VECTOR *)(bias + tile * WIDTH))[k];
             for (index_t s = 0; s < n_seen; s++) {

@@ -11,7 +11,7 @@ from .build import BLOCK, LOOKED_UP
 from .entries import Source
 
 WORD, BYTE = 64, 8  # bits
-TABLES = 2**19  # bytes of tables beyond which a layer adds its rows one by one
+TABLES = 2**19  # with larger tables (in bytes), a layer adds its rows one by one
 
 
 def words_of(channels):
@@ -19,13 +19,13 @@ def words_of(channels):
 
 
 def width_of(channels):
-    """The tile that wastes least: 64, 32 or 16 channels at once."""
+    """The tile width with the least padding: 64, 32 or 16 channels."""
     return min((64, 32, 16), key=lambda width: (-(-channels // width) * width, -width))
 
 
 @dataclass
 class Spikes:
-    """What a layer fired: bits [steps, batch, height, width, words]; a spike of channel c is worth worth[c]."""
+    """A layer's spikes: bits [steps, batch, height, width, words]; a spike of channel c has the value worth[c]."""
 
     bits: torch.Tensor
     worth: torch.Tensor
@@ -46,7 +46,7 @@ class Spikes:
         return out.permute(0, 3, 1, 2)
 
     def pooled(self):
-        """Sums over 2 x 2 windows as three planes of bits, and what their channels are worth."""
+        """Sums over 2 x 2 windows as three planes of bits, and the values of their channels."""
         steps, batch, height, width, words = self.bits.shape
         out = torch.empty(steps, batch, height // 2, width // 2, 3 * words, dtype=torch.int64)
         call("pool_bits", least=8, bits=self.bits.flatten(0, 1), out=out.flatten(0, 1))
@@ -54,9 +54,9 @@ class Spikes:
 
 
 class Weights:
-    """A convolution's weights as event.h reads them: [tile][tap][word][64][width], times what a spike is worth.
+    """A convolution's weights as event.h reads them: [tile][tap][word][64][width], times the value of a spike.
 
-    Where the input has few channels, `group` neighbouring taps of a row of the kernel share a word.
+    If the input has few channels, `group` neighbouring taps of a row of the kernel share a word.
     """
 
     def __init__(self, weight, worth, stride, padding, width, pooled=False):
@@ -80,7 +80,7 @@ class Weights:
 
     @cached_property
     def words(self):
-        """Words that a pixel sees of this convolution."""
+        """The number of words that a pixel reads in this convolution."""
         return self.data.shape[1] * self.data.shape[2]
 
     @cached_property
@@ -91,7 +91,7 @@ class Weights:
         return F.pad(torch.matmul(sets.to(rows.dtype), rows), (0, 0, 0, 1))
 
     def seen(self, spikes, in_place):
-        """The bits as these weights see them; `in_place`: a pixel's words of a row of the kernel where the pixel is."""
+        """The bits as these weights read them; `in_place`: a pixel's words for a kernel row lie at that pixel."""
         bits = spikes.pooled() if self.pooled else spikes.bits
         if self.group == 1 and not (in_place and (self.kernel > 1 or self.stride > 1)):
             return bits
@@ -111,7 +111,7 @@ class Weights:
 
 
 def by_tables(tile, weights):
-    """Whether a layer of tiles of that width looks up the sums of eight spikes: few channels, and small tables."""
+    """Whether a layer with tiles of that width looks up sums of eight spikes: it has few channels and small tables."""
     if tile == WORD or sum(each.words for each in weights) > LOOKED_UP:
         return False
     rows = sum(each.words * each.bytes for each in weights)
@@ -129,7 +129,7 @@ class State:
         self.theta[:channels] = theta
         self.bias = torch.zeros_like(self.theta)
         self.bias[:channels] = 0 if bias is None else bias
-        self.fresh = start is None  # nothing has been written: the kernel begins with theta / 2 and no spikes
+        self.fresh = start is None  # memory not initialised: the kernel begins with theta / 2 and no spikes
         self.membrane = torch.empty(batch, height, width, full, dtype=theta.dtype)
         self.counts = torch.empty_like(self.membrane)
         if start is not None:

@@ -1,7 +1,7 @@
-"""The functions of elementwise.py as Triton kernels, for CUDA devices; None where they do not serve.
+"""The functions of elementwise.py as Triton kernels, for CUDA devices; None if the arguments are not supported.
 
-Every operation is rounded to the tensors' format, as PyTorch's are one by one, so that values are PyTorch's bit for
-bit; gradients of thresholds are sums in another order, the same one each time. The threshold of element i is
+Every operation is rounded to the tensors' format, as in PyTorch, so values are PyTorch's bit for bit. Gradients of
+thresholds are sums in another order, which is the same in every call. The threshold of element i is
 numbers[(i // inner) % count], see `Thresholds`. With TRITON_INTERPRET=1 they run on the CPU, slowly, for tests.
 """
 
@@ -15,15 +15,15 @@ import triton.language as tl
 
 from . import Thresholds
 from .elementwise import fits, gaps, like, room, same_shape  # noqa: F401  (gaps: for who asks this module)
-from .entries import checked
+from .entries import planned
 
 FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-BLOCK, ROWS = 1024, 32  # elements of a program; rows of which a program of the backward pass takes the sums
+BLOCK, ROWS = 1024, 32  # elements per program; rows that a program of the backward pass sums
 
 
 @triton.jit
 def _wide(x):
-    """In the format in which PyTorch computes: float32 for the half formats."""
+    """Converted to the format in which PyTorch computes: float32 for the half formats."""
     return x if x.dtype == tl.float64 else x.to(tl.float32)
 
 
@@ -81,7 +81,7 @@ def _qcfs(z, out, numbers, count, inner, size, LEVELS: tl.constexpr, SHIFT: tl.c
 @triton.jit
 def _qcfs_counts(z, out, counts, totals, numbers, count, inner, size, LEVELS: tl.constexpr, SHIFT: tl.constexpr,
                  BLOCK: tl.constexpr):  # fmt: skip
-    """Also the levels; of each program their sum, how many are not 0, and how many are NaN."""
+    """Also the levels; per program their sum, and the numbers that are not 0 and that are NaN."""
     i, mask = _places(size, BLOCK)
     kind: tl.constexpr = z.dtype.element_ty
     theta = _thresholds(numbers, i, mask, count, inner)
@@ -180,7 +180,7 @@ def _running(x, out, sums, steps, size, first, BLOCK: tl.constexpr):
 
 @triton.jit
 def _increments(f, out, before, steps, size, first, BLOCK: tl.constexpr):
-    """out_t = (first + t) f_t less the same a step before; `before` is updated."""
+    """out_t = (first + t) f_t minus the same one step earlier; `before` is updated."""
     i, mask = _places(size, BLOCK)
     kind: tl.constexpr = f.dtype.element_ty
     last = _wide(tl.load(before + i, mask=mask, other=0.0))
@@ -192,17 +192,17 @@ def _increments(f, out, before, steps, size, first, BLOCK: tl.constexpr):
 
 
 def interpreted():
-    """Whether Triton's kernels are interpreted, on the CPU."""
+    """Whether Triton's kernels are interpreted on the CPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @functools.cache
 def works():
-    """Whether Triton can compile and run a kernel here; one line on stderr that says why not."""
+    """Whether Triton can compile and run a kernel here; if not, one line on stderr says why."""
     try:
         x = torch.ones(1, device="cpu" if interpreted() else "cuda")
         _launch(_running, 1, x, torch.empty_like(x), torch.zeros_like(x), 1, 1, 1)
-    except Exception as error:  # whatever a compiler says
+    except Exception as error:  # compilers raise many kinds
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(f"isospike: Triton's kernels do not run ({said}); PyTorch does their work, slower", file=sys.stderr)
         return False
@@ -210,7 +210,7 @@ def works():
 
 
 def serves(*tensors):
-    """Whether these kernels can work on these tensors: on one CUDA device, in one format, and not while compiling."""
+    """Whether these kernels support these tensors: all on one CUDA device, in one format, not under torch.compile."""
     places = {tensor.device for tensor in tensors}
     here = len(places) == 1 and (places.pop().type == "cuda" or interpreted())
     kinds = {tensor.dtype for tensor in tensors}
@@ -225,9 +225,9 @@ def _launch(kernel, size, first, *arguments, grid=None, block=BLOCK, **constants
 
 
 def _check(name, first, by=None, **given):
-    """Hold the buffers of a launch against their declaration in entries.py; returns the arguments of a threshold."""
+    """Check the buffers of a launch against entries.py; returns the arguments of a threshold."""
     thresholds = by.arguments if by else {}
-    checked(name, first.dtype, first.device, lambda elements: 1, {**given, **thresholds})
+    planned(name, first.dtype, first.device, {**given, **thresholds})
     return (by.numbers, by.count, by.inner) if by else ()
 
 
@@ -242,7 +242,7 @@ def qcfs(z, theta, levels, shift):
 
 
 def qcfs_counts(z, theta, levels, shift):
-    """((theta level(z)) / L, level(z) as int32, the sum of the levels, how many are not 0), or None; None for a NaN."""
+    """((theta level(z)) / L, level(z) as int32, their sum, the number that are not 0), or None; None for a NaN."""
     if not (serves(z, theta) and fits(z, theta)):
         return None
     out, counts = torch.empty_like(z), torch.empty_like(z, dtype=torch.int32)
@@ -301,12 +301,12 @@ def running(values, steps, sums, first):
 
 
 def increments(values, steps, before, first):
-    """(first + t) values_t less the same a step before, or None; `before` is updated."""
+    """(first + t) values_t minus the same one step earlier, or None; `before` is updated."""
     return _over_time("increments", _increments, values, steps, before, first)
 
 
 def if_run(currents, steps, theta, membrane=None, counts=None, out=None, unit=False):
-    """theta s_t (s_t if `unit`) [steps, batch, ...] of the IF neuron, or None: as on the CPU."""
+    """theta s_t (s_t if `unit`) [steps, batch, ...] of the IF neuron, or None; as on the CPU."""
     states = [state for state in (membrane, counts) if state is not None]
     sent = room(currents, steps, theta, states, out) if serves(currents, theta, *states) else None
     if sent is None:

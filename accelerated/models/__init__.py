@@ -1,4 +1,4 @@
-"""Networks to train and convert, by name; CNNs with ReLU and average pooling, transformers; with a width for all."""
+"""Networks to train and convert, by name: CNNs with ReLU and average pooling, and transformers, of any width."""
 
 from ..checks import InputError, one_of, positive
 from .resnet import RESNETS, ResNet, resnet
@@ -19,13 +19,14 @@ def make(name, image_shape, classes, width=1.0, stem="auto", blocks=0, pretraine
     """A network for images of shape (C, H, W), its channels scaled by `width`: of ReLU; a transformer as timm has it.
 
     `stem` is "cifar" (3 x 3, no pooling) or "imagenet" (7 x 7 with stride 2, pooling; VGG-16: 7 x 7 positions before
-    its linear layers); "auto" goes by the images' size. The two small networks have but one.
+    its linear layers); "auto" goes by the images' size. The two small networks have only one.
 
     `blocks` other than 0 is the number of a transformer's blocks (Swin: in each stage), `pretrained` asks for published
     weights (at width 1). InputError for an unknown name, a width that is not positive, and images that the network
     would pool to nothing.
     """
-    one_of(name, MODELS, "model"), positive(width, "width")
+    one_of(name, MODELS, "model")
+    positive(width, "width")
     side, least = min(image_shape[1:]), LEAST_SIDE.get(name, 1)
     if side < least:
         raise InputError(f"model {name!r} needs images of at least {least} x {least}, got {tuple(image_shape[1:])}")

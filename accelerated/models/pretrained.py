@@ -4,10 +4,10 @@ from ..checks import InputError
 
 
 def fetch(name, image_shape, classes, **sizes):
-    """timm's model with its published weights and a new read-out; InputError in one line where they cannot be had.
+    """timm's model with its published weights and a new read-out; InputError in one line if they cannot be fetched.
 
-    `sizes` are patches (and windows): timm resamples what was published for others, so that the network is the one
-    that is built without the weights, and a run can be rebuilt from disk.
+    `sizes` are patches (and windows): timm resamples published weights to them, so the network equals the one built
+    without weights, and a run can be rebuilt from disk.
     """
     import timm
 
@@ -15,7 +15,7 @@ def fetch(name, image_shape, classes, **sizes):
         return timm.create_model(
             name, pretrained=True, num_classes=classes, in_chans=image_shape[0], img_size=image_shape[1], **sizes
         )
-    except Exception as error:  # whatever the network, the hub or the file system raises
+    except Exception as error:  # network, hub and file system can raise anything
         raise InputError(
             f"the weights of {name} could not be fetched ({type(error).__name__}): is there a network?"
         ) from error

@@ -14,7 +14,7 @@ The skip is the identity, or a 1 x 1 convolution with batch norm where the shape
 
 from torch import nn
 
-LARGE = 64  # images of this side or more get ImageNet's stem unless told otherwise
+LARGE = 64  # images of this side or more get ImageNet's stem unless another stem is set
 
 
 def conv_bn(into, out, size=3, stride=1):
@@ -45,7 +45,7 @@ class Bottleneck(nn.Module):
     """1 x 1 down to `out` channels, 3 x 3 with the stride, 1 x 1 up to 4 `out`, and a skip.
 
     The last batch norm starts at 0 (zero-init residual): with a hundred quantised layers in a row, the straight-through
-    gradient of a random network otherwise throws the first thresholds far off (docs/experiments.md).
+    gradient of a random network otherwise moves the first thresholds far away (docs/experiments.md).
     """
 
     expansion = 4

@@ -6,11 +6,11 @@ Parameters at width 1: 33,646,666 for 32 x 32 images and 10 classes, 138,365,992
 from torch import nn
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-LARGE = 224  # from this side on, the linear layers see 7 x 7 positions
+LARGE = 224  # from this side on, the linear layers read 7 x 7 positions
 
 
 class VGG16(nn.Module):
-    """Images whose side is at least 32; below 224 the linear layers see one position, the mean of what is left."""
+    """Images whose side is at least 32; below 224 the linear layers read one position, the mean of all."""
 
     def __init__(self, image_shape, classes, width=1.0, stem="auto"):
         super().__init__()

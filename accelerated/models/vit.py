@@ -18,7 +18,7 @@ HEAD, LARGE, MIDDLE, WEIGHTS = 64, 128, 28, "{}_patch16_224"
 
 
 def xavier(network):
-    """The network with its linear layers drawn anew, uniform in +- sqrt(6 / (inputs + outputs)), biases 0."""
+    """The network with its linear layers drawn again, uniform in +- sqrt(6 / (inputs + outputs)), biases 0."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

@@ -1,0 +1,84 @@
+"""One time step of a spiking network, from state to state.
+
+Layers update in network order within a step; there is no transmission delay. `totals` (T5) applies each operator to
+all that the layers before have sent. `increments` sends increments and sums them in membranes, as hardware does: exact
+in exact arithmetic, drifting in floats. Formulas: docs/derivations.md (4.2), (6.1) to (6.3), (7.1), (7.2).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .activation import level_value
+from .checks import array
+from .increments import image, operate
+from .operators import FORWARD
+
+
+class State(NamedTuple):
+    """The state of a run after a step: spikes sent and membranes by layer, memories of operators by node."""
+
+    sent: dict
+    membranes: dict
+    memories: dict
+
+
+def propagate(network, x, neuron):
+    """Values of all nodes, where `neuron(node, total)` returns what a spiking node has sent."""
+    values = {"image": x}
+    for node in network.nodes:
+        inputs = [values[name] for name in node["inputs"]]
+        values[node["name"]] = neuron(node, *inputs) if node["op"] == "spiking" else FORWARD[node["op"]](node, *inputs)
+    return values
+
+
+def read_out(network, x, sent, t, steps):
+    """The logits after t steps, in which the layers have sent these spikes."""
+
+    def value(node, _):
+        resolution = network.schedule.resolution(t, steps, node["levels"])
+        return level_value(sent[node["name"]], node["threshold"], resolution)
+
+    return propagate(network, x, value)[network.nodes[-1]["name"]]
+
+
+def step_totals(network, x, now, steps, state):
+    """(logits, spikes by layer, state) of step `now`: each neuron reads its operator applied to all that was sent."""
+    values, spikes, sent = {"image": x}, {}, {}
+    for node in network.nodes:
+        name, inputs = node["name"], [values[source] for source in node["inputs"]]
+        if node["op"] != "spiking":
+            values[name] = FORWARD[node["op"]](node, *inputs)
+            continue
+        (total,) = inputs
+        theta = array(node["threshold"], like=total)
+        resolution = network.schedule.resolution(now + 1, steps, node["levels"])
+        before = state.sent.get(name, np.zeros_like(total))
+        turn = now - network.depth[name] * steps  # the step within the layer's own phase, if there are phases
+        spikes[name] = network.schedule.on_totals(total, before, theta, resolution, turn)
+        sent[name] = before + spikes[name]
+        values[name] = level_value(sent[name], theta, resolution)
+    return values[network.nodes[-1]["name"]], spikes, State(sent, {}, {})
+
+
+def step_increments(network, x, now, steps, state):
+    """(logits, spikes by layer, state) of step `now`: neurons sum increments; logits are those of all that was sent."""
+    schedule, values, spikes = network.schedule, {"image": image(network, x, now, steps)}, {}
+    sent, membranes, memories = {}, {}, {}
+    for node in network.nodes:
+        name, inputs = node["name"], [values[source] for source in node["inputs"]]
+        if node["op"] != "spiking":
+            values[name], memories[name] = operate(network, node, now, steps, state.memories.get(name), *inputs)
+            continue
+        (current,) = inputs
+        theta, (v0, may_fire) = array(node["threshold"], like=current), network.starts.get(name, (None, True))
+        membrane = state.membranes.get(name, schedule.rest(theta, current.shape, v0))
+        before = state.sent.get(name, np.zeros_like(current))
+        if schedule.fires(now, steps, network.depth[name]):
+            spike, membranes[name] = schedule.on_increments(membrane, current, before, theta, node["levels"])
+            spikes[name] = spike * may_fire
+        else:
+            spikes[name], membranes[name] = 0 * current, membrane + current
+        sent[name] = before + spikes[name]
+        values[name] = schedule.sends(spikes[name], theta, node["levels"])
+    return read_out(network, x, sent, now + 1, steps), spikes, State(sent, membranes, memories)
