@@ -1,9 +1,9 @@
 """`python -m equivalence_tests.grade a2 submissions/ --out grades.csv`: a folder of files -> points, one row for each.
 
-Each file runs in a process of its own (`sandbox.py`), which turns inputs into arrays; this process asks and judges. A
-file that breaks a rule (it opens files, imports `reference`, starts a process, ...) scores 0, and the column `reason`
-says why; each statement has a reason of its own. Files in sub-folders are graded too. Inputs are drawn anew in every
-round, so that a table of answers is worth nothing; all files of a round see the same, and `--seed` repeats it.
+Each file runs in a process of its own (`sandbox.py`), which turns inputs into arrays; this process calls it and judges.
+A file that breaks a rule (it opens files, imports `reference`, starts a process, ...) scores 0, and the column `reason`
+says why; each statement has its own reason. Files in sub-folders are graded too. Every round draws new inputs, so a
+table of answers is useless; all files of a round get the same inputs, and `--seed` repeats them.
 """
 
 import argparse
@@ -22,7 +22,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+try:
+    import pytest
+    from hypothesis import settings  # noqa: F401 (the tests that judge need it)
+except ImportError as error:
+    sys.exit(f"error: grading needs {error.name}, which comes with the extra 'suite': pip install -e '.[suite]'")
 
 from .assignments import ASSIGNMENTS
 from .implementations import RUNNING
@@ -34,7 +38,7 @@ LIMIT = 900  # seconds for one file: it may be waited for 180, the rest is the j
 
 
 class Grade(NamedTuple):
-    """What a file got: points and reason by statement, what concerns all of it, and whether the kernel helped."""
+    """The grade of a file: points and reason per statement, notes on the file, and whether the kernel confined it."""
 
     points: dict
     reasons: dict
@@ -43,7 +47,7 @@ class Grade(NamedTuple):
 
 
 class _Judge(Verdicts):
-    """The listed tests, as a plugin of pytest; and the first message of each that fails."""
+    """A plugin of pytest for the listed tests; keeps the first message of each that fails."""
 
     def __init__(self, tests):
         super().__init__(tests)
@@ -59,12 +63,12 @@ class _Judge(Verdicts):
             self.reasons.setdefault(self.test_of(report.nodeid), _first_line(report))
 
     def reason(self, statement):
-        """Why a statement has not all its points: what is missing or went wrong first, in the order of its tests."""
+        """Why a statement lacks points: the first missing name or failure, in the order of its tests."""
         return next((self.reasons[test] for test in statement.tests if test in self.reasons), "")
 
 
 def _first_line(report):
-    """What went wrong, in one line: without the traceback, and without what a long array adds."""
+    """The error in one line, without the traceback and long arrays."""
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash else str(report.longrepr[-1] if isinstance(report.longrepr, tuple) else "")
     text = re.sub(r"^equivalence_tests\.sandbox\.\w+: ", "", text)
@@ -78,7 +82,7 @@ def _first_line(report):
 
 
 def nothing(name, reason, confined=True):
-    """The grade of a file that has no points at all, for one reason."""
+    """The grade of a file without points, for one reason."""
     statements = [statement.name for statement in ASSIGNMENTS[name].statements]
     return Grade(dict.fromkeys(statements, 0.0), dict.fromkeys(statements, ""), reason, confined)
 
@@ -108,7 +112,7 @@ def _judged(path, name, seed, call):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             pytest.main([*options, *files], plugins=[verdicts])
         RUNNING.clear()
-        if submission.lost:  # it broke a rule, or died: nothing that it said counts
+        if submission.lost:  # it broke a rule, or died: none of its answers count
             return nothing(name, submission.lost, submission.confined)
     finally:
         submission.close()
@@ -142,7 +146,7 @@ def grade(name, paths, seed, workers=None):
             try:
                 try:
                     yield path, job.result() if job else nothing(name, not_graded(path))
-                except BrokenProcessPool:  # it, or one beside it, took the judge down: once more, alone
+                except BrokenProcessPool:  # this file, or one in parallel, ended the judge: again, alone
                     with pool_of(1) as alone:
                         yield path, alone.submit(judge, str(path), name, seed).result()
             except BrokenProcessPool:
@@ -152,7 +156,7 @@ def grade(name, paths, seed, workers=None):
 
 
 def regular(path):
-    """Whether it is a file itself, and no link to one."""
+    """Whether it is a regular file, not a link."""
     return stat.S_ISREG(path.lstat().st_mode)
 
 
@@ -162,9 +166,9 @@ def not_graded(path):
 
 
 def submissions_in(folder):
-    """What a folder and its sub-folders hold: .py files, whatever else is called so, and folders without any.
+    """All .py files of a folder and its sub-folders, other things of such names, and folders without any.
 
-    Left out are hidden folders and `__pycache__`.
+    Hidden folders and `__pycache__` are left out.
     """
     found = []
     for place, inside, files in os.walk(folder):

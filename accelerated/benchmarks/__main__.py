@@ -18,7 +18,7 @@ from ..runs.folders import environment, write_json
 from . import growth
 from .layers import activation, neuron, training
 from .networks import network
-from .options import BENCHMARKS, Options, checked
+from .options import BENCHMARKS, BenchmarkOptions, checked
 from .timing import fastest, interleaved, ratio
 
 PROGRAM = "python -m accelerated.benchmarks"
@@ -27,7 +27,7 @@ LAYERS = dict(zip(BENCHMARKS, (neuron, activation, training), strict=True))
 
 
 def chosen(case, only):
-    """A case with some of its candidates; InputError for a name that is none of them."""
+    """A case with some of its candidates; InputError for an unknown name."""
     for name in only:
         one_of(name, tuple(case.candidates), "candidate")
     kept = {name: run for name, run in case.candidates.items() if not only or name in (case.limit, *only)}
@@ -66,7 +66,7 @@ def shown(name, result, options):
 
 
 def run(options, out):
-    """All that was asked for; what is written."""
+    """Run all selected benchmarks; returns what is written."""
     folder, results = Path(options.out), {}
     for name in options.what:
         results[name] = measured(name, options)
@@ -88,7 +88,7 @@ def run(options, out):
 def main(arguments=None):
     """Run the command line; returns the exit status."""
     try:
-        options = checked(parse(Options, arguments, PROGRAM))
+        options = checked(parse(BenchmarkOptions, arguments, PROGRAM))
         if options.allocator == "warm" and WARM.items() - os.environ.items():
             words = sys.argv[1:] if arguments is None else arguments
             return subprocess.run([sys.executable, "-m", __package__, *words], env=os.environ | WARM).returncode

@@ -16,12 +16,12 @@ from .networks import network, quantised_of, streaming
 from .options import AXES
 from .timing import Case, interleaved, interval
 
-TIMES = (4, 32)  # between which memory is not to grow
+TIMES = (4, 32)  # memory must not grow from one to the other
 LEFT_OUT = ("one step at a time", "step by step in PyTorch", "snntorch", "sinabs")  # of the plots of networks
 
 
 class Drive(nn.Module):
-    """Two convolutions: the first layer fires at the rate that its bias gives, the second sees its spikes."""
+    """Two convolutions: the first layer fires at the rate that its bias gives, the second reads its spikes."""
 
     def __init__(self, rate, channels):
         super().__init__()
@@ -36,7 +36,7 @@ class Drive(nn.Module):
 
 
 def rated(rate, options):
-    """One convolution of 64 channels that sees spikes at `rate`: dense against event."""
+    """One convolution of 64 channels that reads spikes at `rate`: dense against event."""
     torch.manual_seed(0)
     x = torch.rand(options.batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     spiking = convert(quantise(Drive(rate, round(64 * options.width)).eval(), "s-qcfs", 8, 1.0, x).eval(), "streaming")
@@ -56,7 +56,7 @@ def grown(name, axis, options):
 
 
 def held_at_most():
-    """Bytes that this process has held at most; what `getrusage` says begins with what its parent had."""
+    """The peak memory of this process in bytes; that of `getrusage` would include its parent's."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
@@ -65,7 +65,7 @@ def held_at_most():
 
 
 def _peak(name, kind, options):
-    """Bytes that a fresh process holds at most, streaming a network."""
+    """The peak memory in bytes of a fresh process that streams a network."""
     torch.set_num_threads(options.threads)
     quantised, x, _ = quantised_of(name, options)
     streaming(convert(quantised, "streaming"), x, options.steps, engine_named(kind))()
@@ -93,7 +93,7 @@ def drawn(name, axis, rows, path):
         values, middle, low, high = zip(*found, strict=True)
         (line,) = axes.plot(values, [1e3 * m for m in middle], marker="o", label=candidate)
         axes.fill_between(values, [1e3 * v for v in low], [1e3 * v for v in high], alpha=0.2, color=line.get_color())
-    axes.set(xscale="log", yscale="log", xlabel={"steps": "T", "rate": "spikes a neuron and step"}.get(axis, axis),
+    axes.set(xscale="log", yscale="log", xlabel={"steps": "T", "rate": "spikes per neuron and step"}.get(axis, axis),
              ylabel="ms, median", title="a convolution of spikes" if axis == "rate" else Path(name).name)  # fmt: skip
     axes.set_xticks(values, [f"{v:g}" for v in values], minor=False)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -38,7 +38,7 @@ def neuron(options):
 
 
 def composed(threshold, levels=LEVELS):
-    """QCFS from PyTorch's operators, the floor passed straight through: what autograd makes of the formula."""
+    """QCFS from PyTorch's operators with a straight-through floor: the formula under autograd."""
 
     def function(z):
         level = z * levels / threshold + 0.5
@@ -49,7 +49,7 @@ def composed(threshold, levels=LEVELS):
 
 
 def activation(options):
-    """QCFS forward and backward on [4 batch, 64, 32, 32], a threshold for each channel; limit: 20 bytes an element."""
+    """QCFS forward and backward on [4 batch, 64, 32, 32], one threshold per channel; limit: 20 bytes per element."""
     z = torch.randn(4 * options.batch, 64, 32, 32).requires_grad_()
     layer, upstream = QCFS((64, 1, 1), LEVELS, "raw", 1.0), torch.randn_like(z)
     values, gradients = torch.empty_like(z), torch.empty_like(z)
@@ -58,7 +58,7 @@ def activation(options):
         values.copy_(z.detach())
         torch.add(z.detach(), upstream, out=gradients)
 
-    def kernels():  # without autograd, and without what Python does around them
+    def kernels():  # without autograd, and without Python's overhead
         detached, theta = z.detach(), layer.parameter.detach()
         if elementwise.qcfs(detached, theta, LEVELS, 0.5) is None:
             layer(detached)
@@ -80,7 +80,7 @@ def activation(options):
 
 
 class Composed(nn.Module):
-    """A layer of QCFS from PyTorch's operators, in another's place."""
+    """A QCFS layer from PyTorch's operators, as a replacement."""
 
     def __init__(self, layer):
         super().__init__()
@@ -103,7 +103,7 @@ def step_of(network, x, labels):
 
 
 def training(options):
-    """A training step of ResNet-20 with 4 batch images: ReLU (the limit) against CS-QCFS."""
+    """A training step of ResNet-20 on 4 batch images: ReLU (the limit) against CS-QCFS."""
     torch.manual_seed(0)
     x = torch.rand(4 * options.batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (len(x),))
@@ -113,7 +113,7 @@ def training(options):
         return make("resnet20", (3, 32, 32), 10).to(memory_format=torch.channels_last).train()
 
     def ours():
-        return quantise(relu(), "cs-qcfs", LEVELS, "calibrated", x[:4]).train()
+        return quantise(relu(), "cs-qcfs", LEVELS, "max", x[:4]).train()
 
     networks = {"ReLU": relu(), "this": ours(), "composed": peers.replaced(ours(), Composed)}
     if options.compile and works("cpu"):

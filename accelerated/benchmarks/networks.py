@@ -1,4 +1,4 @@
-"""Benchmarks of whole networks: streaming on each engine, beside other packages and the quantised network itself."""
+"""Benchmarks of whole networks: streaming on each engine, next to other packages and the quantised network itself."""
 
 from pathlib import Path
 
@@ -7,31 +7,31 @@ import torch
 from .. import data as datasets
 from ..conversion import convert, fold_batch_norms
 from ..engines import engine_named
-from ..engines.dense import Layerwise
+from ..engines.dense import DenseRun
 from ..models import TRANSFORMERS, make
 from ..quantisation import quantise
 from ..runs.compiling import compiled, works
 from ..runs.saved import config_of, network_of
-from ..simulation import increments, simulate
+from ..simulation import simulate
 from . import peers
 from .layers import LEVELS
 from .timing import Case
 
 
 def untrained(name, options):
-    """(quantised network with random weights and calibrated thresholds, images)."""
+    """(quantised network with random weights and thresholds from the maximum, images)."""
     torch.manual_seed(0)
     x = torch.rand(options.batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     model = make(name, (3, 32, 32), 10, options.width).to(memory_format=torch.channels_last).train()
     with torch.no_grad():
         for _ in range(3):
             model(x)  # running statistics for the batch norms
-    kind = "hn-qcfs" if name in TRANSFORMERS else "s-qcfs"  # one threshold a layer: other packages have no more
-    return quantise(model.eval(), kind, LEVELS, "calibrated", x).eval(), x
+    kind = "hn-qcfs" if name in TRANSFORMERS else "s-qcfs"  # one threshold per layer: other packages have no more
+    return quantise(model.eval(), kind, LEVELS, "max", x).eval(), x
 
 
 def trained(folder, options):
-    """(quantised network, test images, what says how many of the first it gets right) of a run on disk."""
+    """(quantised network, test images, function for the share of the first that it gets right) of a run on disk."""
     config = config_of(folder)
     data = datasets.load(config.data, config.data_root, config.size)
     network = network_of(folder, config, data).eval().to(memory_format=torch.channels_last)
@@ -54,31 +54,28 @@ def quantised_of(name, options):
 
 
 def streaming(spiking, x, steps, kind, at_a_time=None, rates=None):
-    """What streams for `steps` steps and gives the last logits; spikes a neuron and step, by layer, go to `rates`."""
+    """A function: the logits after streaming `steps` steps; adds spikes per neuron and step, by layer, to `rates`."""
 
     @torch.no_grad()
     def run():
-        spiking.reset(steps)
         state, logits = kind(spiking, x), x
         count = at_a_time or state.at_once
         for now in range(0, steps, count):
             logits = state.steps(min(count, steps - now))
         if rates is not None:
-            rates[:] = [(n.sent.sum() / n.sent.numel()).item() / steps for n in spiking.layers.values()]
-        spiking.reset()
+            rates[:] = [(s.sent.sum() / s.sent.numel()).item() / steps for s in state.states.values()]
         return logits[-1]
 
     return run
 
 
 def plainly(spiking, x, steps):
-    """The loop that one would write: each step through all layers, an operator at a time, without kernels."""
+    """The plain loop: each step through all layers, one operator at a time, without kernels."""
 
     @torch.no_grad()
     def run():
-        spiking.reset(steps)
-        *_, logits = increments(spiking, x, steps, lambda *_: None)
-        spiking.reset()
+        stepped, _ = spiking.begin(x, steps, "increments")
+        *_, logits = (stepped.step(x, now, lambda *_: None) for now in range(steps))
         return logits
 
     return run
@@ -93,7 +90,7 @@ def network(name, options):
     for kind in ("dense", "event", "auto"):
         candidates[kind] = streaming(spiking, x, options.steps, engine_named(kind))
     candidates["integrate-then-fire, by theorem"] = lambda: simulate(waiting, x, options.steps, "theorem")
-    candidates["one step at a time"] = streaming(spiking, x, options.steps, Layerwise, 1)
+    candidates["one step at a time"] = streaming(spiking, x, options.steps, DenseRun, 1)
     candidates["step by step in PyTorch"] = plainly(spiking, x, options.steps)
     others = {}
     if all(neuron.threshold.numel() == 1 for neuron in spiking.layers.values()):
@@ -106,7 +103,7 @@ def network(name, options):
     streaming(spiking, x, options.steps, engine_named("event"), rates=rates)()
     note = f"rate {sum(rates) / len(rates):.2f}"
     if right:
-        answers = {"quantised network": folded}
+        answers: dict = {"quantised network": folded}
         for kind in ("dense", "event"):
             answers[kind] = lambda part, kind=kind: streaming(spiking, part, options.steps, engine_named(kind))()
         answers |= {n: lambda part, other=others[n]: other(part).mean(0) for n in list(others)[:1]}

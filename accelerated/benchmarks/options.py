@@ -1,4 +1,4 @@
-"""What a benchmark is asked for."""
+"""The options of a benchmark."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ AXES = {"steps": (2, 4, 8, 16, 32), "batch": (1, 4, 16, 64), "width": (0.25, 0.5
 
 
 @dataclass(frozen=True)
-class Options:
+class BenchmarkOptions:
     """Measure neurons, activations, training and networks beside their limits and other packages; print the ratios."""
 
     what: tuple[str, ...] = ("neuron", "qcfs", "training", "resnet20", "resnet18", "vgg16", "vit_tiny")

@@ -1,7 +1,7 @@
-"""The IF neuron as other packages have it, set up as their documentation recommends for speed; each where installed.
+"""The IF neuron of other packages, if installed, set up as their documentation recommends for speed.
 
-A neuron takes currents [T, batch, ...] and gives theta s_t. All start at theta / 2 and subtract theta, so that they
-compute what we do; a `Network` of theirs folds time into the batch.
+A neuron takes currents [T, batch, ...] and returns theta s_t. All start at theta / 2 and subtract theta, so they
+compute the same as ours; a `Network` of theirs folds time into the batch.
 """
 
 import copy
@@ -31,7 +31,7 @@ class Loop(nn.Module):
 
 
 class SpikingJelly(nn.Module):
-    """spikingjelly's HalfThresholdIFNode; it stays in its state until `reset_net`, so it is reset here."""
+    """spikingjelly's HalfThresholdIFNode; it keeps its state until `reset_net`, so it is reset here."""
 
     def __init__(self, theta):
         from spikingjelly.activation_based import neuron
@@ -62,7 +62,7 @@ class SnnTorch(nn.Module):
 
 
 class Sinabs(nn.Module):
-    """sinabs' IAF with single spikes; it wants [batch, T, ...]."""
+    """sinabs' IAF with single spikes; its input is [batch, T, ...]."""
 
     def __init__(self, theta):
         from sinabs.activation import SingleSpike
@@ -81,7 +81,7 @@ OTHERS = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch, "sinabs": Sinabs}
 
 
 def neurons(names):
-    """{name: neuron of theta}: of the published loop and of packages, those that are asked for and installed."""
+    """{name: neuron of theta}: the published loop and packages that are selected and installed."""
     here = {"published loop": Loop} | {name: kind for name, kind in OTHERS.items() if importlib.util.find_spec(name)}
     return {name: kind for name, kind in here.items() if name in names}
 
@@ -107,7 +107,7 @@ def replaced(network, made):
 
 
 class Network(nn.Module):
-    """A quantised network with one threshold a layer, simulated with a package's neurons: logits of all T steps."""
+    """A quantised network with one threshold per layer, simulated with a package's neurons: logits of all T steps."""
 
     def __init__(self, quantised, kind, steps):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Times of candidates in interleaved rounds, and what can be said of their ratios."""
+"""Times of candidates in interleaved rounds, and intervals of their ratios."""
 
 import gc
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from time import perf_counter
 
 @dataclass
 class Case:
-    """What a benchmark compares: callables by name, the one that is the limit, and which are another package's way."""
+    """What a benchmark compares: callables by name, the name of the limit, and those of other packages."""
 
     candidates: dict[str, Callable]
     limit: str
@@ -22,7 +22,7 @@ def interleaved(case, rounds):
     """{name: seconds of each round}; each candidate runs twice before the first."""
     seconds: dict = {name: [] for name in case.candidates}
     gc.collect()
-    gc.freeze()  # what is there by now need not be looked through again
+    gc.freeze()  # existing objects need no garbage collection
     try:
         for measured in [False] * 2 + [True] * rounds:
             for name, run in case.candidates.items():
@@ -37,7 +37,7 @@ def interleaved(case, rounds):
 
 
 def interval(values, confidence=0.95):
-    """(median, low, high): order statistics between which the median lies with at least this probability."""
+    """(median, low, high): order statistics that contain the median with at least this probability."""
     ordered, n, below, rank = sorted(values), len(values), 0.0, 0
     while rank < n // 2 and 2 * (below + comb(n, rank) / 2**n) <= 1 - confidence:
         below, rank = below + comb(n, rank) / 2**n, rank + 1

@@ -8,14 +8,16 @@ from .. import data as datasets
 from ..checks import InputError
 from ..conversion import fold_batch_norms
 from ..exports.weights import whole_file
-from ..runs.evaluation import ALIVE, shown
+from ..runs.evaluation import LEAST_ACTIVE, shown
 from ..runs.saved import config_of, network_of
+from ..schedules import SCHEDULES
 from . import plots
 from .plots import label
 
+PLOTS = ("steps", "accuracy", "pareto", "thresholds", "neuron")
 HEADER = (
     "schedule", "T", "accuracy", "units that differ", "latency in steps", "spikes per neuron",
-    "thousand synaptic operations", "energy in µJ", "least active layer", "logits equal",
+    "synaptic operations", "energy", "least active layer", "logits equal",
 )  # fmt: skip
 TERMINAL_HEADER = (
     "schedule",
@@ -34,26 +36,39 @@ def _share(value):
     return "" if value is None else f"{100 * value:.2f} %"
 
 
+def people(count):
+    """A count in words: 722 thousand, 1.5 million."""
+    for size, word in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
+        if count >= size:
+            return f"{count / size:.3g} {word}"
+    return f"{count:.0f}"
+
+
+def joules(value):
+    """An energy: 1.99 µJ; from 1000 µJ on in mJ."""
+    return f"{1e3 * value:.3g} mJ" if value >= 1e-3 else f"{1e6 * value:.3g} µJ"
+
+
 def cells(row):
-    """A row of results as text, in the order of HEADER. What was not executed or is not defined is empty."""
+    """A row of results as text, in the order of HEADER. Values that were not executed or are not defined are empty."""
     latency = "unsettled" if row["latency"] is None else f"{row['latency']:.4g}"
     if row["margin"] is not None:  # how many spikes and operations were saved is not known
         return label(row), str(row["T"]), _share(row["accuracy"]), "", latency, "", "", "", "", ""
     least = min(row["nonzero_share"].values())
-    equal = {None: "", True: "all bits" if least >= ALIVE else "vacuous", False: "no"}[row["logits_equal"]]
+    equal = {None: "", True: "all bits" if least >= LEAST_ACTIVE else "vacuous", False: "no"}[row["logits_equal"]]
     return (label(row), str(row["T"]), _share(row["accuracy"]), _share(row["units_that_differ"]), latency,
-            f"{row['spikes_per_neuron']:.3f}", f"{(row['acs'] + row['macs']) / 1e3:.4g}", f"{1e6 * row['joules']:.3g}",
-            _share(least), equal)  # fmt: skip
+            f"{row['spikes_per_neuron']:.3f}", people(row["acs"] + row["macs"]), joules(row["joules"]), _share(least),
+            equal)  # fmt: skip
 
 
 def findings(results):
-    """Sentences that follow from the rows, and only from executed ones."""
+    """Sentences that follow from executed rows only."""
     config, accuracy, images = results["config"], results["accuracy"], results["test_images"]
     if not results["rows"]:
         shares = ", ".join(f"{stage} {_share(share)}" for stage, share in accuracy.items())
         yield f"{shares} of {images} test images; nothing was simulated."
         return
-    untrained = " (not trained)" * (not config["epochs"][0] and not config.get("start"))
+    untrained = "" if config["epochs"][0] or config.get("start") else " (not trained)"
     relu = f"ReLU network {_share(accuracy['relu'])}{untrained}, " if "relu" in accuracy else ""
     yield (
         f"{relu}quantised (L = {config['levels']}) {_share(accuracy['folded'])} "
@@ -61,27 +76,54 @@ def findings(results):
         f"{100 * results['threshold_spread']:.3g} %."
     )
     for row in results["rows"]:
-        at_levels = row["schedule"] == "integrate-then-fire" and row["T"] == config["levels"]
-        settled = row["schedule"] == "signed" and row["settled"] and row is _last(results, row)
+        schedule = SCHEDULES[row["schedule"]]
+        at_levels = schedule.waits and row["T"] == schedule.exact_at(results["depth"], config["levels"])
+        settled = schedule.settles and row["settled"] and row is _last(results, row)
         if not (at_levels or settled):
             continue
         spiking = [100 * share for share in row["nonzero_share"].values()]
         when = (
             f"at T = L = {row['T']}"
             if at_levels
-            else f"settled after {row['latency']} step{'s' * (row['latency'] != 1)} (the slowest image)"
+            else f"settled after {counted(row['latency'], 'step')} (the slowest image)"
         )
         what = (
             "equal those of the folded quantised network bit for bit"
             if row["logits_equal"]
             else f"are not all the folded quantised network's: {_share(row['units_that_differ'])} of units differ"
         )
-        if row["logits_equal"] and min(row["nonzero_share"].values()) < ALIVE:
+        if row["logits_equal"] and min(row["nonzero_share"].values()) < LEAST_ACTIVE:
             what = "equal the folded quantised network's for free, since a layer hardly spikes"
         yield (
             f"{label(row)}: {when}, the logits of all {images} images {what}; "
             f"neurons that spike, per layer: {min(spiking):.0f} to {max(spiking):.0f} %."
         )
+
+    yield in_short(results)
+
+
+def counted(number, what):
+    """1 step, 2 steps."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def in_short(results):
+    """The result in one sentence: after how many steps each schedule has the answer, or how close it comes."""
+    target, parts = results["accuracy"]["folded"], []
+    for name in dict.fromkeys(label(row) for row in results["rows"] if row["margin"] is None):
+        rows = [row for row in results["rows"] if label(row) == name]
+        equal = [row for row in rows if row["logits_equal"] and row["latency"] is not None]
+        if equal:
+            steps = counted(equal[0]["latency"], "step")
+            free = (
+                "" if min(equal[0]["nonzero_share"].values()) >= LEAST_ACTIVE else ", for free: a layer hardly spikes"
+            )
+            parts.append(f"{name} has the quantised network's answer in every bit after {steps}{free}")
+            continue
+        best = max(rows, key=lambda row: row["accuracy"])
+        points = 100 * (best["accuracy"] - target)
+        parts.append(f"{name} comes nearest at T = {best['T']} ({points:+.2f} points of accuracy)")
+    return f"In short: {'; '.join(parts)}."
 
 
 def _last(results, row):
@@ -89,7 +131,7 @@ def _last(results, row):
 
 
 def arithmetic_note(results):
-    """What the exact rows cost where totals are carried, which is how they were computed."""
+    """The cost of the exact rows on totals, as they were computed."""
     rows = [row for row in results["rows"] if row["logits_equal"] and row["arithmetic"] == "totals"]
     if not rows:
         return ""
@@ -112,19 +154,20 @@ def markdown(results):
         "(empty where T is not L). Least active layer: the smallest share of a layer's neurons that spike; where it is "
         "next to nothing, an equality is free and called vacuous. Energy is that of hardware that adds increments, at "
         f"45 nm (4.6 pJ a multiply-accumulate, 0.9 pJ an accumulate; memory left out); the quantised network takes "
-        f"{1e6 * results['rows'][0]['ann_joules']:.3g} µJ. " + arithmetic_note(results)
+        f"{joules(results['rows'][0]['ann_joules'])}. " + arithmetic_note(results)
     ]
-    lines += ["", *(f"![{name}]({name}.png)" for name in ("accuracy", "pareto", "thresholds", "neuron"))]
+    lines += ["", *(f"![{name}]({name}.png)" for name in PLOTS)]
     return "\n".join(lines) + "\n"
 
 
 def config_name(results):
-    """The network of a run, in a word or two."""
+    """A short name of a run's network."""
     return f"{results['config']['model']}, {results['config']['activation']}"
 
 
 def write(folder, results, quantised, image):
     """report.md and the plots of a run; `image` [1, ...] is the one that the neuron plot shows."""
+    plots.steps(results, folder / "steps.png")
     plots.accuracy(results, folder / "accuracy.png")
     named: dict = {}
     for row in results["rows"]:
@@ -149,7 +192,7 @@ def table(results):
         if before not in (None, name):
             drawn.add_row()
         del rest[5]  # synaptic operations: in report.md
-        shown = [cell.removesuffix(" %").replace("all bits", "yes") for cell in rest]
+        shown = [cell.removesuffix(" %").removesuffix(" µJ").replace("all bits", "yes") for cell in rest]
         drawn.add_row("" if name == before else name.replace(", ", ",\n"), *shown)
         before = name
     return drawn

@@ -12,7 +12,7 @@ def works(device):
     try:
         torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
         return True
-    except Exception as error:  # of many kinds: no compiler, no headers, a processor that Inductor does not know
+    except Exception as error:  # no compiler, no headers, a processor that Inductor does not know, ...
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         print(f"isospike: torch.compile does not work here ({(lines or ['no reason given'])[0]}); going on without it",
               file=sys.stderr)  # fmt: skip
@@ -20,5 +20,5 @@ def works(device):
 
 
 def compiled(module, device="cpu"):
-    """`module` under torch.compile, or as it is where that does not work."""
+    """`module` under torch.compile, or unchanged if that does not work."""
     return torch.compile(module) if works(torch.device(device).type) else module

@@ -1,21 +1,8 @@
-"""What a run is asked for, as data; and whether that can be done."""
+"""The settings of a run, as data. validation.py checks them."""
 
-import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-import torch
-
-from .. import data as datasets
-from . import training
-from ..activation import VARIANTS, variant
-from ..data.augment import AUGMENTATIONS
-from ..calibration import METHODS
-from ..checks import InputError, one_of, positive, whole
-from ..conversion import SCHEDULES, exact_levels
-from ..models import MODELS, STEMS, TRANSFORMERS
-from ..engines import ENGINES
-from ..graph.timm import NORMS, STYLES
-from ..tokens import OPERATORS
+from ..schedules import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -30,7 +17,8 @@ class Config:
     download: bool = False
     """Fetch CIFAR or Tiny-ImageNet into --data-root first."""
     size: int = 0
-    """Side of the images: digits and mnist5k are padded to it, CIFAR enlarged, photographs cut; 0 is their own."""
+    """Side of the images: digits and mnist5k are padded to it, CIFAR enlarged, photographs cut; 0 is their own (of
+    photographs at most 224)."""
     augment: str = "auto"
     """none, standard (crop and flip) or full (AutoAugment and Cutout too); auto is full for images in colour."""
     model: str = "cnn"
@@ -64,8 +52,8 @@ class Config:
     """The layer-wise activation of stage 1; auto is s-qcfs, or `activation` itself where that is layer-wise."""
     levels: int = 8
     """L, the steps of the quantised activation. The spiking network equals the quantised one at T = L."""
-    initial_threshold: str = "calibrated"
-    """Where thresholds start: a positive number (theta), or calibrated: the largest activation of the ReLU network."""
+    initial_threshold: str = "max"
+    """Where thresholds start: a positive number (theta), or max: the largest activation of the ReLU network."""
     epochs: tuple[int, int, int] = (12, 10, 6)
     """Epochs of the ReLU network, of stage 1 (layer thresholds) and of stage 2 (expanded thresholds)."""
     lr: float = 0.1
@@ -97,7 +85,7 @@ class Config:
     """Processes that read and augment images (0: none of their own)."""
     seed: int = 0
     """Seed of weights, order and augmentation. The split into training and test images never changes."""
-    schedules: tuple[str, ...] = SCHEDULES
+    schedules: tuple[str, ...] = tuple(SCHEDULES)
     """How to simulate: streaming, integrate-then-fire, signed."""
     operators: tuple[str, ...] = ("accumulated",)
     """What layer norm, softmax and products see when streaming: accumulated, or per-step as published."""
@@ -134,113 +122,55 @@ class Config:
     """Go on where an interrupted run with the same settings was."""
 
 
-QUICK = {"epochs": (3, 3, 2), "times": (1, 2, 4, 8)}
-UNTIL = ("relu", "training", "simulation")
+GROUPS = {  # of options, as --help shows them; those for newcomers first
+    "first of all": (
+        "data",
+        "model",
+        "activation",
+        "levels",
+        "epochs",
+        "schedules",
+        "times",
+        "seed",
+        "quick",
+        "resume",
+    ),
+    "data": ("data_root", "download", "size", "augment"),
+    "network": ("width", "stem", "blocks", "pretrained", "placement", "norm", "mask", "gelu", "start"),
+    "quantisation": ("stage1", "initial_threshold"),
+    "training": (
+        "until",
+        "lr",
+        "optimiser",
+        "warmup",
+        "distillation",
+        "fine_tuning",
+        "weight_decay",
+        "decay_thresholds",
+        "batch",
+        "accumulate",
+        "precision",
+        "compile",
+    ),
+    "simulation": (
+        "operators",
+        "calibrations",
+        "pre_steps",
+        "iterations",
+        "margins",
+        "arithmetic",
+        "audit",
+        "engine",
+        "test_batch",
+        "test_images",
+    ),
+    "machine": ("device", "workers", "channels_last"),
+    "output": ("name", "out"),
+}
 NOT_PART_OF_A_RUN = ("out", "name", "resume", "device", "workers", "data_root", "download")
 
 
 def default_name(config):
-    """The folder name that the settings make."""
+    """The folder name made from the settings."""
     parts = [config.data, config.model, config.activation, f"L{config.levels}", f"seed{config.seed}"]
-    return "-".join(parts + ["quick"] * config.quick)
-
-
-def device(name):
-    """The device to compute on; "auto" is cuda where there is one. InputError for one that is not here."""
-    usable = ["cpu"] + (
-        ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
-    )
-    if name not in ("auto", *usable):
-        raise InputError(f"device {name!r} is not available: choose auto, {', '.join(usable)}")
-    return name if name != "auto" else usable[min(1, len(usable) - 1)]
-
-
-def _each(config, field, choices, name):
-    if not getattr(config, field):
-        raise InputError(f"{field} must name at least one")
-    for value in getattr(config, field):
-        one_of(value, choices, name)
-
-
-def checked(config):
-    """The config with `quick` and "auto" carried out; InputError naming the first field that is wrong."""
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
-    if config.quick:  # what was asked for by name stays
-        values |= {name: value for name, value in QUICK.items() if values[name] == getattr(Config, name)}
-    one_of(config.data, datasets.DATASETS, "data")
-    one_of(config.model, MODELS, "model")
-    one_of(config.stem, STEMS, "stem")
-    one_of(config.arithmetic, ("totals", "increments"), "arithmetic")
-    one_of(config.engine, ENGINES, "engine")
-    one_of(config.until, UNTIL, "until")
-    one_of(config.precision, training.PRECISIONS, "precision")
-    one_of(config.augment, ("auto", *AUGMENTATIONS), "augment")
-    colour = config.data not in ("digits", "mnist5k")
-    values["augment"] = ("full" if colour else "none") if config.augment == "auto" else config.augment
-    if values["augment"] != "none" and not colour:
-        raise InputError(f"augment {config.augment!r} is for images in colour: choose none for {config.data}")
-    one_of(config.activation, VARIANTS, "activation")
-    fits = {"neuron": (*TRANSFORMERS, "mlp"), "head": TRANSFORMERS, "head and neuron": TRANSFORMERS}
-    if config.model not in fits.get(variant(config.activation)[0], MODELS):
-        raise InputError(
-            f"activation {config.activation!r} does not fit model {config.model!r}: choose cs-qcfs or c-qcfs"
-        )
-    one_of(config.placement, STYLES, "placement"), one_of(config.norm, NORMS, "norm")
-    one_of(config.optimiser, training.OPTIMISERS, "optimiser")
-    changed = [n for n in ("placement", "norm", "mask", "gelu") if getattr(config, n) != getattr(Config, n)]
-    if changed and config.model not in TRANSFORMERS:
-        raise InputError(f"{changed[0]} is for transformers ({', '.join(TRANSFORMERS)}), got model {config.model!r}")
-    if not 0 <= config.mask < 1:
-        raise InputError(f"mask, a share of the spikes, must lie in [0, 1), got {config.mask}")
-    if config.mask and config.schedules != ("streaming",):
-        raise InputError("mask drops spikes at random, and no other schedule than streaming takes that")
-    if not 0 <= config.distillation <= 1:
-        raise InputError(f"distillation, a weight, must lie in [0, 1], got {config.distillation}")
-    if config.distillation and not (config.epochs[0] or config.pretrained or config.start):
-        raise InputError("distillation needs a teacher: give the first of the --epochs, --start or --pretrained")
-    if config.start and config.pretrained:
-        raise InputError("start and pretrained both say what to begin with: choose one")
-    values["stage1"] = training.first_stage(config.activation) if config.stage1 == "auto" else config.stage1
-    layerwise = [name for name, (kind, _) in VARIANTS.items() if kind == "layer"]
-    one_of(values["stage1"], layerwise, "stage-1 activation")
-    _each(config, "schedules", SCHEDULES, "schedule")
-    _each(config, "calibrations", ("none", *METHODS), "calibration")
-    _each(config, "operators", OPERATORS, "operators")
-    if not values["times"]:
-        raise InputError("times must name at least one")
-    positive(config.width, "width")
-    for name in ("levels", "batch", "accumulate", "pre_steps", "iterations", "test_batch"):
-        whole(values[name], name)
-    for name in ("size", "workers", "test_images", "blocks", "warmup"):
-        whole(values[name], name, least=0)
-    exact_levels(config.levels, torch.get_default_dtype(), "the run")
-    for steps in values["times"]:
-        whole(steps, "times")
-        exact_levels(steps, torch.get_default_dtype(), "the run", "times")
-    for margin in config.margins:
-        if not 0 < margin < 1:
-            raise InputError(f"margins must lie between 0 and 1, got {margin}")
-    if not 0 <= config.seed < 2**63:
-        raise InputError(f"seed must lie in 0..2^63 - 1, got {config.seed}")
-    if not re.fullmatch(r"[\w.-]{0,100}", config.name) or config.name.startswith("."):
-        raise InputError(f"name must be at most 100 letters, digits, '-', '_' and '.', got {config.name!r}")
-    for epochs in values["epochs"]:
-        whole(epochs, "epochs", least=0)
-    positive(config.lr, "lr"), positive(config.fine_tuning, "fine_tuning")
-    if not 0 <= config.weight_decay < float("inf"):
-        raise InputError(f"weight_decay must be 0 or positive, got {config.weight_decay}")
-    if config.initial_threshold != "calibrated":
-        try:
-            values["initial_threshold"] = float(config.initial_threshold)
-        except ValueError:
-            raise InputError(
-                f"initial_threshold must be a number or 'calibrated', got {config.initial_threshold!r}"
-            ) from None
-        positive(values["initial_threshold"], "initial_threshold")
-    values["device"] = device(config.device)
-    if config.engine == "graph" and values["device"] == "cpu":
-        raise InputError("engine 'graph' needs a GPU: choose dense, event or auto")
-    if config.precision == "float16" and values["device"] == "cpu":
-        raise InputError("precision 'float16' needs a GPU: choose float32 or bfloat16")
-    values["name"] = config.name or default_name(config)
-    return Config(**values)
+    return "-".join(parts + (["quick"] if config.quick else []))

@@ -1,4 +1,4 @@
-"""Several processes on one job, started by torchrun: who one is, and how shares of a whole come together."""
+"""Several processes on one job, started by torchrun: ranks, shares, and how results are combined."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ def launched():
 
 
 def join(device):
-    """The device of this process, after it has met the others; "cuda" becomes the GPU that is its own."""
+    """Join the other processes; returns this process's device, "cuda" becoming its own GPU."""
     if not launched():
         return device
     if str(device).startswith("cuda"):
@@ -23,28 +23,28 @@ def join(device):
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if str(device).startswith("cuda") else "gloo")
-        dist.barrier()  # nobody leaves again before all have shaken hands
+        dist.barrier()  # no process leaves before all are connected
     return device
 
 
 def leave():
-    """Part from the other processes."""
+    """Leave the group of processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def rank():
-    """0, 1, ...: which of the processes this is."""
+    """The number of this process: 0, 1, ..."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world():
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def share(rows):
-    """The rows of this process: every world-th one, none twice and none made up."""
+    """The rows of this process: every world-th one, without repetition or padding."""
     return rows[rank() :: world()]
 
 
@@ -60,12 +60,13 @@ def gather(value):
 def refuse(message):
     """Raise an InputError that every process raises at the same place; only process 0 prints it."""
     refusal = InputError(message)
-    refusal.told, refusal.shared = rank() > 0, True
+    refusal.reported = rank() > 0
+    refusal.shared = True
     raise refusal
 
 
 def everywhere(action):
-    """What `action()` gives in this process; if any process has an InputError, every one raises the first of them."""
+    """The result of `action()` in this process; if any process has an InputError, all raise the first of them."""
     if not dist.is_initialized():
         return action()
     value, said = None, None
@@ -80,7 +81,7 @@ def everywhere(action):
 
 
 def on_first(action):
-    """What `action()` gives in process 0, in every process; its InputError is raised in all of them."""
+    """The result of `action()` in process 0, for every process; its InputError is raised in all of them."""
     if not dist.is_initialized():
         return action()
     outcome: list = [None, None]
@@ -97,7 +98,7 @@ def on_first(action):
 
 @contextlib.contextmanager
 def on_first_only(opening):
-    """Hold what `opening()` gives in process 0 while the others go on beside; its InputError is raised in all."""
+    """Hold the context of `opening()` in process 0 while the others continue; its InputError is raised in all."""
     held = []
     on_first(lambda: held.append(opening()))
     try:
@@ -108,7 +109,7 @@ def on_first_only(opening):
 
 
 def same_buffers(network):
-    """Give every process the running statistics of process 0: each has seen its own share of the batches."""
+    """Copy the running statistics of process 0 to every process: each has computed them on its own share."""
     if dist.is_initialized():
         for buffer in network.buffers():
             dist.broadcast(buffer, 0)

@@ -6,13 +6,14 @@ from typing import NamedTuple
 import torch
 
 from .. import data as datasets
-from . import distributed
 from ..calibration import calibrate
 from ..conversion import convert
 from ..energy import energy
-from ..simulation import read_out_early, settling_steps, simulate_at
+from ..schedules import SCHEDULES
+from ..simulation import read_out_early, simulate_at
+from . import distributed
 
-ALIVE = 0.01  # the least share of neurons that must spike in every layer before an equality means anything
+LEAST_ACTIVE = 0.01  # smallest share of active neurons, in every layer, for an equality to be meaningful
 AVERAGED = (
     "units_that_differ", "units_that_differ_last", "spikes_per_neuron", "acs", "macs", "joules", "ann_joules",
     "totals_joules",
@@ -20,13 +21,13 @@ AVERAGED = (
 
 
 def laid_out(config, batches):
-    """The batches in the memory format that the run asks for."""
+    """The batches in the memory format of the settings."""
     for x, y in batches:
         yield (x.contiguous(memory_format=torch.channels_last) if config.channels_last else x), y
 
 
 def shown(config, data, part, count=0):
-    """Batches of the first `count` (0: all) images of a part as they are, this process's share of them."""
+    """This process's share of the batches of the first `count` (0: all) images of a part, not augmented."""
     total = len(data.train_y if part == "train" else data.test_y)
     rows = distributed.share(torch.arange(min(count or total, total)))
     chosen = [chunk for chunk in rows.split(config.test_batch) if len(chunk)]
@@ -36,14 +37,14 @@ def shown(config, data, part, count=0):
 class Tally:
     """One row of results over many batches: shares weighted by images.
 
-    `equal`: how many images have the quantised network's logits bit for bit; `agreeing`: how many its answer.
+    `equal`: the number of images with the quantised network's logits bit for bit; `agreeing`: with its answer.
     """
 
     def __init__(self, **what):
         self.what, self.parts, self.right, self.equal, self.agreeing = what, [], 0, 0, 0
 
     def add(self, spiking, x, y, result, expected):
-        """One batch: its simulation, and the logits that the quantised network gives."""
+        """Add a batch: its simulation, and the quantised network's logits."""
         logits = result.logits[-1]
         self.right += int((logits.argmax(1) == y).sum())
         self.equal += int((logits == expected).all(1).sum())
@@ -69,15 +70,15 @@ class Tally:
             return None if values[0][1] is None else sum(n * v for n, v in values) / images
 
         settled = [part["settled"] for _, part in parts]
-        signed, comparable = self.what["schedule"] == "signed", parts[0][1]["units_that_differ"] is not None
+        settles, comparable = settled[0] is not None, parts[0][1]["units_that_differ"] is not None
         return (
             self.what
             | {
                 "accuracy": right / images,
                 "images_agreeing": agreeing,
                 "images_equal": equal if comparable else None,
-                "latency": max(part["latency"] for _, part in parts) if all(settled) or not signed else None,
-                "settled": all(settled) if signed else None,
+                "latency": max(part["latency"] for _, part in parts) if all(settled) or not settles else None,
+                "settled": all(settled) if settles else None,
                 "logits_equal": equal == images if comparable else None,
                 "nonzero_share": {k: mean(lambda p, k=k: p["nonzero_share"][k]) for k in parts[0][1]["nonzero_share"]},
             }
@@ -96,39 +97,41 @@ class Job(NamedTuple):
 
     @property
     def words(self):
-        """What a person calls it."""
+        """Its name for people."""
         return self.schedule, self.calibration, self.operators
 
 
 def plan(config, depth):
     """The `Job` of every kind of row.
 
-    Integrate-then-fire also runs at T = L, and signed with enough steps that every sample has settled (T5).
+    A schedule that can be exact also runs at a T at which it is: T = L, or enough steps for all to settle.
     """
-    for schedule in config.schedules:
-        exact = {"signed": [settling_steps(depth, config.levels) + 1], "integrate-then-fire": [config.levels]}
-        times = sorted({*config.times, *exact.get(schedule, [])})
-        if schedule == "streaming":
+    for name in config.schedules:
+        schedule = SCHEDULES[name]
+        exact = schedule.exact_at(depth, config.levels)
+        times = sorted({*config.times, *([] if exact is None else [exact])})
+        if schedule.streams:
             for operators in config.operators:
                 for calibration in config.calibrations:
-                    yield Job(schedule, "increments", calibration, operators, times)
+                    yield Job(name, schedule.arithmetics[0], calibration, operators, times)
             continue
-        ways = {"totals", config.arithmetic}
-        if schedule == "integrate-then-fire" and not config.audit:
+        ways = {schedule.arithmetics[0], config.arithmetic}
+        if "theorem" in schedule.arithmetics and not config.audit:
             ways = {"theorem"}
         for arithmetic in sorted(ways, reverse=True):
-            yield Job(schedule, arithmetic, "none", "accumulated", times)
+            yield Job(name, arithmetic, "none", "accumulated", times)
 
 
 def rows_of(config, quantised, data, job, advance):
     """The rows of one kind over the test images, one for each T and each margin.
 
-    `advance(images, {T: how many of them are right})` is called after each batch, with what has been seen so far.
+    Calls `advance(images, {T: how many of them are right})` after each batch, with the totals so far.
     """
     schedule, arithmetic, calibration, operators, times = job
     what = {"schedule": schedule, "arithmetic": arithmetic, "calibration": calibration, "operators": operators}
     tallies = {steps: Tally(**what, T=steps, margin=None) for steps in times}
-    early = {margin: [] for margin in (config.margins if schedule == "streaming" else ())}
+    streams = SCHEDULES[schedule].streams
+    early = {margin: [] for margin in (config.margins if streams else ())}
     spiking, images = convert(quantised, schedule, operators), 0
     for x, y in shown(config, data, "test", config.test_images):
         ready = spiking
@@ -136,7 +139,7 @@ def rows_of(config, quantised, data, job, advance):
             ready = calibrate(spiking, x, calibration, config.pre_steps, config.iterations)
         with torch.no_grad():
             expected = quantised(x)
-        for steps, result in simulate_at(ready, x, times, arithmetic, config.engine):
+        for steps, result in simulate_at(ready, x, times, arithmetic, engine=config.engine if streams else None):
             tallies[steps].add(ready, x, y, result, expected)
         for margin, seen in early.items():
             answer, taken = read_out_early(result.logits, margin)  # of the longest

@@ -1,165 +1,32 @@
 """A run: Config -> train -> convert -> simulate -> results on disk. Nothing here prints but through a console."""
 
-import copy
 import shutil
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .. import data as datasets
-from . import distributed, training
 from ..activation import QCFS
-from ..exports.weights import load_weights, save_weights, thresholds_in, whole_file
-from ..checks import InputError
-from .compiling import compiled
-from .config import Config, checked
 from ..conversion import convert, fold_batch_norms
-from .evaluation import laid_out, plan, rows_of, shown
+from ..exports.weights import save_weights
+from ..network import answer
+from ..schedules import SCHEDULES
+from . import distributed, training
+from .config import Config
+from .evaluation import plan, rows_of, shown
 from .folders import environment, lock, open_folder, read_state, settings_of, write_json
-from .journal import Journal, memory, per_cent
-from ..models import TRANSFORMERS, make
-from ..graph.timm import with_sites
+from .journal import Journal
+from .stages import Stages, form_of, network_for
+from .validation import checked
 
 MANY_STEPS = 5000  # above it, a simulation takes long enough to say so
+PASSES = 3  # of the network, that a training step takes, forward and back
 
-__all__ = ["Config", "checked", "run"]
-
-
-def form_of(config):
-    """How a transformer is brought into the form that is quantised."""
-    return {"style": config.placement, "norm": config.norm, "mask": config.mask}
-
-
-def network_for(config, data):
-    """The untrained network of a run (or with published weights): of ReLU, or of GELU where the first stage asks so."""
-    network = make(
-        config.model, data.shape, data.classes, config.width, config.stem, config.blocks, config.pretrained
-    )  # fmt: skip
-    return with_sites(network, **form_of(config)) if config.model in TRANSFORMERS and not config.gelu else network
-
-
-def learnt_from(config, data, rows, epoch_seed):
-    """Batches to train on, augmented, this process's share of each."""
-    rows = [distributed.share(step) for step in rows]
-    drawn = datasets.batches(data, "train", rows, config.device, config.augment, epoch_seed, config.workers)
-    return laid_out(config, drawn)
-
-
-def train(config, folder, state, data, progress, clock, journal):
-    """All stages; returns (network, {stage: test accuracy}). Saves what is needed to go on after every epoch.
-
-    `clock()` is the time in seconds that the run has taken so far, interrupted parts included. Of stages before the one
-    whose weights the run starts with, nothing is known.
-    """
-    torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
-    network = network_for(config, data).to(config.device)
-    if config.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    sample = datasets.first(data, "train", 256, config.device)
-    teacher = None
-    accuracies, metrics = (dict(state["accuracies"]), list(state["metrics"])) if state else ({}, [])
-    journal.begin(metrics)
-    start = distributed.everywhere(lambda: stage_of(config)) if config.start else -1
-    reached = (training.STAGES.index(state["stage"]), state["epoch"]) if state else (0, 0)
-    stages = training.STAGES[: 1 if config.until == "relu" else 3]
-    for index, (stage, epochs) in enumerate(zip(stages, config.epochs, strict=False)):
-        first = 1.0 if index <= start else config.initial_threshold  # weights from a file bring their own thresholds
-        settings = config.activation, config.stage1, config.levels, first, sample, form_of(config)
-        if config.distillation and stage == "stage 1":
-            teacher = copy.deepcopy(network).eval()
-            if state and state.get("teacher"):
-                teacher.load_state_dict(state["teacher"])
-        network = distributed.everywhere(partial(training.enter, stage, network, *settings))
-        if index == start:
-            distributed.everywhere(partial(load_weights, network, config.start))
-        if index < max(reached[0], start):
-            continue
-        lr = config.lr * config.fine_tuning if stage == "stage 2" else config.lr
-        sgd = training.optimiser(network, lr, config.optimiser, config.weight_decay, config.decay_thresholds)
-        scaler = torch.amp.GradScaler(config.device) if config.precision == "float16" else None
-        done = 0
-        if state and index == reached[0]:
-            try:
-                network.load_state_dict(state["network"])
-                sgd.load_state_dict(state["sgd"])
-                generator.set_state(state["generator"].cpu())
-                if scaler:
-                    scaler.load_state_dict(state["scaler"])
-            except (RuntimeError, ValueError, KeyError, AttributeError) as error:
-                raise InputError(
-                    f"{folder / 'resume.pt'} does not fit the network: delete {folder} and start again"
-                ) from error
-            done = reached[1]
-        bar = progress.add_task(f"train {stage}", total=epochs, completed=done)
-        teach = (teacher, config.distillation) if teacher is not None else None
-        trained = compiled(network, config.device) if config.compile and epochs > done else network
-        if distributed.launched() and epochs > done:
-            trained = nn.parallel.DistributedDataParallel(trained)
-        for epoch in range(done, epochs):
-            began = time.perf_counter()
-            seed = (config.seed * 1_009 + index * 100_003 + epoch * 10_007 + distributed.rank()) % 2**40
-            torch.manual_seed(seed)  # for dropout; whoever resumes here draws the same
-            rows = training.order(len(data.train_y), config.batch, generator)
-            rate = training.cosine(lr, epoch, epochs, config.warmup)
-            shares, sizes = learnt_from(config, data, rows, seed), [len(step) for step in rows]
-            seen = training.train_epoch(
-                trained, sgd, shares, rate, sizes, config.precision, config.accumulate, scaler, teach,
-                journal.watch(stage, epoch + 1, epochs, len(sizes)),
-            )  # fmt: skip
-            test = training.evaluate(network, shown(config, data, "test", config.test_images))
-            accuracies[stage] = test.top1
-            line = {
-                "stage": stage, "epoch": epoch + 1, "lr": rate(0), "loss": seen.loss, "accuracy": test.top1,
-                "accuracy5": test.top5, "test_loss": test.loss, "train_accuracy": seen.top1,
-                "train_accuracy5": seen.top5, "seconds": round(time.perf_counter() - began, 3),
-                "memory": memory(config.device),
-            }  # fmt: skip
-            metrics.append(line | {"thresholds": smallest(network)} if index else line)
-            now = {
-                "stage": stage,
-                "epoch": epoch + 1,
-                "accuracies": accuracies,
-                "metrics": metrics,
-                "network": network.state_dict(),
-                "sgd": sgd.state_dict(),
-                "generator": generator.get_state(),
-                "scaler": scaler.state_dict() if scaler else None,
-                "seconds": clock(),
-                "teacher": teacher.state_dict() if teacher is not None else None,
-            }
-            if distributed.rank() == 0:
-                with whole_file(folder / "resume.pt") as part:
-                    torch.save(now, part)
-            journal.epoch(metrics[-1], epochs)
-            progress.advance(bar)
-        if not epochs:
-            accuracies[stage] = training.evaluate(network, shown(config, data, "test", config.test_images)).top1
-            journal.say(f"{stage}: no epochs; test Acc@1 {per_cent(accuracies[stage])}")
-    return network, accuracies
-
-
-def smallest(network):
-    """{layer: its smallest threshold}: raw ones may leave the positive range while they train (3.3.5)."""
-    return {name: float(m.threshold.detach().min()) for name, m in network.named_modules() if isinstance(m, QCFS)}
-
-
-def stage_of(config):
-    """The number of the stage whose network `config.start` holds; InputError if stages before it are to be trained."""
-    shapes = thresholds_in(config.start).values()
-    stage = 0 if not shapes else 1 if not any(shapes) else 2
-    if any(config.epochs[:stage]):
-        zeros = " ".join(["0"] * stage)
-        raise InputError(f"{config.start} holds a network of {training.STAGES[stage]}: begin --epochs with {zeros}")
-    if stage and config.until == "relu":
-        raise InputError(f"{config.start} holds a quantised network: choose until training or simulation")
-    return stage
+__all__ = ["Config", "checked", "form_of", "network_for", "run"]
 
 
 @torch.no_grad()
@@ -169,9 +36,11 @@ def channel_means(quantised, x):
     for name, module in quantised.named_modules():
         if isinstance(module, QCFS):
             hooks.append(module.register_forward_hook(lambda _, z, __, name=name: means.__setitem__(name, z[0])))
-    quantised.eval()(x)
-    for hook in hooks:
-        hook.remove()
+    try:
+        answer(quantised, x)
+    finally:
+        for hook in hooks:
+            hook.remove()
     over = {name: z.mean(dim=(0, *range(2, z.ndim))) for name, z in means.items()}
     return {name: [float(f"{v:.4g}") for v in values.tolist()] for name, values in over.items()}
 
@@ -192,6 +61,27 @@ def spreads_of(quantised):
     return found
 
 
+def thresholds_of(quantised):
+    """How far thresholds have moved apart, as results.json has it."""
+    spreads = spreads_of(quantised)
+    return {
+        "threshold_spread": max(spreads["all"]),
+        "threshold_spread_mean": sum(spreads["all"]) / len(spreads["all"]),
+        "threshold_spreads": {site: {"max": max(s), "avg": sum(s) / len(s)} for site, s in spreads.items()},
+    }
+
+
+def seen_to_fit(config, data):
+    """The config with what only the data set decides; InputError where it does not fit."""
+    if config.data == "imagefolder":
+        config = replace(config, size=data.size)  # the images' own, where none was asked for
+    if config.augment == "auto":
+        config = replace(config, augment="none" if data.in_memory else "full")
+    if config.augment != "none" and data.in_memory:
+        distributed.refuse(f"augment {config.augment!r} is for images in colour: choose none for {config.data}")
+    return config
+
+
 def run(config, console=None, announce=True):
     """Carry out a run and write its folder; returns (folder, results as in results.json, quantised network, image).
 
@@ -206,6 +96,7 @@ def run(config, console=None, announce=True):
     if config.download:
         distributed.on_first(lambda: datasets.load(*place, download=True) and None)
     data = distributed.everywhere(lambda: datasets.load(*place))
+    config = seen_to_fit(config, data)
     if config.batch > len(data.train_y):
         distributed.refuse(f"batch must be at most {len(data.train_y)}, the training images, got {config.batch}")
     folder, goes_on = distributed.on_first(lambda: open_folder(config))
@@ -214,82 +105,136 @@ def run(config, console=None, announce=True):
             state = read_state(folder, settings_of(config), config.device) if goes_on else None
             if announce and config.resume and not state:
                 console.print(f"nothing to resume in {folder}: starting at the beginning", highlight=False)
-            return _run(config, folder, state, data, console)
+            return _Run(config, folder, state, data, console).carry_out()
     except Exception:
         if distributed.rank() == 0 and not (folder / "resume.pt").exists() and not goes_on:
             shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from: leave nothing behind
         raise
 
 
-def advancing(progress, bar, journal, job, of):
-    """What the simulation calls after each batch."""
+class _Bar:
+    """One bar for the whole run; its unit is a pass of one image through the network."""
 
-    def advance(images, right):
-        progress.advance(bar)
-        journal.simulated(job, images, of, right, images == of)
+    def __init__(self, progress, config, data, images):
+        self.progress, self.epoch = progress, PASSES * len(data.train_y) + images
+        epochs = sum(config.epochs[:1] if config.until == "relu" else config.epochs)
+        simulation = 0
+        if config.until == "simulation":  # phases are not known before the network is converted: as of a small one
+            simulation = sum(max(config.times) * (5 if SCHEDULES[name].waits else 1) for name in config.schedules)
+        self.task = progress.add_task("begin", total=epochs * self.epoch + simulation * images, visible=False)
 
-    return advance
+    def begin(self):
+        """Show it: what can be wrong with what was asked for has been looked at."""
+        self.progress.update(self.task, visible=True)
+
+    def trained(self, stage, epochs=1):
+        """Some epochs of a stage are over."""
+        self.progress.update(self.task, description=f"train {stage}", advance=epochs * self.epoch)
+
+    def simulating(self, jobs, phases, images):
+        """What is left is known now: {job: passes of an image}."""
+        done = self.progress.tasks[self.task].completed
+        self.progress.update(
+            self.task, total=done + sum(phases[job.schedule] * max(job.times) for job in jobs) * images
+        )
 
 
-def _run(config, folder, state, data, console):
-    if data.in_memory:
-        tensors = {name: getattr(data, name).to(config.device) for name in ("train_x", "train_y", "test_x", "test_y")}
-        data = data._replace(**tensors)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    started, where = time.perf_counter(), environment(config.device)  # before the code can change under a long run
-    where |= {"processes": distributed.world(), "data_root": str(Path(config.data_root).resolve())}
-    before = state["seconds"] if state else 0.0
-    images = min(config.test_images or len(data.test_y), len(data.test_y))
+class _Run:
+    """One run in its folder: what is known from the beginning, and its parts in order."""
 
-    def clock():
-        return before + time.perf_counter() - started
+    def __init__(self, config, folder, state, data, console):
+        if data.in_memory:
+            parts = ("train_x", "train_y", "test_x", "test_y")
+            data = data._replace(**{name: getattr(data, name).to(config.device) for name in parts})
+        self.config, self.folder, self.state, self.data, self.console = config, folder, state, data, console
+        self.started, self.before = time.perf_counter(), state["seconds"] if state else 0.0
+        self.where = environment(config.device)  # before the code can change under a long run
+        self.where |= {"processes": distributed.world(), "data_root": str(Path(config.data_root).resolve())}
+        self.images = min(config.test_images or len(data.test_y), len(data.test_y))
+        self.journal = Journal(folder, console, config.device, not distributed.rank())
 
-    journal = Journal(folder, console, config.device, not distributed.rank())
-    columns = TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as progress:
-        network, accuracies = train(config, folder, state, data, progress, clock, journal)
+    def clock(self):
+        """Seconds that the run has taken so far."""
+        return self.before + time.perf_counter() - self.started
 
-        def finished_with(accuracies, found):
-            results = {
-                "config": settings_of(config), "environment": where, "accuracy": accuracies, "test_images": images,
-                "seconds": round(clock(), 1),
-            } | found  # fmt: skip
-            if distributed.rank() == 0:
-                save_weights(network, folder / "weights.safetensors")
-                write_json(folder / "results.json", results)
-            return results
+    def say_what(self):
+        """What is learnt, and where it is written."""
+        data = self.data
+        images = f"{len(data.train_y):,} training and {self.images:,} test images of {data.size} x {data.size}"
+        self.console.print(f"{self.config.data}: {images}; writing to {self.folder}/", highlight=False, soft_wrap=True)
 
-        if config.until != "simulation":
-            return folder, finished_with(accuracies, {"rows": []}), None, None
-        quantised = distributed.everywhere(lambda: fold_batch_norms(network))
+    def carry_out(self):
+        """(folder, results, quantised network, image); see `run`."""
+        config, data = self.config, self.data
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        columns = TextColumn("{task.description:<40}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+        with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=self.console) as progress:
+            bar = _Bar(progress, config, data, self.images)
+            if self.state:
+                behind = training.STAGES.index(self.state["stage"])
+                bar.trained(self.state["stage"], sum(config.epochs[:behind]) + self.state["epoch"])
+
+            def begin():
+                self.say_what()
+                bar.begin()
+
+            stages = Stages(config, self.folder, self.state, data, self.clock, self.journal, begin, bar.trained)
+            network, accuracies = stages.run()
+            if config.until != "simulation":
+                return self.folder, self._finished(network, accuracies, {"rows": []}), None, None
+            quantised = distributed.everywhere(lambda: fold_batch_norms(network))
+            depth, rows = self._simulated(quantised, bar)
+            test = training.tested(quantised, shown(config, data, "test", config.test_images))
+            accuracies["folded"] = test.top1
+        if distributed.rank() == 0:
+            x = next(shown(config, data, "test", config.test_batch))[0]
+            write_json(self.folder / "activations.json", channel_means(quantised, x))
+        found = {"depth": depth, **thresholds_of(quantised), "rows": rows}
+        results = self._finished(network, accuracies, found)
+        image = next(shown(config, data, "test", 1 + distributed.rank()))[0][:1]
+        return self.folder, results, quantised, image
+
+    def _simulated(self, quantised, bar):
+        """(depth, rows of results): the test images through every spiking network that was asked for."""
+        config = self.config
         depth = distributed.everywhere(lambda: convert(quantised, config.schedules[0]).latency_depth)
-        rows, jobs = [], list(plan(config, depth))
-        longest = max(max(job.times) * convert(quantised, job.schedule).phases for job in jobs)
+        jobs, phases = list(plan(config, depth)), {name: SCHEDULES[name].phases(depth) for name in config.schedules}
+        longest = max(max(job.times) * phases[job.schedule] for job in jobs)
         if longest > MANY_STEPS:
-            console.print(
+            self.console.print(
                 f"the longest simulation has {longest} steps and takes long: choose smaller --levels or --times",
                 highlight=False,
             )
-        share = len(distributed.share(range(images)))
-        bar = progress.add_task("simulate", total=len(jobs) * -(-share // config.test_batch))
+        share = len(distributed.share(range(self.images)))
+        bar.simulating(jobs, phases, share)
+        rows = []
         for job in jobs:
-            progress.update(
-                bar, description="simulate " + ", ".join(w for w in job.words if w not in ("none", "accumulated"))
-            )
-            rows += rows_of(config, quantised, data, job, advancing(progress, bar, journal, job, share))
-        progress.update(bar, description="simulate")
-        accuracies["folded"] = training.evaluate(quantised, shown(config, data, "test", config.test_images)).top1
-    if distributed.rank() == 0:
-        write_json(
-            folder / "activations.json",
-            channel_means(quantised, next(shown(config, data, "test", config.test_batch))[0]),
-        )
-    spreads = spreads_of(quantised)
-    results = finished_with(accuracies, {
-        "depth": depth,
-        "threshold_spread": max(spreads["all"]),
-        "threshold_spread_mean": sum(spreads["all"]) / len(spreads["all"]),
-        "threshold_spreads": {site: {"max": max(s), "avg": sum(s) / len(s)} for site, s in spreads.items()},
-        "rows": rows,
-    })  # fmt: skip
-    return folder, results, quantised, next(shown(config, data, "test", 1 + distributed.rank()))[0][:1]
+            words = ", ".join(word for word in job.words if word not in ("none", "accumulated"))
+            bar.progress.update(bar.task, description=f"simulate {words}")
+            rows += rows_of(config, quantised, self.data, job, self._advancing(bar, job, phases[job.schedule], share))
+        bar.progress.update(bar.task, description="done")
+        return depth, rows
+
+    def _advancing(self, bar, job, phases, of):
+        """What the simulation calls after each batch."""
+        seen = 0
+
+        def advance(images, right):
+            nonlocal seen
+            bar.progress.advance(bar.task, (images - seen) * phases * max(job.times))
+            seen = images
+            self.journal.simulated(job, images, of, right, images == of)
+
+        return advance
+
+    def _finished(self, network, accuracies, found):
+        """Write weights and results; returns the results."""
+        results = {
+            "config": settings_of(self.config), "environment": self.where, "accuracy": accuracies,
+            "test_images": self.images, "image_size": self.data.size, "seconds": round(self.clock(), 1),
+        } | found  # fmt: skip
+        if distributed.rank() == 0:
+            save_weights(network, self.folder / "weights.safetensors")
+            write_json(self.folder / "results.json", results)
+        return results

@@ -1,4 +1,4 @@
-"""Where a run lies on disk: its folder, what is needed to go on with it, and who is working in it."""
+"""A run on disk: its folder, the state for resuming, and the lock of the process at work in it."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from . import training
-from ..exports.weights import whole_file
 from ..checks import InputError
+from ..exports.weights import whole_file
+from . import training
 from .config import NOT_PART_OF_A_RUN, default_name
 
 STATE = ("stage", "epoch", "accuracies", "metrics", "network", "sgd", "generator", "seconds")  # what resume.pt holds
@@ -26,7 +26,7 @@ def write_json(path, value):
 
 
 def folders(config):
-    """Where runs of this name lie: out/NAME and, if the name was made from the settings, out/NAME-2, ..."""
+    """The folders of runs of this name: out/NAME and, if the name was made from the settings, out/NAME-2, ..."""
     out = Path(config.out)
     yield out / config.name
     if config.name == default_name(config):
@@ -34,14 +34,14 @@ def folders(config):
 
 
 def settings_of(config):
-    """The part of a config that makes the result, as JSON has it."""
+    """The part of a config that determines the result, as JSON."""
     return json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in NOT_PART_OF_A_RUN}))
 
 
 def open_folder(config):
-    """(folder, whether to go on) of a new run, or of the one to go on with.
+    """(folder, whether to resume) of a new run, or of the one to resume.
 
-    No run is ever overwritten: a name made from the settings gets a number, a name that was given is refused.
+    No run is ever overwritten: a name made from the settings gets a number, a given name is rejected.
     """
     known, settings = list(takewhile(Path.exists, folders(config))), settings_of(config)
     if config.resume and known:
@@ -78,7 +78,7 @@ def finished(config):
 
 
 def _other_settings(folder, settings):
-    """In words, the first setting with which a run was made otherwise; nothing if there is none to be read."""
+    """The first setting in which a run differs, in words; empty if none can be read."""
     try:
         before = json.loads((folder / "config.json").read_text())
         key, value = next((key, value) for key, value in settings.items() if before.get(key) != value)
@@ -88,7 +88,7 @@ def _other_settings(folder, settings):
 
 
 def read_state(folder, settings, device):
-    """The state to go on from, None before the first epoch; InputError for a finished, foreign or damaged run."""
+    """The state to resume from, None before the first epoch; InputError for a finished, foreign or damaged run."""
     if (folder / "results.json").exists():
         raise InputError(f"{folder} holds a finished run{_other_settings(folder, settings)}: nothing to resume")
     state = None
@@ -99,7 +99,7 @@ def read_state(folder, settings, device):
         if (folder / "resume.pt").exists():
             state = torch.load(folder / "resume.pt", weights_only=True, map_location=device)
             _ = training.STAGES.index(state["stage"]), [state[key] for key in STATE]
-    except Exception as error:  # whatever a damaged file raises
+    except Exception as error:  # a damaged file can raise anything
         raise InputError(f"{folder} cannot be resumed ({type(error).__name__}): delete it and start again") from error
     for key, value in settings.items():
         if before.get(key) != value:
@@ -110,7 +110,7 @@ def read_state(folder, settings, device):
 
 
 def lock(folder):
-    """Keep others out of a folder for as long as this process holds what is returned; InputError if one is in it."""
+    """Lock a folder while this process holds the returned object; InputError if another process has the lock."""
     file = (folder / "config.json").open()
     try:
         import fcntl
@@ -125,7 +125,7 @@ def lock(folder):
 
 
 def environment(device):
-    """Commit, device and versions: what a number is worth nothing without."""
+    """Commit, device and versions, without which results mean nothing."""
     here = Path(__file__).parent
     describe = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     git = (

@@ -1,4 +1,4 @@
-"""What a run says while it goes: lines of JSON in its folder, and, where nobody watches a terminal, lines of text."""
+"""The messages of a run in progress: lines of JSON in its folder and, without a terminal, lines of text."""
 
 import json
 import resource
@@ -10,21 +10,21 @@ EVERY = 10.0  # seconds between two lines of text within one epoch, or one simul
 
 
 def memory(device):
-    """The most memory in MiB that this process has held, on a GPU what its tensors held."""
+    """The peak memory of this process in MiB; on a GPU, that of its tensors."""
     if str(device).startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux counts in KiB
 
 
 def per_cent(share):
-    """A share for people."""
+    """A share as text, in per cent."""
     return f"{100 * share:.2f} %"
 
 
 class Journal:
     """Writes metrics.jsonl (a line for each epoch) and simulation.jsonl (one for each batch), and says both in words.
 
-    Words go to `console` if it is no terminal: a terminal shows bars. `speaks`: whether this process writes at all.
+    Text goes to `console` unless it is a terminal, which shows bars. `speaks`: whether this process writes at all.
     """
 
     def __init__(self, folder, console, device, speaks):
@@ -39,7 +39,7 @@ class Journal:
                                soft_wrap=True)  # fmt: skip
 
     def begin(self, metrics):
-        """Start with the epochs that an interrupted run has behind it."""
+        """Start with the epochs that an interrupted run has finished."""
         if self.speaks:
             (self.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
             (self.folder / "simulation.jsonl").write_text("")
@@ -50,7 +50,7 @@ class Journal:
                 file.write(json.dumps(line) + "\n")
 
     def watch(self, stage, epoch, epochs, steps):
-        """What to call after each step of an epoch: says how far it is, every `EVERY` seconds."""
+        """The callback after each step of an epoch: reports progress every `EVERY` seconds."""
         began = self.last = time.monotonic()
 
         def step(i, total, seen):

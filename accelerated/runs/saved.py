@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 
 import torch
 
 from .. import data as datasets
-from . import training
-from ..exports.weights import load_weights
 from ..checks import InputError
+from ..conversion import fold_batch_norms
+from ..exports.weights import load_weights
+from . import training
 from .config import Config
-from .experiment import form_of, network_for
+from .evaluation import shown
+from .stages import form_of, network_for
 
 
 def config_of(folder):
@@ -24,8 +27,29 @@ def config_of(folder):
         raise InputError(f"{folder} holds no run: there is no readable config.json") from error
 
 
+def load(folder):
+    """The trained quantised network of a run's folder, batch norm folded, in evaluation mode.
+
+    `.config` is the run's `Config`, `.images` the first of its test images ([--test-batch, C, H, W]) and `.labels`
+    their labels. Example: `q = accelerated.load("runs/NAME")`, then `convert(q, "signed")`. InputError if the folder
+    holds no finished run, or its data set is missing.
+    """
+    folder = Path(folder)
+    config = config_of(folder)
+    try:
+        results = json.loads((folder / "results.json").read_text())
+        data_root = results["environment"].get("data_root", "data")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} holds no finished run: there is no readable results.json") from error
+    data = datasets.load(config.data, data_root, config.size)
+    network = fold_batch_norms(network_of(folder, config, data))
+    network.config = config
+    network.images, network.labels = next(shown(config, data, "test"))
+    return network
+
+
 def network_of(folder, config, data):
-    """The trained network of a run, unfolded, with the weights that lie in its folder."""
+    """The trained network of a run, unfolded, with the weights in its folder."""
     with torch.random.fork_rng(devices=[]):
         network = network_for(replace(config, pretrained=False), data)
     sample = datasets.first(data, "train", 2, "cpu")

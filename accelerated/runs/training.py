@@ -1,4 +1,4 @@
-"""Training: a plain loop of mini-batches, and the three stages of a run (ReLU, Algorithm 1's stages 1 and 2)."""
+"""Training on disk: epochs over batches, and the three stages of a run (ReLU, Algorithm 1's stages 1 and 2)."""
 
 import contextlib
 import math
@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..activation import QCFS, variant
-from .distributed import gather, refuse, same_buffers, world
-from ..quantisation import expand, quantise
+from ..activation import variant
 from ..graph.timm import is_timm_transformer, with_sites
+from ..quantisation import expand, quantise
+from ..training import parameter_groups
+from .distributed import gather, refuse, same_buffers, world
 
 STAGES = ("relu", "stage 1", "stage 2")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -24,21 +25,8 @@ OPTIMISERS = {
 
 
 def optimiser(network, lr, kind="sgd", weight_decay=5e-4, decay_thresholds=False):
-    """SGD (momentum 0.9) or AdamW in which only the weights of layers decay (docs/conventions.md).
-
-    Biases, norms and position embeddings do not; thresholds do on request.
-    """
-    thresholds = {id(m.parameter) for m in network.modules() if isinstance(m, QCFS)}
-
-    def decays(name, p):
-        return decay_thresholds if id(p) in thresholds else p.ndim > 1 and name.endswith("weight")
-
-    named = list(network.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if decays(name, p)], "weight_decay": weight_decay},
-        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
-    ]
-    return OPTIMISERS[kind](groups, lr)
+    """SGD (momentum 0.9) or AdamW in which only the weights of layers decay, and thresholds on request."""
+    return OPTIMISERS[kind](parameter_groups(network, weight_decay, decay_thresholds), lr)
 
 
 def first_stage(activation):
@@ -47,9 +35,9 @@ def first_stage(activation):
 
 
 def enter(stage, network, activation, stage1, levels, initial_threshold, sample, form=None):
-    """The network as `stage` begins: as it is, quantised with layer thresholds, or these expanded.
+    """The network at the start of `stage`: unchanged, quantised with layer thresholds, or with these expanded.
 
-    `form` is how a transformer of timm's is brought into the form that is quantised: the arguments of `with_sites`.
+    `form` holds the arguments of `with_sites`, which prepares a transformer of timm for quantisation.
     """
     if stage == "relu":
         return network
@@ -60,7 +48,7 @@ def enter(stage, network, activation, stage1, levels, initial_threshold, sample,
 
 
 class Seen(NamedTuple):
-    """Of the images of an epoch or a test: mean loss, the shares whose label is first, or among the first five."""
+    """Mean loss, top-1 and top-5 accuracy over the images of an epoch or a test."""
 
     loss: float
     top1: float
@@ -68,16 +56,16 @@ class Seen(NamedTuple):
 
 
 def _hits(logits, labels):
-    """How many labels are the largest logit, and how many are among the five largest."""
+    """The numbers of labels with the largest logit, and among the five largest."""
     among = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     return torch.stack([(logits.argmax(1) == labels).sum(), among.sum()])
 
 
 @torch.no_grad()
-def evaluate(network, batches):
-    """What the network answers in evaluation mode: `Seen`, over all processes, each image once.
+def tested(network, batches):
+    """Test the network in evaluation mode: `Seen`, over all processes, each image once.
 
-    InputError where answers are not finite: what was saved before is then still good.
+    InputError if logits are not finite: the state saved before remains valid.
     """
     network.eval()
     counts = torch.zeros(5, dtype=torch.float64)
@@ -94,7 +82,7 @@ def evaluate(network, batches):
 def order(count, batch, generator):
     """The rows of each training step, in an order drawn from `generator`: a list of index tensors, the same everywhere.
 
-    The last one is left out if it holds fewer than two images a process: batch norm cannot train on one.
+    The last batch is dropped if it has fewer than two images per process: batch norm cannot train on one.
     """
     steps = list(torch.randperm(count, generator=generator).split(batch))
     return steps[:-1] if len(steps) > 1 and len(steps[-1]) < 2 * world() else steps
@@ -112,34 +100,29 @@ def distilled(logits, labels, taught, weight):
 def train_epoch(
     network, sgd, batches, rate, sizes, precision="float32", accumulate=1, scaler=None, teacher=None, watch=None
 ):
-    """One epoch over `batches` of (x, y), this process's shares of batches of `sizes` images; returns what was `Seen`.
+    """One epoch over `batches` of (x, y), this process's shares of batches of `sizes` images; returns `Seen`.
 
-    `rate(p)` is the learning rate at share p of the epoch. Each batch is worked on in `accumulate` parts; the gradient
-    is that of the mean loss over all its images, in all parts and processes. `teacher` is None or (network, weight):
-    see `distilled`. `watch(i, total, seen)` is called after step i with the sum of all losses (on the device) and how
-    many images they are of. InputError if the loss is no longer a number.
+    `rate(p)` is the learning rate at share p of the epoch. Each batch is processed in `accumulate` parts; the gradient
+    is that of the mean loss over all images, in all parts and processes. `teacher` is None or (network, weight):
+    see `distilled`. `watch(i, total, seen)` is called after step i with the sum of all losses (on the device) and their
+    number of images. InputError if the loss is not finite.
     """
     network.train()
     device, seen = next(network.parameters()).device, 0
-    total, hits = torch.zeros((), device=device), torch.zeros(2, dtype=torch.long, device=device)
+    total = torch.zeros((), device=device)
+    hits = torch.zeros(2, dtype=torch.long, device=device)
     last_good = torch.zeros((), dtype=torch.long, device=device)
     for i, (x, y) in enumerate(batches):
         for group in sgd.param_groups:
             group["lr"] = rate(i / len(sizes))
         sgd.zero_grad()
         parts = list(zip(x.chunk(accumulate), y.chunk(accumulate), strict=True))
-        for j, (part_x, part_y) in enumerate(parts):
+        for j, part in enumerate(parts):
             waits = isinstance(network, nn.parallel.DistributedDataParallel) and j < len(parts) - 1
             with network.no_sync() if waits else contextlib.nullcontext():
-                with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32"):
-                    with torch.no_grad():
-                        taught = teacher[0](part_x) if teacher else None
-                    logits = network(part_x)
-                    loss = distilled(logits, part_y, taught, teacher[1] if teacher else 0)
-                    loss = loss * (len(part_y) * world() / sizes[i])
-                (scaler.scale(loss) if scaler else loss).backward()
-            total += loss.detach() * (sizes[i] / world())
-            hits += _hits(logits.detach(), part_y)
+                loss, logits = _backward(network, *part, world() / sizes[i], precision, scaler, teacher)
+            total += loss * (sizes[i] / world())
+            hits += _hits(logits, part[1])
         last_good += torch.isfinite(total).long()
         if scaler:
             scaler.step(sgd)
@@ -150,13 +133,29 @@ def train_epoch(
         if watch:
             watch(i, total, seen)
     same_buffers(network)
+    return _seen(total, hits, seen, last_good, rate(0), len(sizes))
+
+
+def _backward(network, x, y, share, precision, scaler, teacher):
+    """Add the gradient of a part of a batch, each image with weight `share`; returns (loss, logits), detached."""
+    with torch.autocast(x.device.type, PRECISIONS[precision], enabled=precision != "float32"):
+        with torch.no_grad():
+            taught = teacher[0](x) if teacher else None
+        logits = network(x)
+        loss = distilled(logits, y, taught, teacher[1] if teacher else 0) * (len(y) * share)
+    (scaler.scale(loss) if scaler else loss).backward()
+    return loss.detach(), logits.detach()
+
+
+def _seen(total, hits, seen, last_good, rate, steps):
+    """The `Seen` of an epoch, over all processes; InputError if the loss is not finite."""
     images = sum(gather(seen))
     mean = sum(gather(float(total))) / images
     if not math.isfinite(mean):
         step = min(gather(int(last_good))) + 1
         refuse(
-            f"the loss became {mean} at step {step} of {len(sizes)} in this epoch: try a smaller learning rate than "
-            f"{rate(0):.3g}; what was saved after the epoch before is kept"
+            f"the loss became {mean} at step {step} of {steps} in this epoch: try a smaller learning rate than "
+            f"{rate:.3g}; what was saved after the epoch before is kept"
         )
     right, among = torch.stack(gather(hits.cpu())).sum(0).tolist()
     return Seen(mean, right / images, among / images)
@@ -165,7 +164,7 @@ def train_epoch(
 def cosine(lr, epoch, epochs, warmup=0):
     """The learning rate within an epoch: share of the epoch -> rate.
 
-    It grows from 0 to `lr` over the first `warmup` epochs, and is annealed to 0 by a cosine over all.
+    Grows from 0 to `lr` over the first `warmup` epochs; a cosine over all epochs anneals it to 0.
     """
 
     def rate(share):

@@ -1,4 +1,4 @@
-"""Other people's networks: what is replaced is counted, what cannot be is named, and the answer stays bit for bit."""
+"""Other projects' networks: replacements are counted, what cannot be converted is named, answers stay bit for bit."""
 
 import pytest
 import timm
@@ -20,7 +20,7 @@ NETWORKS = {  # name: (constructor, what `summary` says)
 
 
 def with_statistics(network, x):
-    """Random weights, but running statistics that fit them: otherwise activations die out layer after layer."""
+    """Random weights with running statistics that fit them: otherwise activations vanish layer by layer."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the mean over all batches seen: here one
@@ -36,8 +36,8 @@ def test_networks_of_others_convert_bit_for_bit(name, record_property):
     network, x = with_statistics(make_network(), torch.rand(4, 3, 64, 64)), torch.rand(2, 3, 64, 64)
     if "MaxPool2d" in said:
         with pytest.raises(acc.InputError, match=r"\(MaxPool2d\) cannot be converted; .*max_pool='average'"):
-            acc.quantise(network, "cs-qcfs", 4, "calibrated", x)
-    q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", 4, "calibrated", x, max_pool="average"))
+            acc.quantise(network, "cs-qcfs", 4, "max", x)
+    q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", 4, "max", x, max_pool="average"))
     assert acc.summary(q) == said
     for schedule in ("integrate-then-fire", "signed"):
         spiking = acc.convert(q, schedule)
@@ -78,8 +78,8 @@ def test_pools_that_no_average_can_replace_are_named():
 
 def test_a_relu6_calibrates_to_at_most_6():
     x = torch.tensor([[1.0, 20.0]])
-    q = acc.quantise(nn.Sequential(nn.ReLU6()), "c-qcfs", 4, "calibrated", x)
-    assert q.get_submodule("0").threshold.tolist() == [1, 6]
+    q = acc.quantise(nn.Sequential(nn.ReLU6()), "c-qcfs", 4, "max", x)
+    assert q.get_submodule("0").threshold.tolist() == [1, 6]  # type: ignore[operator]
 
 
 def test_real_valued_operators_are_mentioned():
@@ -121,7 +121,7 @@ def test_every_model_converts_at_a_small_width(name):
     torch.manual_seed(0)
     x = torch.rand(4, 3, 32, 32)
     network = with_statistics(make(name, (3, 32, 32), 10, 0.1), x)
-    q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", 4, "calibrated", x))
+    q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", 4, "max", x))
     s = acc.simulate(acc.convert(q, "integrate-then-fire"), x, 4)
     assert torch.equal(s.logits[-1], acc.answer(q, x))
     assert min(s.nonzero_share.values()) > 0.05

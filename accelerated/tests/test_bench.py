@@ -1,4 +1,4 @@
-"""The benchmark: it measures in rounds, says how sure it is, and writes what it measured."""
+"""The benchmark: it measures in rounds, reports confidence intervals, and writes its measurements."""
 
 import io
 import json
@@ -96,12 +96,12 @@ def test_a_warm_allocator_is_a_process_of_its_own(tmp_path):
 
 @pytest.mark.parametrize("name", ["published loop", *peers.OTHERS])
 def test_other_packages_compute_what_is_compared_with_them(name):
-    """The same spikes from each neuron, and but for snntorch the same logits from a network, in float64."""
+    """The same spikes from each neuron and, except for snntorch, the same logits of a network, in float64."""
     if name not in peers.neurons([name]):
         pytest.skip(f"{name} is not installed (pip install -e '.[bench]')")
     kind = peers.neurons([name])[name]
     torch.manual_seed(0)
-    # off the threshold, where snntorch does not fire; below it, for snntorch puts off a second reset
+    # not at the threshold, where snntorch does not fire; below it, since snntorch delays a second reset
     currents = torch.randint(-8, 8, (6, 2, 3, 5)) / 16 + 1 / 1024
     with torch.no_grad():
         assert torch.equal(kind(0.5)(currents), if_run(currents, torch.tensor(0.5))[0] * 0.5)
@@ -109,7 +109,7 @@ def test_other_packages_compute_what_is_compared_with_them(name):
             return
         x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
         model = models.make("resnet20", (3, 16, 16), 10, 0.25).double()
-        quantised = quantise(model.eval(), "s-qcfs", 4, "calibrated", x).eval()
+        quantised = quantise(model.eval(), "s-qcfs", 4, "max", x).eval()
         ours = simulate(convert(quantised, "streaming"), x, 6).logits
         theirs = peers.Network(fold_batch_norms(quantised), kind, 6)(x).cumsum(0)
     steps = torch.arange(1, 7).reshape(-1, 1, 1)

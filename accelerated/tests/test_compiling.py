@@ -1,4 +1,4 @@
-"""torch.compile as an option: the same network, or one line and the same without."""
+"""torch.compile as an option: the same network, or one line of warning and the same network without it."""
 
 import io
 import os
@@ -25,7 +25,7 @@ def trained(tmp_path, name, **more):
 
 @pytest.fixture
 def compiler():
-    if not compiling.works("cpu"):  # asked when a test runs: it takes seconds
+    if not compiling.works("cpu"):  # checked when a test runs: it takes seconds
         pytest.skip(
             "torch.compile does not work here, as its line on stderr says: there is nothing compiled to look at"
         )
@@ -38,7 +38,7 @@ def test_a_compiled_run_learns_and_converts_the_same(tmp_path):
     fast, second = trained(tmp_path, "compiled", compile=True)
     assert plain.keys() == fast.keys()
     for name, value in plain.items():
-        # 46 steps of SGD on gradients that agree to 1e-7; a level that falls the other side of a tie adds to that
+        # 46 steps of SGD on gradients that agree to 1e-7; a level that crosses a tie adds to that
         assert torch.allclose(value, fast[name], rtol=0, atol=1e-2), name
     assert second["rows"][0]["logits_equal"]
     assert abs(first["accuracy"]["folded"] - second["accuracy"]["folded"]) < 0.05

@@ -74,7 +74,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def cifar(folder, kind, monkeypatch, per_file=3):
-    """A tiny archive in CIFAR's real format; torchvision's list of checksums is told about it."""
+    """A tiny archive in CIFAR's real format; its checksums are put into torchvision's list."""
     base = folder / kind.base_folder
     base.mkdir(parents=True)
     coarse = "fine_labels" if "100" in kind.base_folder or kind is vision.CIFAR100 else "labels"
@@ -152,10 +152,33 @@ def test_tiny_imagenet_in_both_layouts(moved, tmp_path):
         data.load("tiny-imagenet", tmp_path / "nowhere")
 
 
+def test_photographs_are_brought_to_224_where_no_size_is_asked_for(tmp_path):
+    for part in ("train", "test"):
+        picture(tmp_path / part / "cat" / "1.jpg", 300)
+        picture(tmp_path / part / "dog" / "1.jpg", 300)
+    assert data.load("imagefolder", tmp_path).size == 224
+
+
+def test_a_failed_download_is_one_line_with_the_address(tmp_path, monkeypatch, capsys):
+    """What the library prints meanwhile, repetitions included, is left out."""
+    from torchvision import datasets
+
+    def fails(root):
+        for _ in range(20):
+            print("Downloading ... failed, trying again")
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(datasets.CIFAR10, "__init__", lambda self, root, **more: fails(root))
+    with pytest.raises(InputError, match=r"failed: no route to host; put a copy of https://.*cifar-10.*by hand"):
+        data.load("cifar10", tmp_path, download=True)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_tree_of_images(tmp_path):
     for part, size in (("train", 40), ("val", 50)):
         for name in ("cat", "dog"):
             picture(tmp_path / part / name / "1.jpg", size)
+    assert data.load("imagefolder", tmp_path).size == 40, "the images' own, where none is asked for"
     d = data.load("imagefolder", tmp_path, size=32)
     for part, augmentation in (("train", "standard"), ("test", "none")):
         ((x, y),) = data.batches(d, part, [torch.arange(2)], "cpu", augmentation)

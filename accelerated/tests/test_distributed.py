@@ -17,7 +17,7 @@ TINY = ["--times", "1", "4", "--levels", "4", "--width", "0.25", "--model", "mlp
 
 
 def launch(processes, *arguments):
-    """Start `python -m accelerated.run` in so many processes."""
+    """Start `python -m accelerated.run` in several processes."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     start = torchrun if processes > 1 else [sys.executable]
     command = [*start, "-m", "accelerated.run", *map(str, arguments)]
@@ -59,7 +59,7 @@ def test_two_processes_give_the_accuracy_of_one(tmp_path):
         assert ours["spikes_per_neuron"] == pytest.approx(theirs["spikes_per_neuron"], rel=1e-2)  # as the weights
     weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two")]
     for name, value in weights[0].items():
-        # 115 steps of SGD on gradients that agree to 1e-7; a level that falls the other side of a tie adds to that
+        # 115 steps of SGD on gradients that agree to 1e-7; a level that crosses a tie adds to that
         assert torch.allclose(value, weights[1][name], rtol=0, atol=1e-2), name
 
 

@@ -1,4 +1,4 @@
-"""Memory: what a simulation holds does not grow with T."""
+"""The memory of a simulation does not grow with T."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from accelerated.engines.dense import CHUNK
 
 
 class Largest(TorchDispatchMode):
-    """The most elements that any tensor made in this context has."""
+    """The largest number of elements of any tensor made in this context."""
 
     seen = 0
 
@@ -36,7 +36,7 @@ def test_no_tensor_grows_with_T(schedule, operators):
     vit = timm.create_model(
         "vit_tiny_patch16_224", embed_dim=24, img_size=32, num_classes=5, depth=2, num_heads=3, patch_size=2
     ).eval()
-    q = acc.quantise(vit, "hn-qcfs", 16, "calibrated", x).eval()
+    q = acc.quantise(vit, "hn-qcfs", 16, "max", x).eval()
     largest = []
     for steps in (CHUNK, 4 * CHUNK):
         with Largest() as tensors:
@@ -52,7 +52,7 @@ import resource, sys, timm, torch, accelerated as acc
 schedule, operators = sys.argv[1:]
 torch.manual_seed(0)
 x = torch.randn(64, 3, 224, 224)
-q = acc.quantise(timm.create_model("vit_small_patch16_224"), "hn-qcfs", 16, "calibrated", x[:2]).eval()
+q = acc.quantise(timm.create_model("vit_small_patch16_224"), "hn-qcfs", 16, "max", x[:2]).eval()
 s = acc.convert(q, schedule, operators)
 with torch.inference_mode():
     acc.simulate(s, x, 32)
@@ -63,7 +63,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.long
 @pytest.mark.parametrize(("schedule", "operators"), ALL_WAYS)
 def test_peak_memory_of_vit_small(schedule, operators, record_property):
-    """ViT-S, T = 32, 64 images of 224 x 224: the most memory that a process holds, model and libraries included."""
+    """ViT-S, T = 32, 64 images of 224 x 224: the peak memory of a process, model and libraries included."""
     if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") < 20 * 2**30:
         pytest.skip("needs a machine with 20 GiB of memory")
     out = subprocess.run([sys.executable, "-c", PROGRAM, schedule, operators], capture_output=True, text=True)

@@ -33,7 +33,7 @@ class Functional(nn.Module):
 
 def calibrated(network, x, activation="cs-qcfs", levels=8):
     torch.manual_seed(0)
-    return acc.fold_batch_norms(acc.quantise(network, activation, levels, "calibrated", x))
+    return acc.fold_batch_norms(acc.quantise(network, activation, levels, "max", x))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def images():
 
 
 def test_every_relu_is_replaced_wherever_it_is_called(images):
-    q = acc.quantise(Functional(), "cs-qcfs", 4, "calibrated", images)
+    q = acc.quantise(Functional(), "cs-qcfs", 4, "max", images)
     kinds = [type(m) for m in q.modules()]
     assert kinds.count(acc.QCFS) == 4, "four calls, four sets of thresholds"
     assert nn.ReLU not in kinds
@@ -93,7 +93,7 @@ def test_a_network_that_cannot_be_traced_says_so():
 def test_quantise_leaves_its_argument_alone(images):
     network = ResidualCNN((1, 8, 8), 10, 0.25)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    acc.quantise(network, "cs-qcfs", 4, "calibrated", images)
+    acc.quantise(network, "cs-qcfs", 4, "max", images)
     assert isinstance(network.relu, nn.ReLU)
     assert network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
@@ -128,7 +128,7 @@ def test_weights_survive_the_disk_and_misfits_are_named(tmp_path, images):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_moving_both_networks_to_another_format_keeps_them_equal(dtype, images):
-    """The neuron makes its threshold from the activation's own parameter, so `.to` cannot drive them apart."""
+    """The neuron makes its threshold from the activation's own parameter, so both stay equal under `.to`."""
     q = calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images)
     spiking = acc.convert(q, "signed").to(dtype)
     s = acc.simulate(spiking, images.to(dtype), 60)
@@ -189,7 +189,7 @@ def test_softplus_that_underflows_is_refused_not_divided_by():
     network = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
     q = acc.quantise(network, "s-qcfs", 4, 1.0).half()
     with torch.no_grad():
-        q.get_submodule("1").parameter.fill_(-20)
+        q.get_submodule("1").parameter.fill_(-20)  # type: ignore[operator]
     with pytest.raises(acc.InputError, match="threshold of '1' must be positive and finite, got 0"):
         acc.convert(q, "signed")
 
@@ -269,7 +269,7 @@ def test_what_tracing_would_change_silently_is_refused(body, message):
 
 
 def test_a_write_through_an_alias_shows_on_a_sample():
-    """torch.fx turns `y += x` into y = y + x, and z is then the old y: only the answers tell."""
+    """torch.fx turns `y += x` into y = y + x, and z is then the old y: only the answers show it."""
 
     def body(self, x):
         y = self.a(x)
@@ -282,7 +282,7 @@ def test_a_write_through_an_alias_shows_on_a_sample():
 
 
 def test_a_batch_norm_folded_into_a_linear_layer_refuses_tokens():
-    """On [batch, N, F] it would act on axis 1; with N = F nothing but this check tells."""
+    """On [batch, N, F] it would act on axis 1; with N = F only this check detects it."""
     network = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), acc.QCFS((), 4, "softplus", 1.0))
     with pytest.raises(acc.InputError, match=r"must be \[batch, F\], got \(2, 4, 5\)"):
         acc.answer(acc.fold_batch_norms(network), torch.rand(2, 4, 5))
@@ -331,12 +331,12 @@ class Joined(nn.Module):
 def test_operations_of_a_network_with_everything(schedule):
     torch.manual_seed(0)
     x = torch.rand(8, 6)
-    spiking = acc.convert(acc.quantise(Joined(), "s-qcfs", 4, "calibrated", x), schedule)
+    spiking = acc.convert(acc.quantise(Joined(), "s-qcfs", 4, "max", x), schedule)
     assert acc.summary(spiking).endswith("real-valued operators: norm, mul_1, linear"), acc.summary(spiking)
     for arithmetic in ("totals", "increments") if schedule != "streaming" else ("increments",):
         s = acc.simulate(spiking, x, 4 if schedule != "signed" else 20, arithmetic)
         if schedule != "streaming":
-            assert s.units_that_differ < 0.02, arithmetic  # float32: a tie may fall the other way
+            assert s.units_that_differ < 0.02, arithmetic  # type: ignore[operator]  # float32: a tie may fall the other way
     cost, (a, b, h) = acc.energy(spiking, x, s), (count.double() for count in s.emitted.values())
     steps = s.latency if schedule == "signed" else 4
     assert cost.macs["a"] == cost.macs["b"] == 6 * 4, "the image, once"
@@ -350,10 +350,10 @@ def test_operations_of_a_network_with_everything(schedule):
 
 @pytest.mark.parametrize("schedule", ["streaming", "integrate-then-fire", "signed"])
 def test_one_run_for_several_T_is_that_many_runs(schedule):
-    """Logits, counts, spikes and settling of each T, one after another, as if each had been run alone."""
+    """Logits, counts, spikes and settling of each T, one after another, as if each had run alone."""
     torch.manual_seed(0)
     x = torch.rand(8, 6)
-    spiking = acc.convert(acc.quantise(Joined(), "s-qcfs", 4, "calibrated", x), schedule)
+    spiking = acc.convert(acc.quantise(Joined(), "s-qcfs", 4, "max", x), schedule)
     together = dict(simulate_at(spiking, x, [1, 2, 4, 7]))
     assert list(together) == [1, 2, 4, 7]
     for steps, s in together.items():

@@ -1,4 +1,4 @@
-"""Presets: every published row is there and can be asked for at every scale; a table runs, continues and reports."""
+"""Presets: every published row exists and can be selected at every scale; a table runs, continues and reports."""
 
 import json
 from dataclasses import replace
@@ -174,7 +174,7 @@ def test_the_plot_that_needs_no_run(tmp_path):
 
 
 BAD = [
-    (["table-3-22"], "unknown command 'table-3-22': choose from list, report, table-3-2"),
+    (["table-3-22"], "unknown command 'table-3-22': choose from report, list, table-3-2"),
     (["table-3-2", "--scale", "tiny"], "unknown scale 'tiny': choose from full, small, smoke"),
     (["table-3-2", "--only", "ResNet-19"], "no row of table-3-2 is called ResNet-19"),
     (["table-3-2", "--seeds", "-1"], "seeds must be"),

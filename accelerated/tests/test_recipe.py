@@ -12,7 +12,8 @@ from accelerated import data as datasets
 from accelerated import run
 from accelerated.models import make
 from accelerated.runs import distributed, evaluation, folders, training
-from accelerated.runs.config import Config, checked
+from accelerated.runs.config import Config
+from accelerated.runs.validation import checked
 from accelerated.simulation import read_out_early
 
 TINY = ["--times", "1", "--levels", "4", "--width", "0.25", "--model", "mlp", "--schedules", "streaming"]
@@ -23,7 +24,7 @@ def call(*arguments):
 
 
 def epoch(parts, precision="float32"):
-    """Weights after one epoch on the same images, in so many parts a batch."""
+    """Weights after one epoch on the same images, with each batch in several parts."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), acc.QCFS((8,), 4, "softplus", 1.0), nn.Linear(8, 3))
     sgd = training.optimiser(network, 0.1)
@@ -55,12 +56,12 @@ def test_every_image_once_in_an_order_that_is_drawn():
 
 
 def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
-    """VGG-16 drops out: interrupted in the middle of an evaluation, resumed, the same bits as undisturbed."""
+    """VGG-16 has dropout: interrupted during an evaluation and resumed, it has the same bits as undisturbed."""
     network = ["--model", "vgg16", "--width", 0.02, "--size", 32, "--levels", 4, "--initial-threshold", 2]
     short = ["--epochs", 0, 2, 1, "--times", 1, "--schedules", "streaming", "--test-images", 8, "--out", tmp_path]
     arguments = [*network, *short]
     assert call(*arguments, "--name", "whole") == 0
-    real, calls = training.evaluate, []
+    real, calls = training.tested, []
 
     def interrupted(*what):
         calls.append(what)
@@ -68,9 +69,9 @@ def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return real(*what)
 
-    monkeypatch.setattr(training, "evaluate", interrupted)
+    monkeypatch.setattr(training, "tested", interrupted)
     assert call(*arguments, "--name", "cut") == 130
-    monkeypatch.setattr(training, "evaluate", real)
+    monkeypatch.setattr(training, "tested", real)
     torch.rand(7)  # whatever happens between
     assert call(*arguments, "--name", "cut", "--resume") == 0
     cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
@@ -83,15 +84,15 @@ def test_shares_of_the_test_images_add_up_to_all_of_them(processes, monkeypatch)
     torch.manual_seed(0)
     config, data = checked(Config(device="cpu")), datasets.load("digits")
     network = make("cnn", data.shape, data.classes, 0.25)
-    training.evaluate(network.train(), evaluation.shown(config, data, "test"))
-    whole, seen, right = training.evaluate(network, evaluation.shown(config, data, "test")).top1, 0, 0
+    training.tested(network.train(), evaluation.shown(config, data, "test"))
+    whole, seen, right = training.tested(network, evaluation.shown(config, data, "test")).top1, 0, 0
     for rank in range(processes):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(distributed, "world", lambda: processes)
         images = sum(len(y) for _, y in evaluation.shown(config, data, "test"))
         seen, right = (
             seen + images,
-            right + images * training.evaluate(network, evaluation.shown(config, data, "test")).top1,
+            right + images * training.tested(network, evaluation.shown(config, data, "test")).top1,
         )
     assert seen == 360
     assert right == pytest.approx(whole * 360, abs=1e-6)  # whole numbers
@@ -116,7 +117,7 @@ def test_early_read_out_in_a_run(tmp_path):
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
-    config = checked(Config(model="mlp", name="x", out=str(tmp_path)))
+    config = checked(Config(model="mlp", name="x", augment="none", out=str(tmp_path)))
     folder, _ = folders.open_folder(config)
     torch.save({}, folder / "resume.pt")
     held = folders.lock(folder)
@@ -145,7 +146,7 @@ def test_a_loss_that_explodes_names_the_step_and_keeps_what_was_saved(tmp_path, 
 
 
 def test_weights_that_ran_away_are_not_saved(tmp_path, capsys):
-    """One step of an epoch is enough to ruin them; its loss was taken before."""
+    """One step of an epoch is enough to ruin them; its loss was computed before."""
     arguments = [*TINY, "--epochs", 2, 0, 0, "--batch", 1437, "--lr", "1e30", "--out", tmp_path, "--name", "x"]
     assert call(*arguments) == 2
     assert "answers to 360 of 360 images are not finite" in capsys.readouterr().err

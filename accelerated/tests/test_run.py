@@ -1,8 +1,9 @@
-"""`python -m accelerated.run` from end to end, its interruption, and what it says to bad input."""
+"""`python -m accelerated.run` from end to end, its interruption, and its errors for bad input."""
 
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from accelerated import run
 from accelerated.reports import report
-from accelerated.runs import config, experiment
+from accelerated.runs import config, experiment, help, validation
 
 TINY = ["--epochs", "2", "1", "1", "--times", "1", "4", "--levels", "4", "--width", "0.25"]
 
@@ -42,7 +43,7 @@ def test_a_run_leaves_everything_behind(finished):
     names = {path.name for path in folder.iterdir()}
     assert names == {"config.json", "metrics.jsonl", "simulation.jsonl", "resume.pt", "weights.safetensors",
                      "results.json", "report.md", "activations.json",
-                     "accuracy.png", "pareto.png", "thresholds.png", "neuron.png"}  # fmt: skip
+                     "steps.png", "accuracy.png", "pareto.png", "thresholds.png", "neuron.png"}  # fmt: skip
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["epoch"]) for line in lines] == [
         ("relu", 1),
@@ -92,7 +93,7 @@ def test_every_column_has_a_header_and_the_table_fits_a_terminal(finished):
 
 
 def test_events_give_the_same_rows(finished, tmp_path):
-    """The same training, streamed by the other engine: a flip of a rounding may cost an image; nothing else moves."""
+    """The same training, streamed by the other engine: a different rounding may cost an image; nothing else changes."""
     assert call("--out", tmp_path, "--name", "events", "--arithmetic", "increments", "--engine", "event", *TINY) == 0
     ours = json.loads((tmp_path / "events" / "results.json").read_text())["rows"]
     for row, other in zip(ours, finished[1]["rows"], strict=True):
@@ -186,7 +187,7 @@ BAD = [
         ["--activation", "h-qcfs", "--model", "mlp"],
         "activation 'h-qcfs' does not fit model 'mlp': choose cs-qcfs or c-qcfs",
     ),
-    (["--stage1", "cs-qcfs"], "unknown stage-1 activation 'cs-qcfs': choose from qcfs, s-qcfs"),
+    (["--stage1", "cs-qcfs"], "unknown stage-1 activation 'cs-qcfs': choose from auto, qcfs, s-qcfs"),
     (["--schedules", "sign"], "unknown schedule 'sign'"),
     (["--levels", "0"], "levels must be a whole number of at least 1, got 0"),
     (["--times", "4", "0"], "times must be a whole number of at least 1, got 0"),
@@ -197,7 +198,7 @@ BAD = [
     (["--lr", "0"], "lr must be positive and finite, got 0"),
     (["--lr", "nan"], "lr must be positive and finite, got nan"),
     (["--initial-threshold", "-4"], "initial_threshold must be positive and finite, got -4"),
-    (["--initial-threshold", "four"], "a number or 'calibrated', got 'four'"),
+    (["--initial-threshold", "four"], "a number or 'max', got 'four'"),
     (["--arithmetic", "total"], "did you mean 'totals'?"),
     (["--engine", "fast"], "unknown engine 'fast': choose from auto, dense, event"),
     (["--device", "cuda:77"], "device 'cuda:77' is not available"),
@@ -273,8 +274,8 @@ def test_very_long_simulations_are_announced(tmp_path, capsys, monkeypatch):
 
 
 def test_quick_keeps_what_was_asked_for():
-    asked = config.checked(config.Config(quick=True, times=(2,)))
-    assert (asked.epochs, asked.times) == (config.QUICK["epochs"], (2,))
+    asked = validation.checked(config.Config(quick=True, times=(2,)))
+    assert (asked.epochs, asked.times) == (validation.QUICK["epochs"], (2,))
 
 
 def test_an_equality_of_dead_layers_is_called_vacuous(finished):
@@ -320,5 +321,55 @@ def test_an_unknown_option_suggests_the_nearest():
 def test_help_explains_every_option():
     result = subprocess.run([sys.executable, "-m", "accelerated.run", "--help"], capture_output=True, text=True)
     assert result.returncode == 0
-    for field in config.Config.__dataclass_fields__:
-        assert f"--{field.replace('_', '-')}" in result.stdout
+    named = [name for names in config.GROUPS.values() for name in names]
+    assert sorted(named) == sorted(config.Config.__dataclass_fields__), "each in one group"
+    for field in named:
+        flag = field.replace("_", "-")
+        assert re.search(rf"^--(no-)?{flag} ", result.stdout, re.M), field
+    lines = result.stdout.splitlines()
+    assert lines.index("first of all") < lines.index("data") < lines.index("output")
+    assert set(help.explained()) == set(named)
+
+
+def test_who_has_read_enough_is_no_error():
+    """`| head -1` closes the pipe while the help is printed."""
+    command = f"{sys.executable} -m accelerated.run --help | head -1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_version_is_said(capsys):
+    import isospike
+
+    assert call("--version") == 0
+    assert capsys.readouterr().out.strip() == f"isospike {isospike.__version__}"
+
+
+IDLE = [
+    (["--blocks", "2"], "blocks is for transformers"), (["--stem", "cifar"], "stem is for the published CNNs"),
+    (["--data-root", "x"], "data_root is for data sets from a folder"),
+    (["--pre-steps", "8"], "pre_steps is for calibrations"),
+    (["--calibrations", "srp", "--iterations", "2"], "iterations is for cos"),
+    (["--schedules", "signed", "--engine", "event"], "engine is for streaming"),
+    (["--schedules", "signed", "--margins", "0.5"], "margins is for streaming"),
+    (["--schedules", "streaming", "--arithmetic", "increments"], "arithmetic is for the exact schedules"),
+    (["--schedules", "signed", "--no-audit"], "audit is for integrate-then-fire"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), IDLE, ids=[" ".join(a) for a, _ in IDLE])
+def test_an_option_that_would_do_nothing_is_refused(arguments, message, tmp_path, capsys):
+    assert call("--out", tmp_path / "runs", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_reports_go_on_past_a_run_that_has_none(finished, tmp_path, capsys):
+    folder = tmp_path / "tiny"
+    shutil.copytree(finished[0], folder)
+    (folder / "report.md").unlink()
+    assert call("report", tmp_path / "nothing", folder) == 2
+    err = capsys.readouterr().err
+    assert f"left out: {tmp_path / 'nothing'} holds no run" in err
+    assert "error: 1 of 2 folders have no report" in err
+    assert (folder / "report.md").exists()

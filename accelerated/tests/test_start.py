@@ -1,4 +1,4 @@
-"""Runs that begin with another run's weights, that end early, and what a run says while it goes."""
+"""Runs that start from another run's weights or end early, and the messages of a run in progress."""
 
 import json
 
@@ -111,7 +111,7 @@ def test_weights_of_others_carry_no_note_and_are_a_network_of_relus(chain, tmp_p
 
 
 def test_every_epoch_and_every_batch_is_said(chain, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(journal, "EVERY", 0.0)  # else only what takes long is said in between
+    monkeypatch.setattr(journal, "EVERY", 0.0)  # otherwise only long epochs report progress
     assert call(*SMALL, "--out", tmp_path, "--name", "x", "--epochs", 1, 1, 0) == 0
     said = capsys.readouterr().err
     for words in ("relu: epoch 1 of 1, step 3 of 23, loss ", " s left in this epoch", "relu: epoch 1 of 1, lr 0.1, ",

@@ -64,11 +64,11 @@ TIMMS += [pytest.param(*case, marks=pytest.mark.long) for case in
 
 @pytest.mark.parametrize(("name", "format", "size"), TIMMS)
 def test_T5_timms_transformers_bit_for_bit(name, format, size, record_property):
-    """All twelve blocks and four stages, random weights, calibrated thresholds: 64 x 64, L = 8; 224, L = 16 if long."""
+    """All blocks and stages, random weights, thresholds from the maximum: 64 x 64, L = 8; if long 224, L = 16."""
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=10, img_size=size).eval()
     x = torch.randn(2, 3, size, size)
-    q = acc.quantise(model, "hn-qcfs", 8 if size == 64 else 16, "calibrated", x).to(getattr(torch, format)).eval()
+    q = acc.quantise(model, "hn-qcfs", 8 if size == 64 else 16, "max", x).to(getattr(torch, format)).eval()
     for schedule in ("integrate-then-fire", "signed"):
         s = exact(q, x.to(getattr(torch, format)), schedule, record_property, f"{name} at {size}, {format}")
         assert len(s.counts) == 12 * 8
@@ -78,7 +78,7 @@ def test_T5_timms_transformers_bit_for_bit(name, format, size, record_property):
 @pytest.mark.parametrize("settings", [{}, {"style": "mst", "norm": "batch"}], ids=["hn", "mst"])
 def test_both_placements_are_exact(kind, settings, record_property):
     x = torch.randn(4, 3, 32, 32)
-    q = acc.quantise(with_sites(small(kind), **settings), "qcfs", 8, "calibrated", x).eval()
+    q = acc.quantise(with_sites(small(kind), **settings), "qcfs", 8, "max", x).eval()
     for schedule in ("integrate-then-fire", "signed"):
         exact(q, x, schedule, record_property, f"{kind}, {settings or 'hn'}")
 
@@ -107,10 +107,10 @@ SHAPES = {  # activation: (shape of Q, K, V, softmax and heads; of the feed-forw
 
 @pytest.mark.parametrize("activation", SHAPES)
 def test_thresholds_stand_where_the_thesis_puts_them(activation):
-    """4.2.3: one a head in attention, one a neuron in the feed-forward layers, one for the projection (Eq. 4-5)."""
+    """4.2.3: one per head in attention, one per neuron in the feed-forward layers, one for the projection (Eq. 4-5)."""
     x = torch.randn(4, 3, 32, 32)
-    layers = acc.quantise(small("vit"), "s-qcfs", 8, "calibrated", x)
-    for q in (acc.quantise(small("vit"), activation, 8, "calibrated", x), acc.expand(layers, activation)):
+    layers = acc.quantise(small("vit"), "s-qcfs", 8, "max", x)
+    for q in (acc.quantise(small("vit"), activation, 8, "max", x), acc.expand(layers, activation)):
         found = {name: m.parameter.shape for name, m in q.named_modules() if isinstance(m, QCFS)}
         assert len(found) == 2 * 8
         head, neuron, layer = SHAPES[activation]
@@ -141,7 +141,7 @@ def test_per_step_loses_more_than_accumulated(record_property):
     """The same quantised ViT, streaming at T = 32: softmax and products step by step, and on what has accumulated."""
     network = xavier(small("vit"))  # seeded
     x = torch.randn(8, 3, 32, 32)
-    q = acc.quantise(network, "hn-qcfs", 16, "calibrated", x).eval()
+    q = acc.quantise(network, "hn-qcfs", 16, "max", x).eval()
     off = {}
     for operators in ("per-step", "accumulated"):
         spiking = acc.convert(q, "streaming", operators)
@@ -156,8 +156,8 @@ def test_per_step_loses_more_than_accumulated(record_property):
 
 def test_masks_drop_spikes_and_are_refused_where_nothing_random_can_be_exact():
     x = torch.randn(4, 3, 32, 32)
-    q = acc.quantise(with_sites(small("vit"), mask=0.75), "qcfs", 8, "calibrated", x).eval()
-    plain = acc.quantise(small("vit"), "qcfs", 8, "calibrated", x).eval()
+    q = acc.quantise(with_sites(small("vit"), mask=0.75), "qcfs", 8, "max", x).eval()
+    plain = acc.quantise(small("vit"), "qcfs", 8, "max", x).eval()
     assert not torch.equal(acc.answer(q, x), acc.answer(q, x)), "drawn anew each time, in inference too"
     for schedule in ("signed", "integrate-then-fire"):
         with pytest.raises(acc.InputError, match=f"random spike masks change in every step: '{schedule}' cannot be"):
@@ -191,7 +191,7 @@ BAD = [
     (["--model", "vit_tiny", "--optimiser", "adam"], "unknown optimiser 'adam': choose from sgd, adamw; did you mean"),
     (["--model", "vit_huge"], "unknown model 'vit_huge'"),
     (["--model", "vit_tiny", "--pretrained", "--width", "0.5"], "published weights are of width 1 and all blocks"),
-    (["--model", "cnn", "--blocks", "2"], "blocks and pretrained are for transformers"),
+    (["--model", "cnn", "--blocks", "2"], "blocks is for transformers"),
     (
         ["--model", "vit_tiny", "--pretrained", "--size", "32"],
         "the weights of vit_tiny_patch16_224 could not be fetched",
@@ -204,7 +204,7 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, capsys, monkeypatch
     def no_network(*_, **__):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(timm, "create_model", no_network)  # nothing is to be fetched in a test
+    monkeypatch.setattr(timm, "create_model", no_network)  # a test must not fetch anything
     assert call("--out", tmp_path / "runs", *arguments) == 2
     err = capsys.readouterr().err.strip()
     assert err.startswith("error: ")
@@ -248,7 +248,7 @@ def test_a_run_with_everything_and_its_report(tmp_path):
 
 
 def test_a_distilled_run_that_is_cut_ends_with_the_same_weights(tmp_path, monkeypatch):
-    """The teacher is kept in what is needed to go on."""
+    """The state for resuming includes the teacher."""
 
     arguments = [*TINY, "--epochs", 1, 3, 1, "--distillation", 0.5, "--out", tmp_path]
     assert call(*arguments, "--name", "whole") == 0
@@ -274,7 +274,7 @@ def test_warm_up_and_what_decays():
     assert 0.4 < rate[5] < 0.5
     assert max(rate) == rate[10] > 0.97
     assert rate[99] < 0.001
-    network = experiment.network_for(config.checked(config.Config(model="swin_tiny", width=0.1, size=32)), Shape)
+    network = experiment.network_for(experiment.checked(config.Config(model="swin_tiny", width=0.1, size=32)), Shape)
     named = dict(network.named_parameters())
     decaying = {id(p) for p in training.optimiser(network, 0.1, "adamw", 0.05).param_groups[0]["params"]}
     assert id(named["layers.0.blocks.0.attn.qkv.weight"]) in decaying

@@ -1,1 +1,1 @@
-"""The thesis's tables and figures as data, run and shown beside what was published. The rest does without it."""
+"""The thesis's tables and figures as data, run and shown next to the published ones. Nothing else needs it."""

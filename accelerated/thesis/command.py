@@ -11,7 +11,7 @@ from .presets import PRESETS
 
 def whole_table(name, arguments, errors, out):
     """Run or continue all rows of a preset, and print them with the published ones."""
-    preset, made, path, failed = tables.run(name, parse(tables.Options, arguments, f"{PROGRAM} {name}"), errors)
+    preset, made, path, failed = tables.run(name, parse(tables.TableOptions, arguments, f"{PROGRAM} {name}"), errors)
     if distributed.rank() == 0:
         out.print(pages.drawn(name, preset, made))
         out.print(f"\nwritten to {path}", highlight=False)

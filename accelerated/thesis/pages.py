@@ -8,7 +8,8 @@ from rich.table import Table
 
 from ..reports.plots import label as label_of
 from ..reports.plots import pareto
-from ..runs.evaluation import ALIVE
+from ..runs.evaluation import LEAST_ACTIVE
+from ..schedules import SCHEDULES
 from . import plots
 from .presets import TIMES
 
@@ -33,7 +34,7 @@ def lowest_thresholds(config):
 
 
 def value(config, results, kind, column, calibration, operators="accumulated"):
-    """One number of a row, in per cent (thresholds as they are); None where it was not run or is not defined."""
+    """One number of a row, in per cent (thresholds as they are); None if it was not run or is not defined."""
     if kind == "positive":
         lowest = lowest_thresholds(config)
         if not lowest:
@@ -50,7 +51,7 @@ def value(config, results, kind, column, calibration, operators="accumulated"):
         pretrained = results["config"]["epochs"][1] == 0 and results["config"]["epochs"][0] > 0
         return 100 * results["accuracy"]["relu" if pretrained else "folded"]
     for row in results["rows"]:
-        plain = row["schedule"] == "streaming" and row["margin"] is None
+        plain = SCHEDULES[row["schedule"]].streams and row["margin"] is None
         same = row["calibration"] == calibration and row["operators"] == operators
         if plain and same and row["T"] == column:
             return 100 * row["accuracy"]
@@ -58,7 +59,7 @@ def value(config, results, kind, column, calibration, operators="accumulated"):
 
 
 def cell(values):
-    """The mean of what there is, with its standard deviation where there are several seeds."""
+    """The mean over the seeds, with the standard deviation if there are several."""
     found = [v for v in values if v is not None]
     if not found:
         return ""
@@ -81,7 +82,7 @@ def columns_of(preset):
 
 
 def lines_of(preset, made):
-    """(label, cells) of every line: ours, and below it what was published, empty where nothing was."""
+    """(label, cells) of every line: ours, and below it the published one, or empty cells."""
     columns = columns_of(preset)
     for row, configs, outcomes in made:
         ran = [results for results in outcomes if isinstance(results, dict)]
@@ -98,7 +99,7 @@ def lines_of(preset, made):
 
 
 def exact_lines(made):
-    """What the exact schedules gave on each network: a sentence that follows from executed rows."""
+    """The results of the exact schedules on each network: a sentence from executed rows only."""
     seen = {}
     for _, configs, outcomes in made:
         for config, results in zip(configs, outcomes, strict=True):
@@ -106,14 +107,14 @@ def exact_lines(made):
                 continue
             levels = results["config"]["levels"]
             for row in results["rows"]:
-                last = (row["schedule"] == "integrate-then-fire" and row["T"] == levels) or row["settled"]
+                last = (SCHEDULES[row["schedule"]].waits and row["T"] == levels) or row["settled"]
                 if last:
                     seen[config.name, row["schedule"]] = row
     if seen:
         least = [min(row["nonzero_share"].values()) for row in seen.values()]
         equal = [share for share, row in zip(least, seen.values(), strict=True) if row["logits_equal"] is True]
-        vacuous = sum(share < ALIVE for share in equal)
-        free = f" ({vacuous} of them for free, since a layer hardly spikes)" * (vacuous > 0)
+        vacuous = sum(share < LEAST_ACTIVE for share in equal)
+        free = f" ({vacuous} of them for free, since a layer hardly spikes)" if vacuous else ""
         yield (
             f"Exact schedules (T = L, or settled): all bits of all logits are the quantised network's in {len(equal)} "
             f"of {len(seen)} pairs of network and schedule{free}; least active layer of all: {100 * min(least):.2f} %."
@@ -121,7 +122,7 @@ def exact_lines(made):
 
 
 def by_schedule(made):
-    """Lines of a second table: on each trained network every schedule and calibration, published and exact.
+    """Lines of a second table: every schedule and calibration, published and exact, on each trained network.
 
     Accuracy over T, and at T = L (signed: settled): units that differ, latency in steps, energy in microjoules.
     """
@@ -138,7 +139,7 @@ def by_schedule(made):
             times = sorted({row["T"] for row in rows})
             at = lambda t, rows=rows: [row for row in rows if row["T"] == t]  # noqa: E731
             accuracy = {t: cell([100 * row["accuracy"] for row in at(t)]) for t in times}
-            exact = rows if rows[0]["margin"] else at(times[-1] if kind.startswith("signed") else levels)
+            exact = rows if rows[0]["margin"] else at(times[-1] if rows[0]["settled"] is not None else levels)
             facts = [cell([scale * row[key] for row in exact if row[key] is not None])
                      for key, scale in (("units_that_differ", 100), ("latency", 1), ("joules", 1e6))]  # fmt: skip
             yield f"{data} · {model} · {activation}, L = {levels} · {kind}", accuracy, facts
@@ -167,7 +168,7 @@ z = -1/2 on it is above the threshold in every step, fires T times, and gives -1
 
 
 def subject(made):
-    """What this run learnt, in place of the published row's data set."""
+    """The data set of this run, in place of the published row's."""
     results = [r for _, _, outcomes in made for r in outcomes if isinstance(r, dict)]
     if not results:
         return ""
@@ -210,14 +211,15 @@ def markdown(name, preset, scale, seeds, made):
 
 
 def pictures_of(preset, made, path):
-    """The plot of a preset, if its kind has one: [path]."""
+    """The plot of a preset, if its kind has one: [path]. Its title says what ran here, next to what was published."""
+    title = "\n".join(filter(None, (preset.title, subject(made).partition(";")[0])))
     done = [(" · ".join(row.label), config, results, row) for row, configs, outcomes in made
             for config, results in zip(configs, outcomes, strict=True)]  # fmt: skip
     ran = [part for part in done if isinstance(part[2], dict)]
     if preset.kind == "response":
         plots.responses(path)
     elif preset.kind == "positive":
-        plots.falling_thresholds({(name, c.seed): lowest_thresholds(c) for name, c, _, _ in done}, preset.title, path)
+        plots.falling_thresholds({(name, c.seed): lowest_thresholds(c) for name, c, _, _ in done}, title, path)
     elif preset.kind == "activations" and ran:
         folder = Path(ran[0][1].out) / ran[0][1].name
         plots.activations(json.loads((folder / "activations.json").read_text()), path)
@@ -227,19 +229,19 @@ def pictures_of(preset, made, path):
             levels = None if row.label[2] == "ReLU" else config.levels
             accuracy = value(config, results, "ann", "ann", row.calibration)
             curves.setdefault(f"{name.split(', L =')[0]}, seed {config.seed}", []).append((levels, accuracy))
-        plots.over_levels(curves, preset.title, path)
+        plots.over_levels(curves, title, path)
     elif preset.kind == "accuracy" and ran:
         curves, every, networks = {}, {}, {config.name: (config, results) for _, config, results, _ in ran}
         for _, config, results, row in ran:
             curves[" · ".join(row.label[:-1]), row.label[-1], config.seed] = [
                 (r["T"], 100 * r["accuracy"]) for r in results["rows"]
-                if r["schedule"] == "streaming" and r["calibration"] == row.calibration and r["margin"] is None
+                if SCHEDULES[r["schedule"]].streams and r["calibration"] == row.calibration and r["margin"] is None
                 and r["operators"] == row.operators
             ]  # fmt: skip
         for config, results in networks.values():
             for r in results["rows"]:
                 every.setdefault((f"{config.model}, {config.activation}", label_of(r)), []).append(r)
-        plots.over_times(curves, preset.title, path)
+        plots.over_times(curves, title, path)
         pareto(every, path.with_name(f"{path.stem}-pareto.png"))
         return [path, path.with_name(f"{path.stem}-pareto.png")]
     else:

@@ -62,12 +62,12 @@ def falling_thresholds(curves, title, path):
 
 
 def responses(path, levels=4):
-    """What QCFS, ReLU and an IF neuron make of a constant input, for thresholds 1 and -1 (Figure 3-1)."""
+    """The response of QCFS, ReLU and an IF neuron to a constant input, for thresholds 1 and -1 (Figure 3-1)."""
     z = torch.linspace(-2, 2, 801)
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
     for axis, theta in zip(axes, (1.0, -1.0), strict=True):
         membrane, count = torch.full_like(z, theta / 2), torch.zeros_like(z)
-        for _ in range(levels):  # the formulas as they stand: our functions refuse a threshold that is not positive
+        for _ in range(levels):  # the formulas as printed: our functions reject thresholds that are not positive
             spike = (membrane + z >= theta).float()
             membrane, count = membrane + z - theta * spike, count + spike
         activation = theta * torch.clamp(torch.floor(z * levels / theta + 0.5), 0, levels) / levels

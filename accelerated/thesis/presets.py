@@ -1,7 +1,7 @@
 """Every table and figure of the thesis's chapters 3 and 4, and the ImageNet rows of the QCFS paper, as data.
 
-A preset is a list of rows; a row is a training configuration, the calibration that it is read with, and what was
-published. Rows that need the same network share one run. `published/` holds the thesis's tables as printed.
+A preset is a list of rows; a row is a training configuration, the calibration under which it is read, and the
+published figures. Rows that need the same network share one run. `published/` holds the thesis's tables as printed.
 
 Assumed, since the sources do not say or contradict themselves: batches of 128; rho = 4 for COS (read off Figure 5-11)
 and tau = 4 for SRP; the thesis's own rows use COS, and begin with layer-wise S-QCFS (Algorithm 1 says QCFS, which does
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ..checks import one_of
 from ..models import TRANSFORMERS
-from ..runs.config import Config, checked
+from ..runs.config import Config
+from ..runs.validation import checked
 
 TIMES = (1, 2, 4, 8, 16, 32)
 SCALES = ("full", "small", "smoke")
@@ -52,7 +53,7 @@ class Row:
     config: Config
     calibration: str = "none"
     published: dict = field(default_factory=dict)
-    operators: str = "accumulated"  # what layer norm, softmax and products see while streaming
+    operators: str = "accumulated"  # the form of layer norm, softmax and products under streaming
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def thesis(dataset, architecture, method, levels=None, threshold=None):
 
 
 def named(method):
-    """A method as our tables call it: the thesis's "ours" is CS-QCFS read with COS."""
+    """The name of a method in our tables: the thesis's "ours" is CS-QCFS read with COS."""
     return "CS-QCFS with COS" if method == "ours" else method
 
 
@@ -118,7 +119,7 @@ def over_levels(methods, levels):
 
 
 def falling_thresholds():
-    """Raw QCFS from small initial thresholds, decaying as published, with Softplus beside it."""
+    """Raw QCFS from small initial thresholds, decaying as published, and with Softplus for comparison."""
     cases = [("CIFAR-10", "ResNet-20", 4), ("CIFAR-100", "ResNet-20", 8)] + [
         ("CIFAR-10", "VGG-16", n) for n in (2, 4, 8)
     ]
@@ -218,9 +219,9 @@ SHALLOW: dict = {"vit_small": {"model": "vit_tiny", "blocks": 3}, "swin_tiny": {
 
 
 def scaled_transformer(config, scale):
-    """A transformer's row, smaller. Thresholds are calibrated: from 3, attention would be silent (docs/errata.md)."""
+    """A transformer's row, smaller. Initial thresholds are from the maximum: with 3, attention would be silent."""
     second = bool(config.epochs[2])
-    common = {"size": 32, "augment": "none", "initial_threshold": "calibrated", "lr": 1e-3, "warmup": 1, "batch": 64,
+    common = {"size": 32, "augment": "none", "initial_threshold": "max", "lr": 1e-3, "warmup": 1, "batch": 64,
               "test_batch": 64, "width": 0.25, **SHALLOW[config.model]}  # fmt: skip
     if scale == "small":
         return replace(config, data="mnist5k", epochs=(0, 16, 4 * second), test_images=500, **common)
@@ -228,14 +229,14 @@ def scaled_transformer(config, scale):
 
 
 def scaled(config, scale):
-    """The same row, smaller: "small" learns MNIST-5k with narrow networks, "smoke" shows in minutes that it runs."""
+    """The same row, smaller: "small" trains narrow networks on MNIST-5k, "smoke" shows in minutes that it runs."""
     one_of(scale, SCALES, "scale")
     relu, first, second = config.epochs
     if scale == "full":
         return config
     if config.model in TRANSFORMERS:
         return scaled_transformer(config, scale)
-    # a cosine to 0 leaves the last epoch next to nothing: fine-tuning takes a third of the epochs, as published
+    # a cosine to 0 leaves almost nothing for the last epoch: fine-tuning takes a third of the epochs, as published
     epochs = {"small": (relu and 12, first and 12, second and 4), "smoke": (relu and 1, first and 1, second and 1)}
     common = {"size": 32, "augment": "none", "epochs": epochs[scale]}
     if scale == "small":

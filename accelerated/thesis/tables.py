@@ -9,14 +9,14 @@ from ..checks import InputError, one_of, whole
 from ..exports.weights import whole_file
 from ..reports import report
 from ..runs import distributed, experiment
-from ..runs.config import device
 from ..runs.folders import finished
+from ..runs.validation import device
 from . import pages
 from .presets import SCALES, jobs
 
 
 @dataclass(frozen=True)
-class Options:
+class TableOptions:
     """Run, or go on with, all rows of a table or figure, and print ours with the published figures under them."""
 
     scale: str = "full"
@@ -44,7 +44,7 @@ class Options:
 
 
 def choose(rows, parts):
-    """The rows whose labels have each part, in any case: whole if some row has it whole, else as a piece."""
+    """The rows whose labels contain each part, in any case: as a whole word if some row has it, else as a substring."""
     for part in (part.lower() for part in parts):
         whole_ones = [row for row in rows if part in (own.lower() for own in row.label)]
         rows = whole_ones or [row for row in rows if any(part in own.lower() for own in row.label)]
@@ -52,9 +52,9 @@ def choose(rows, parts):
 
 
 def carry_out(configs, console, runs=True):
-    """[results or the line that says why there are none] of the runs, one for each config; finished ones are read.
+    """[results, or the line that says why there are none] of the runs, one per config; finished ones are read.
 
-    Without `runs` nothing is run: None stands for what is not there.
+    Without `runs` nothing is run: missing results are None.
     """
     outcomes = []
     for config in configs:
@@ -68,7 +68,7 @@ def carry_out(configs, console, runs=True):
             outcomes.append(results)
         except InputError as error:
             if distributed.launched() and not error.shared:
-                raise  # the other processes know nothing of it and wait
+                raise  # the other processes do not know of it and wait
             if not runs:
                 outcomes.append(None)
                 continue
@@ -78,9 +78,9 @@ def carry_out(configs, console, runs=True):
 
 
 def run(name, options, console=None):
-    """Carry out a preset: (preset, [(row, configs, outcomes)], path of its page, how many runs were refused).
+    """Carry out a preset: (preset, [(row, configs, outcomes)], path of its page, number of runs that were refused).
 
-    Continues where it was when it is called again. `options.only` limits what is run; rows that are finished stay.
+    A second call continues. `options.only` limits what is run; finished rows stay on the page.
     """
     console = console or Console(stderr=True)
     one_of(options.scale, SCALES, "scale")

@@ -1,0 +1,1 @@
+"""A run: Config -> train -> convert -> simulate -> results on disk."""
