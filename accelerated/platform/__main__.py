@@ -1,27 +1,34 @@
-"""`python -m accelerated.platform`: the server, and beside it the worker, started again whenever it ends."""
+"""`python -m accelerated.platform`: the server, and the worker, which is restarted whenever it ends."""
 
 import contextlib
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
+from types import FrameType
 
-import uvicorn
-from sqlalchemy import func, select
+try:
+    import uvicorn
+    from sqlalchemy import func, select
+except ImportError as error:
+    sys.exit(
+        f"error: the platform needs {error.name}, which comes with the extra 'platform': pip install -e '.[platform]'"
+    )
 
 from ..checks import InputError
 from ..run import parse
 from . import accounts, worker
 from .database import Database, Record
-from .options import Options, checked
+from .options import PlatformOptions, checked
 from .records import ACTIVE
 from .refusals import Refused
 
 PROGRAM = "python -m accelerated.platform"
 
 
-def tend(options, stopping):
+def tend(options: PlatformOptions, stopping: threading.Event) -> None:
     """Keep one worker running until the server stops."""
     command = [sys.executable, "-m", "accelerated.platform", *replace(options, worker=os.getpid()).arguments()]
     while not stopping.is_set():
@@ -36,26 +43,26 @@ def tend(options, stopping):
         if process.poll() is None:
             process.terminate()
             process.wait()
-        stopping.wait(1)  # a worker that cannot begin must not take the processor
+        stopping.wait(1)  # a worker that fails at once must not occupy the processor
 
 
-def address(options):
-    """Where a browser on this machine finds the server."""
+def address(options: PlatformOptions) -> str:
+    """The address of the server for a browser on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(options.host, options.host)
     return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{options.port}"
 
 
 class Server(uvicorn.Server):
-    """A server that lets its event streams end before it does."""
+    """A server that ends its event streams before it ends itself."""
 
-    def handle_exit(self, sig, frame):
-        """Ctrl-C, or another signal to end."""
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """On Ctrl-C or another signal to end."""
         self.config.app.state.closing = True  # type: ignore[union-attr]
         super().handle_exit(sig, frame)
 
 
-def serve(options):
-    """Migrate, say where to go, serve until Ctrl-C."""
+def serve(options: PlatformOptions) -> None:
+    """Migrate the database, print the address, and serve until Ctrl-C."""
     from . import app
 
     database = Database(options.database)
@@ -63,22 +70,13 @@ def serve(options):
     if options.new_password:
         with database.begin() as db:
             secret = accounts.renew(db, options.new_password)
-        print(f"with this link, {options.new_password} sets a new password, once:")
+        print(f"with this link, {options.new_password} can set a new password; it works once:")
         print(f"  {address(options)}/invitations/{secret}")
         return
-    with database.begin() as db:
-        secret = accounts.first_invitation(db)
     server = Server(uvicorn.Config(app.make(options, database), options.host, options.port, log_level="warning",
-                                           timeout_graceful_shutdown=2, server_header=False))  # fmt: skip
-    try:
-        sockets = [server.config.bind_socket()]
-        sockets[0].listen(128)  # whoever comes before the first answer waits
-    except SystemExit:
-        raise InputError(f"port {options.port} of {options.host} is not free: choose another --port") from None
-    print(f"isospike's platform is open at {address(options)}, its data is in {options.home}")
-    if secret:
-        print(f"nobody administrates it yet; this link makes you do, once:\n  {address(options)}/invitations/{secret}")
-    print("Ctrl-C ends it", flush=True)
+                                   timeout_graceful_shutdown=2, server_header=False))  # fmt: skip
+    sockets = [_bound_socket(server, options)]
+    _announce(options, database)
     stopping = threading.Event()
     tending = threading.Thread(target=tend, args=(options, stopping), daemon=True)
     tending.start()
@@ -91,14 +89,33 @@ def serve(options):
         with contextlib.suppress(Exception), database.begin() as db:
             active = db.scalar(select(func.count()).select_from(Record).where(Record.state.in_(ACTIVE)))
             if active:
-                print(f"{active} running job{'s go' if active > 1 else ' goes'} on; start again to see or stop them")
+                print(f"{active} running job{'s' if active > 1 else ''} will continue; restart to see or stop them")
 
 
-def main(arguments=None):
+def _bound_socket(server, options):
+    try:
+        bound = server.config.bind_socket()
+        bound.listen(128)  # connections wait here until the server is ready
+    except SystemExit:
+        raise InputError(f"port {options.port} of {options.host} is not free: choose another --port") from None
+    return bound
+
+
+def _announce(options, database):
+    with database.begin() as db:
+        secret = accounts.first_invitation(db)
+    print(f"isospike's platform is open at {address(options)}, its data is in {options.home}")
+    if secret:
+        print("there is no administrator yet; this link makes the first user the administrator, and works once:")
+        print(f"  {address(options)}/invitations/{secret}")
+    print("Ctrl-C ends it", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     try:
         os.umask(0o077)
-        options = checked(parse(Options, sys.argv[1:] if arguments is None else arguments, PROGRAM))
+        options = checked(parse(PlatformOptions, sys.argv[1:] if arguments is None else arguments, PROGRAM))
         if options.worker:
             with contextlib.suppress(KeyboardInterrupt):
                 worker.serve(options)

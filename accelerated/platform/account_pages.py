@@ -1,13 +1,14 @@
 """Log in and out, register, accept an invitation, change the password; users, for the administrator."""
 
 import time
+from collections.abc import Callable
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import delete, select
 
 from . import accounts
-from .database import Invitation, Session, User
+from .database import Invitation, Session, User, changed
 from .refusals import NotHere, Refused
 from .web import COOKIE, answers, current, gone_to, local, logged_in, page, sent
 
@@ -33,7 +34,7 @@ def _text(answers, name):
 
 
 @router.get("/login")
-def login_page(request: Request, back: str = "/", user=Depends(current)):
+def login_page(request: Request, back: str = "/", user: User | None = Depends(current)) -> Response:
     """The form to log in."""
     if user:
         return gone_to(request, local(back), status=200)
@@ -41,18 +42,19 @@ def login_page(request: Request, back: str = "/", user=Depends(current)):
 
 
 @router.post("/login")
-def login(request: Request, answers=Depends(answers)):
-    """Log in; one sentence for a wrong name and for a wrong password."""
-    name, back = _text(answers, "name"), local(_text(answers, "back") or "/")
+def login(request: Request, answers: dict = Depends(answers)) -> Response:
+    """Log in; a wrong name and a wrong password get the same answer."""
+    name = _text(answers, "name")
+    back = local(_text(answers, "back") or "/")
     try:
         user = accounts.log_in(request.app.state.database, name, _text(answers, "password"), _address(request))
     except Refused as refused:
-        return page(request, "login.html", {"back": back, "refused": refused.told, "name": name}, refused.status)
+        return page(request, "login.html", {"back": back, "refused": refused.data, "name": name}, refused.status)
     return _enter(request, user, back)
 
 
 @router.post("/logout")
-def logout(request: Request):
+def logout(request: Request) -> Response:
     """End this session."""
     with request.app.state.database.begin() as db:
         accounts.end_session(db, request.cookies.get(COOKIE, ""))
@@ -61,16 +63,16 @@ def logout(request: Request):
     return answer
 
 
-def _joining(request, template, data, make, answers):
-    """Make an account from a form's name and password, and enter it."""
+def _joining(request: Request, template: str, data: dict, make: Callable[..., User], answers: dict) -> Response:
+    """Make an account from a form's name and password, and log in."""
     try:
         if _text(answers, "password") != _text(answers, "again"):
             raise Refused("The two passwords are not the same.", field="again")
         with request.app.state.database.begin() as db:
             user = make(db, _text(answers, "name"), _text(answers, "password"))
     except Refused as refused:
-        told = data | {"refused": refused.told, "name": _text(answers, "name")}
-        return page(request, template, told, refused.status)
+        again = data | {"refused": refused.data, "name": _text(answers, "name")}
+        return page(request, template, again, refused.status)
     return _enter(request, user)
 
 
@@ -80,8 +82,8 @@ def _open(request):
 
 
 @router.get("/register")
-def register_page(request: Request):
-    """The form to make an account, where anyone may."""
+def register_page(request: Request) -> Response:
+    """The form to make an account, where registration is open."""
     _open(request)
     return page(
         request, "join.html", {"action": "/register", "administrator": False, "whose": "", "refused": None, "name": ""}
@@ -89,8 +91,8 @@ def register_page(request: Request):
 
 
 @router.post("/register")
-def register(request: Request, answers=Depends(answers)):
-    """Make an account, where anyone may."""
+def register(request: Request, answers: dict = Depends(answers)) -> Response:
+    """Make an account, where registration is open."""
     _open(request)
 
     def make(db, name, password):
@@ -102,8 +104,8 @@ def register(request: Request, answers=Depends(answers)):
 
 
 @router.get("/invitations/{secret}")
-def invitation_page(request: Request, secret: str):
-    """The form to make the account that a link invites to."""
+def invitation_page(request: Request, secret: str) -> Response:
+    """The form of an invitation."""
     return page(request, "join.html", _invited(request, secret) | {"refused": None, "name": ""})
 
 
@@ -111,14 +113,14 @@ def _invited(request, secret):
     with request.app.state.database.begin() as db:
         found = accounts.invitation(db, secret)
         if found is None:
-            raise Refused("This link was used already, or is too old: ask for another.", status=404)
+            raise Refused("This link has already been used or has expired: ask for a new one.", status=404)
         whose = db.get(User, found.user_id).name if found.user_id else ""
         return {"action": request.url.path, "administrator": found.administrator, "whose": whose}
 
 
 @router.post("/invitations/{secret}")
-def accept(request: Request, secret: str, answers=Depends(answers)):
-    """Make the account that a link invites to; the link is used up."""
+def accept(request: Request, secret: str, answers: dict = Depends(answers)) -> Response:
+    """Make the account of an invitation, which works once."""
     data = _invited(request, secret)
     return _joining(request, "join.html", data, lambda db, *who: accounts.accept(db, secret, *who), answers)
 
@@ -134,13 +136,13 @@ def _account(request, user, refused=None, done="", status=200):
 
 
 @router.get("/account")
-def account(request: Request, user=Depends(logged_in)):
+def account(request: Request, user: User = Depends(logged_in)) -> Response:
     """One's own account: password and sessions."""
     return _account(request, user)
 
 
 @router.post("/account/password")
-def change_password(request: Request, user=Depends(logged_in), answers=Depends(sent)):
+def change_password(request: Request, user: User = Depends(logged_in), answers: dict = Depends(sent)) -> Response:
     """A new password; all other sessions end."""
     try:
         if _text(answers, "password") != _text(answers, "again"):
@@ -149,12 +151,12 @@ def change_password(request: Request, user=Depends(logged_in), answers=Depends(s
             keep = request.cookies[COOKIE]
             accounts.change_password(db, user, _text(answers, "old"), _text(answers, "password"), keep)
     except Refused as refused:
-        return _account(request, user, refused.told, status=refused.status)
+        return _account(request, user, refused.data, status=refused.status)
     return _account(request, user, done="The password is changed; all other sessions have ended.")
 
 
 @router.post("/account/sessions/end")
-def end_others(request: Request, user=Depends(logged_in)):
+def end_others(request: Request, user: User = Depends(logged_in)) -> Response:
     """End all sessions but this one."""
     own = accounts.digest(request.cookies[COOKIE])
     with request.app.state.database.begin() as db:
@@ -163,10 +165,10 @@ def end_others(request: Request, user=Depends(logged_in)):
 
 
 @router.post("/account/sessions/{digest}/end")
-def end_one(request: Request, digest: str, user=Depends(logged_in)):
+def end_one(request: Request, digest: str, user: User = Depends(logged_in)) -> Response:
     """End one of one's own sessions."""
     with request.app.state.database.begin() as db:
-        if not db.execute(delete(Session).where(Session.user_id == user.id, Session.id == digest)).rowcount:
+        if not changed(db, delete(Session).where(Session.user_id == user.id, Session.id == digest)):
             raise NotHere
     return _account(request, user, done="That session has ended.")
 
@@ -187,14 +189,14 @@ def _users(request, link="", refused=None):
 
 
 @router.get("/users")
-def users(request: Request, user=Depends(logged_in)):
+def users(request: Request, user: User = Depends(logged_in)) -> Response:
     """All users, for the administrator."""
     _administrator(user)
     return _users(request)
 
 
 @router.post("/users/invite")
-def invite(request: Request, user=Depends(logged_in)):
+def invite(request: Request, user: User = Depends(logged_in)) -> Response:
     """A link that makes one account, shown once."""
     _administrator(user)
     with request.app.state.database.begin() as db:
@@ -203,11 +205,11 @@ def invite(request: Request, user=Depends(logged_in)):
 
 
 @router.post("/users/links/{digest}/withdraw")
-def withdraw(request: Request, digest: str, user=Depends(logged_in)):
+def withdraw(request: Request, digest: str, user: User = Depends(logged_in)) -> Response:
     """A link that was given out no longer works."""
     _administrator(user)
     with request.app.state.database.begin() as db:
-        if not db.execute(delete(Invitation).where(Invitation.id == digest)).rowcount:
+        if not changed(db, delete(Invitation).where(Invitation.id == digest)):
             raise NotHere
     return gone_to(request, "/users", status=200)
 
@@ -217,7 +219,7 @@ def _link(request, secret):
 
 
 @router.post("/users/{number}/renew")
-def renew(request: Request, number: int, user=Depends(logged_in)):
+def renew(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
     """A link with which a user sets a new password, shown once."""
     _administrator(user)
     with request.app.state.database.begin() as db:
@@ -229,20 +231,20 @@ def renew(request: Request, number: int, user=Depends(logged_in)):
 
 
 @router.post("/users/{number}/shut-out")
-def shut_out(request: Request, number: int, user=Depends(logged_in)):
-    """Nobody can log in as this user until they are given a new link."""
+def disable(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
+    """Nobody can log in as this user until a new link is issued."""
     _administrator(user)
     if number == user.id:
-        raise Refused("You cannot shut yourself out.", status=409)
+        raise Refused("You cannot disable your own account.", status=409)
     with request.app.state.database.begin() as db:
         if number >= 2**31 or db.get(User, number) is None:
             raise NotHere
-        accounts.shut_out(db, number)
+        accounts.disable(db, number)
     return gone_to(request, "/users", status=200)
 
 
 @router.post("/users/{number}/log-out")
-def log_out(request: Request, number: int, user=Depends(logged_in)):
+def log_out(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
     """End all sessions of a user."""
     _administrator(user)
     with request.app.state.database.begin() as db:

@@ -1,4 +1,4 @@
-"""Who may do what: users, invitations, sessions that can be revoked, attempts that are limited."""
+"""Users, invitations, sessions that can be revoked, and limits on failed attempts."""
 
 import contextlib
 import hashlib
@@ -6,20 +6,26 @@ import re
 import secrets
 import threading
 import time
+from collections.abc import Iterator, Sequence
 
 from pwdlib import PasswordHash
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, orm, select, update
 from sqlalchemy.exc import OperationalError
 
-from .database import Attempt, Invitation, Session, User
+from .database import Attempt, Database, Invitation, Session, User, changed
 from .refusals import Refused
 
 DAY = 86400.0
-SESSION, INVITATION, WINDOW = 14 * DAY, 7 * DAY, 900.0  # seconds that each lasts
+SESSION = 14 * DAY  # seconds
+INVITATION = 7 * DAY
+WINDOW = 900.0  # the time within which failed log-ins are counted
 ATTEMPTS = 5  # failed log-ins within a window, of one name from one address
-ATTEMPTS_OF_ONE, ATTEMPTS_FROM_ONE = 200, 50  # of one name from anywhere; of any names from one address
-AT_ONCE, PATIENCE = 2, 10.0  # hashes that are computed at once (each takes 64 MiB); seconds that others wait
-LEAST, MOST = 8, 200  # letters of a password
+ATTEMPTS_OF_ONE = 200  # of one name from anywhere
+ATTEMPTS_FROM_ONE = 50  # of any names from one address
+AT_ONCE = 2  # hashes that are computed at once (each takes 64 MiB)
+PATIENCE = 10.0  # seconds that other log-ins wait
+LEAST = 8  # characters of a password
+MOST = 200
 WRONG = "The name or the password is wrong."
 
 hasher = PasswordHash.recommended()
@@ -30,8 +36,8 @@ _turns = threading.BoundedSemaphore(AT_ONCE)
 
 
 @contextlib.contextmanager
-def computing():
-    """A turn to compute a hash, which takes memory and time on purpose; Refused if it does not come soon."""
+def computing() -> Iterator[None]:
+    """Wait for a turn to compute a hash, which is slow and large on purpose; Refused if that takes too long."""
     if not _turns.acquire(timeout=PATIENCE):
         raise Refused("Too many people are logging in: try again in a moment.", status=429)
     try:
@@ -40,13 +46,13 @@ def computing():
         _turns.release()
 
 
-def digest(secret):
-    """What the database keeps of a secret that is random already."""
+def digest(secret: str) -> str:
+    """The hash of a random secret, which the database keeps in its place."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def name_of(text):
-    """A user's name as it is kept; Refused if it cannot be one."""
+def name_of(text: str) -> str:
+    """A user's name as it is stored; Refused if it is not valid."""
     if not re.fullmatch(r"[\w.@+-]{1,64}", text := text.strip().casefold()):
         raise Refused("A name has 1 to 64 letters, digits or . @ + - _", field="name")
     return text
@@ -54,12 +60,12 @@ def name_of(text):
 
 def _hash(password, name):
     if not LEAST <= len(password) <= MOST or password.casefold() == name:
-        raise Refused("A password has 8 to 200 characters, and is not the name.", field="password")
+        raise Refused("A password has 8 to 200 characters and must differ from the name.", field="password")
     with computing():
         return hasher.hash(password)
 
 
-def invite(db, administrator=False, note="", user_id=None):
+def invite(db: orm.Session, administrator: bool = False, note: str = "", user_id: int | None = None) -> str:
     """The secret of a new invitation."""
     secret = secrets.token_urlsafe(24)
     now = time.time()
@@ -69,27 +75,27 @@ def invite(db, administrator=False, note="", user_id=None):
     return secret
 
 
-def first_invitation(db):
-    """The secret that makes the administrator, where there is none yet; an older one of that kind no longer works."""
+def first_invitation(db: orm.Session) -> str | None:
+    """The secret that makes the administrator, or None if there is one; it replaces an earlier one."""
     if db.scalar(select(func.count()).select_from(User).where(User.administrator)):
         return None
     db.execute(delete(Invitation).where(Invitation.administrator))
     return invite(db, administrator=True)
 
 
-def invitation(db, secret):
-    """The invitation of a secret that is still good, or None."""
+def invitation(db: orm.Session, secret: str) -> Invitation | None:
+    """The invitation of a secret that is still valid, or None."""
     found = db.get(Invitation, digest(secret))
     return found if found and found.expires > time.time() else None
 
 
-def open_links(db):
+def open_links(db: orm.Session) -> Sequence[Invitation]:
     """Invitations, and links for a new password, that can still be used."""
     return db.scalars(select(Invitation).where(Invitation.expires > time.time()).order_by(Invitation.expires)).all()
 
 
-def register(db, name, password, administrator=False):
-    """A new user; Refused if the name is taken or cannot be one."""
+def register(db: orm.Session, name: str, password: str, administrator: bool = False) -> User:
+    """A new user; Refused if the name is taken or not valid."""
     name = name_of(name)
     hashed = _hash(password, name)
     if db.scalar(select(User).where(User.name == name)):
@@ -100,8 +106,8 @@ def register(db, name, password, administrator=False):
     return user
 
 
-def renew(db, name):
-    """The secret with which a user sets a new password, however they lost theirs; older ones no longer work."""
+def renew(db: orm.Session, name: str) -> str:
+    """The secret with which a user sets a new password; earlier ones no longer work."""
     user = db.scalar(select(User).where(User.name == name.strip().casefold()))
     if user is None:
         raise Refused("There is no such user.", status=404)
@@ -109,8 +115,8 @@ def renew(db, name):
     return invite(db, user_id=user.id)
 
 
-def shut_out(db, number):
-    """End a user's sessions and password; a new link lets them in again. Their records stay."""
+def disable(db: orm.Session, number: int) -> None:
+    """End a user's sessions and password; a new link enables the account again. Its records stay."""
     db.execute(update(User).where(User.id == number).values(password=""))
     db.execute(delete(Session).where(Session.user_id == number))
     db.execute(delete(Invitation).where(Invitation.user_id == number))
@@ -124,22 +130,22 @@ def _renewed(db, found, password):
     return user
 
 
-def accept(db, secret, name, password):
-    """The user that an invitation makes, or whose password it renews; it is used up."""
+def accept(db: orm.Session, secret: str, name: str, password: str) -> User:
+    """The user that an invitation makes, or whose password it renews; it works once."""
     found = invitation(db, secret)
     if found is None:
-        raise Refused("This link was used already, or is too old: ask for another.", status=404)
+        raise Refused("This link has already been used or has expired: ask for a new one.", status=404)
     user = _renewed(db, found, password) if found.user_id else register(db, name, password, found.administrator)
-    if not db.execute(delete(Invitation).where(Invitation.id == found.id)).rowcount:
-        raise Refused("This link was used already, or is too old: ask for another.", status=404)
+    if not changed(db, delete(Invitation).where(Invitation.id == found.id)):
+        raise Refused("This link has already been used or has expired: ask for a new one.", status=404)
     return user
 
 
-def log_in(database, name, password, address):
-    """The user with this name and password; Refused with one sentence for a wrong name and a wrong password."""
-    name, now = name.strip().casefold()[:64], time.time()
+def log_in(database: Database, name: str, password: str, address: str) -> User:
+    """The user with this name and password; Refused with the same sentence for a wrong name and a wrong password."""
+    name = name.strip().casefold()[:64]
     with database.begin() as db:
-        db.execute(delete(Attempt).where(Attempt.at < now - WINDOW))
+        db.execute(delete(Attempt).where(Attempt.at < time.time() - WINDOW))
         attempted(db, name, address)
         user = db.scalar(select(User).where(User.name == name))
     known = user if user and user.password else None
@@ -152,49 +158,50 @@ def log_in(database, name, password, address):
     return known
 
 
-def attempted(db, name, address):
-    """Count an attempt before it is made: many at once are not free. Refused if there were too many."""
+def attempted(db: orm.Session, name: str, address: str) -> None:
+    """Count an attempt before it is made, so that attempts at once are counted too. Refused if there were too many."""
 
     def count(*conditions):
         return db.scalar(select(func.count()).select_from(Attempt).where(*conditions))
 
-    of_name, from_address = Attempt.name == name, Attempt.address == address
+    of_name = Attempt.name == name
+    from_address = Attempt.address == address
     if (count(of_name, from_address) >= ATTEMPTS or count(of_name) >= ATTEMPTS_OF_ONE
             or count(from_address) >= ATTEMPTS_FROM_ONE):  # fmt: skip
-        raise Refused("Too many attempts: try again in a quarter of an hour.", status=429)
+        raise Refused("Too many attempts: try again in 15 minutes.", status=429)
     db.add(Attempt(name=name, address=address))
 
 
-def change_password(db, user, old, new, keep):
-    """A new password; all sessions end but the one whose cookie says `keep`."""
+def change_password(db: orm.Session, user: User, old: str, new: str, keep: str) -> None:
+    """Set a new password, and end all sessions but the one whose cookie is `keep`."""
     with computing():
         right = hasher.verify(old[:MOST], user.password)
     if not right:
         raise Refused("That is not your password.", field="old")
-    db.get(User, user.id).password = _hash(new, user.name)
+    db.execute(update(User).where(User.id == user.id).values(password=_hash(new, user.name)))
     db.execute(delete(Session).where(Session.user_id == user.id, Session.id != digest(keep)))
 
 
-def open_session(db, user, agent):
-    """What the cookie of a new session says."""
+def open_session(db: orm.Session, user: User, agent: str) -> str:
+    """The cookie of a new session."""
     secret = secrets.token_urlsafe(32)
     db.execute(delete(Session).where(Session.created < time.time() - SESSION))
     db.add(Session(id=digest(secret), user_id=user.id, agent=agent[:200]))
     return secret
 
 
-def who(db, secret):
+def who(db: orm.Session, secret: str) -> User | None:
     """The user of a cookie, or None."""
     found = db.get(Session, digest(secret)) if secret else None
     if found is None or found.created < time.time() - SESSION:
         return None
     if found.seen < time.time() - 60:
-        with contextlib.suppress(OperationalError), db.begin_nested():  # a full disk keeps nobody out
+        with contextlib.suppress(OperationalError), db.begin_nested():  # a full disk must not lock anyone out
             found.seen = time.time()
             db.flush()
     return found.user
 
 
-def end_session(db, secret):
+def end_session(db: orm.Session, secret: str) -> None:
     """Log out."""
     db.execute(delete(Session).where(Session.id == digest(secret)))

@@ -1,9 +1,17 @@
 """From answered fields to the settings of a run, or to one sentence about the answer that is wrong."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from ..checks import InputError
-from ..runs.config import Config, checked
+from ..quantisation import FROM_SAMPLE
+from ..runs.config import Config
+from ..runs.validation import checked
+from ..schedules import SCHEDULES
 from . import networks
-from .fields import ANN, ASKED, CNN_TYPES, QANN, TEST, TRANSFORMER_TYPES, UPLOAD
+from .database import Record
+from .fields import ANN, CNN_TYPES, FORMS, QANN, TEST, TRANSFORMER_TYPES, UPLOAD, Field
+from .options import PlatformOptions
 from .records import ENDED
 from .refusals import Refused
 
@@ -14,16 +22,15 @@ WANTED = {
     "ann": "Choose a record of ANN pre-training.",
     "qann": "A spiking network is made from a quantised one: choose a record of QANN training.",
 }
-ALL = ("streaming", "integrate-then-fire", "signed")
 
 
-def read(asked, answers):
+def read(form: Iterable[Field], answers: dict) -> dict:
     """{field: value} of all answers but those about files and records; Refused with the first that is wrong."""
-    odd = sorted(set(answers) - {field.name for field in asked} - set(networks.SHARED))
-    if odd:
-        raise Refused("There is no field {got} here.", got=odd[0])
+    unknown = sorted(set(answers) - {field.name for field in form} - set(networks.SHARED))
+    if unknown:
+        raise Refused("There is no field {got} here.", got=unknown[0])
     values = {}
-    for field in asked:
+    for field in form:
         if field.name == "lr" and not str(answers.get("lr") or "").strip():
             values["lr"] = None
         elif field.kind not in ("file", "record"):
@@ -32,14 +39,14 @@ def read(asked, answers):
 
 
 def _usual(values, model):
-    """The optimiser and the learning rate, those usual for the network where none is named."""
+    """The optimiser and the learning rate, by default those usual for the network."""
     optimiser = values["optimiser"] or ("adamw" if networks.is_transformer(model) else "sgd")
     rate = RATES[optimiser] if values["lr"] is None else values["lr"]
     return {"optimiser": optimiser, "lr": rate}
 
 
 def _checked(settings, options):
-    """The settings, if `accelerated.run` takes them here; Refused in its words."""
+    """The settings, if `accelerated.run` accepts them; Refused with its error otherwise."""
     most = networks.DATA[settings["data"]].training
     if settings.get("batch", 1) > most:
         limits = {"got": settings["batch"], "least": 1, "most": most}
@@ -59,14 +66,14 @@ def _shared(values):
     return networks.sized({key: values[key] for key in networks.SHARED})
 
 
-def ann(answers, options):
-    """Settings of a network that is trained with ReLUs."""
+def ann(answers: dict, options: PlatformOptions) -> dict:
+    """Settings of the training of a ReLU network."""
     values = read(ANN, answers)
     more = _usual(values, values["model"]) | {key: values[key] for key in ("batch", "seed", "weight_decay")}
     return _checked(_shared(values) | more | {"epochs": [values["epochs"], 0, 0], "until": "relu"}, options)
 
 
-def upload(answers, options, path):
+def upload(answers: dict, options: PlatformOptions, path: Path) -> dict:
     """Settings of a network whose weights are in a file."""
     settings = _checked(_shared(read(UPLOAD, answers)) | {"epochs": [0, 0, 0], "until": "relu"}, options)
     try:
@@ -76,8 +83,8 @@ def upload(answers, options, path):
     return settings | {"start": "upload"}
 
 
-def qann(answers, options, source):
-    """Settings of a quantised network, beginning with `source`'s or (None) from scratch."""
+def qann(answers: dict, options: PlatformOptions, source: Record | None) -> dict:
+    """Settings of a quantised network, trained from the weights of `source` or (None) from scratch."""
     values = read([field for field in QANN if source is None or field.name not in networks.SHARED], answers)
     _usable(source, "ann")
     shared = _shared(values if source is None else source.settings)
@@ -85,7 +92,7 @@ def qann(answers, options, source):
     offered = dict(TRANSFORMER_TYPES if transformer else CNN_TYPES)
     activation = values["activation"] or ("hn-qcfs" if transformer else "cs-qcfs")
     if activation not in offered:
-        raise Refused("This type is not for this kind of network.", field="activation",
+        raise Refused("This type does not fit this kind of network.", field="activation",
                       detail=f"{shared['model']}: {', '.join(offered)}")  # fmt: skip
     layerwise = activation in ("qcfs", "s-qcfs")
     epochs = [0, values["epochs1"], 0 if layerwise else values["epochs2"]]
@@ -96,7 +103,7 @@ def qann(answers, options, source):
     return _checked(settings | ({"start": "source"} if source else {}), options)
 
 
-def test(answers, options, source):
+def test(answers: dict, options: PlatformOptions, source: Record | None) -> dict:
     """Settings of a test of `source`, as it is or as a spiking network."""
     values = read(TEST, answers)
     if source is None:
@@ -108,19 +115,28 @@ def test(answers, options, source):
     settings = kept | {"epochs": [0, 0, 0], "test_batch": values["test_batch"], "test_images": values["test_images"],
                        "until": "training" if source.kind == "qann" else "relu", "start": "source"}  # fmt: skip
     if spiking:
-        if values["calibration"] != "none" and values["schedule"] not in ("streaming", "all"):
-            raise Refused("Calibration is for streaming: the other ways are exact without.", field="calibration")
+        chosen = SCHEDULES.values() if values["schedule"] == "all" else [SCHEDULES[values["schedule"]]]
+        if values["calibration"] != "none" and not any(schedule.streams for schedule in chosen):
+            raise Refused(
+                "Calibration is for streaming: the other schedules are exact without it.", field="calibration"
+            )
         steps = sorted({values["steps"], *(2**i for i in range(20) if 2**i <= values["steps"])})
-        schedules = list(ALL) if values["schedule"] == "all" else [values["schedule"]]
-        settings |= {"schedules": schedules, "times": steps, "calibrations": [values["calibration"]],
-                     "pre_steps": values["pre_steps"], "until": "simulation"}  # fmt: skip
+        settings |= {
+            "schedules": [schedule.name for schedule in chosen],
+            "times": steps,
+            "calibrations": [values["calibration"]],
+            "until": "simulation",
+        }
+        if values["calibration"] != "none":
+            settings["pre_steps"] = values["pre_steps"]
     return _checked(settings, options)
 
 
-def again(record):
-    """The answers that would ask for a record's settings once more."""
-    settings, kind = record.settings, record.kind
-    answers = {field.name: settings[field.name] for field in ASKED[kind] if field.name in settings}
+def again(record: Record) -> dict:
+    """The answers that give a record's settings again."""
+    settings = record.settings
+    kind = record.kind
+    answers = {field.name: settings[field.name] for field in FORMS[kind] if field.name in settings}
     answers["name"] = record.name
     if kind == "ann":
         return answers | {"epochs": settings["epochs"][0]}
@@ -130,7 +146,8 @@ def again(record):
         return answers | {"epochs1": first} | ({"epochs2": second} if second else {})
     if settings["until"] != "simulation":
         return answers | {"network": "ann"}
-    (calibration,), schedules = settings["calibrations"], settings["schedules"]
+    (calibration,) = settings["calibrations"]
+    schedules = settings["schedules"]
     schedule = "all" if len(schedules) > 1 else schedules[0]
     return answers | {
         "network": "snn",
@@ -142,11 +159,11 @@ def again(record):
 
 def _threshold(text):
     try:
-        good = text == "calibrated" or 0 < float(text) < float("inf")
+        valid = text in FROM_SAMPLE or 0 < float(text) < float("inf")
     except ValueError:
-        good = False
-    if not good:
-        raise Refused("{got} is neither a positive number nor calibrated.", field="initial_threshold", got=text)
+        valid = False
+    if not valid:
+        raise Refused("{got} is neither a positive number nor max.", field="initial_threshold", got=text)
 
 
 def _usable(source, kind):
@@ -154,11 +171,11 @@ def _usable(source, kind):
         return
     if source.kind == "test" or (kind and source.kind != kind):
         raise Refused(WANTED[kind], field="source")
-    if source.state in BROKEN or source.wish:
+    if source.state in BROKEN or source.request:
         raise Refused("That record did not finish: choose another.", field="source")
 
 
-EXAMPLE = {  # the five-minute example, by the fields of the three pages
+EXAMPLE: dict = {  # the five-minute example: answers of the three forms
     "ann": {"name": "example", "data": "digits", "model": "cnn"},
     "qann": {"name": "example"},
     "test": {"name": "example", "schedule": "all", "steps": "32"},

@@ -1,21 +1,25 @@
-"""A record as a command line of `accelerated.run`: the one that the worker starts, and the one that a person types."""
+"""A record as a command line of `accelerated.run`: for the worker to start, and for a person to type."""
 
 import shlex
 import sys
 from dataclasses import fields
 
 from ..runs.config import Config
+from . import networks
+from .database import Record
+from .options import PlatformOptions
 
 UPLOAD = "upload.safetensors"
 
 
-def words_of(settings):
+def words_of(settings: dict) -> list[str]:
     """The options of `accelerated.run` for settings that are fields of its Config."""
-    words = []
+    words: list = []
     for field in fields(Config):
         if field.name not in settings or field.name == "start":
             continue
-        value, flag = settings[field.name], field.name.replace("_", "-")
+        value = settings[field.name]
+        flag = field.name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
@@ -23,37 +27,39 @@ def words_of(settings):
     return words
 
 
-def weights(record):
-    """The file of weights that a record begins with, seen from its folder; or None."""
+def weights(record: Record) -> str | None:
+    """The path of the weights that a record starts from, relative to its folder; or None."""
     kind = record.settings.get("start")
     if kind == "upload":
         return UPLOAD
     return f"../{record.source_id}/run/weights.safetensors" if kind == "source" else None
 
 
-def environment(record):
-    """{variable: value} of a record's processes: the number of threads, where it is given; sums round as it says."""
+def environment(record: Record) -> dict[str, str]:
+    """Environment variables of a record's processes: the number of threads, which sums in floating point depend on."""
     threads = record.settings.get("threads")
     return {"OMP_NUM_THREADS": str(threads)} if threads else {}
 
 
-def launch(record):
-    """What lets Python start several processes of a module; nothing for one."""
+def launch(record: Record) -> list[str]:
+    """The arguments of Python that start several processes of a module; none for one process."""
     processes = record.settings.get("processes", 1)
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
 
 
-def command(record, options):
-    """What the worker starts in the record's folder; a log names no place outside it."""
+def command(record: Record, options: PlatformOptions) -> list[str]:
+    """What the worker starts in the record's folder; relative paths keep other folders out of the log."""
     start = weights(record)
+    from_folder = networks.DATA[record.settings["data"]].marker
     return [
         sys.executable, *launch(record), "-m", "accelerated.run", *words_of(record.settings),
-        *(["--start", start] if start else []), "--data-root", str(options.data), "--out", ".", "--name", "run",
+        *(["--start", start] if start else []), *(["--data-root", str(options.data)] if from_folder else []),
+        "--out", ".", "--name", "run",
     ]  # fmt: skip
 
 
-def typed(record):
-    """The commands that do the same in a terminal, the sources' first; an uploaded file goes by its name."""
+def typed(record: Record) -> list[str]:
+    """The commands that do the same in a terminal, those of its sources first; an uploaded file goes by its name."""
     before = typed(record.source) if record.source else []
     start = []
     if record.settings.get("start") == "upload":

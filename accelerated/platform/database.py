@@ -1,23 +1,24 @@
-"""Tables, and how they are reached. SQLite (WAL) or PostgreSQL; migrations/ makes them."""
+"""Tables in SQLite (WAL) or PostgreSQL; migrations/ makes them."""
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import alembic.command
 import alembic.config
-from sqlalchemy import JSON, Double, ForeignKey, create_engine, event
+from sqlalchemy import JSON, CursorResult, Double, Executable, ForeignKey, create_engine, event, orm
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 
 from ..checks import InputError
 
-SERVER: dict = {  # of PostgreSQL; one whose databases have no encoding (made under LC_ALL=C) would answer in bytes
+SERVER: dict = {  # PostgreSQL; without client_encoding, databases made under LC_ALL=C would return bytes
     "pool_pre_ping": True, "pool_size": 10, "connect_args": {"client_encoding": "utf8"},
 }  # fmt: skip
-Unreachable = OperationalError  # what is raised where the database does not answer
+Unreachable = OperationalError  # raised when the database does not answer
 
 
 class Base(DeclarativeBase):
@@ -32,13 +33,13 @@ class User(Base):
     __tablename__ = "users"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
-    password: Mapped[str]  # its hash; empty: nobody can log in
+    password: Mapped[str]  # its hash; empty if the account is disabled
     administrator: Mapped[bool] = mapped_column(default=False)
     created: Mapped[float] = mapped_column(default=time.time)
 
 
 class Session(Base):
-    """A browser that is logged in; `id` is the hash of what its cookie says."""
+    """A browser that is logged in; `id` is the hash of its cookie."""
 
     __tablename__ = "sessions"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -71,7 +72,7 @@ class Attempt(Base):
 
 
 class Record(Base):
-    """A run that was asked for: what, and what became of it."""
+    """A run: its settings, its state and its result."""
 
     __tablename__ = "records"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -81,14 +82,14 @@ class Record(Base):
     settings: Mapped[dict] = mapped_column(JSON)  # fields of accelerated.runs.config.Config
     source_id: Mapped[int | None] = mapped_column(ForeignKey("records.id", ondelete="SET NULL"), index=True)
     state: Mapped[str] = mapped_column(default="queued", index=True)  # see records.STATES
-    wish: Mapped[str] = mapped_column(default="")  # "", stop or delete
-    attempt: Mapped[int] = mapped_column(default=0)  # how often it was started
+    request: Mapped[str] = mapped_column("wish", default="")  # "", stop or delete
+    attempt: Mapped[int] = mapped_column(default=0)  # how many times it was started
     created: Mapped[float] = mapped_column(default=time.time)
     began: Mapped[float | None]
     ended: Mapped[float | None]
     best: Mapped[float | None]  # the best accuracy on test images
     message: Mapped[str] = mapped_column(default="")  # what happened, a sentence
-    detail: Mapped[str] = mapped_column(default="")  # in the words of who failed
+    detail: Mapped[str] = mapped_column(default="")  # the text of the error
     user: Mapped[User] = relationship()
     source: Mapped["Record | None"] = relationship(remote_side=[id])
 
@@ -96,9 +97,9 @@ class Record(Base):
 class Database:
     """An engine with its sessions."""
 
-    def __init__(self, url):
+    def __init__(self, address: str):
         try:
-            url = make_url(url)
+            url = make_url(address)
             if url.drivername in ("postgres", "postgresql"):
                 url = url.set(drivername="postgresql+psycopg")
             lite = url.get_backend_name() == "sqlite"
@@ -108,17 +109,17 @@ class Database:
                              "postgresql://USER:PASSWORD@HOST/NAME (extra 'postgres'), or none") from None  # fmt: skip
         self.url = url
         if lite:
-            event.listen(self.engine, "connect", _settle)
+            event.listen(self.engine, "connect", _set_pragmas)
         self.sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @contextmanager
-    def begin(self):
-        """A session whose changes are kept if nothing is raised."""
+    def begin(self) -> Iterator[orm.Session]:
+        """A session whose changes are committed if nothing is raised."""
         with self.sessions.begin() as session:
             yield session
 
-    def migrate(self):
-        """Bring the tables to this version's form."""
+    def migrate(self) -> None:
+        """Bring the tables to this version's schema."""
         config = alembic.config.Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.attributes["engine"] = self.engine
@@ -128,6 +129,11 @@ class Database:
             raise InputError(f"the database does not answer: {str(error.orig).splitlines()[0]}") from None
 
 
-def _settle(connection, _):
+def changed(db: orm.Session, statement: Executable) -> int:
+    """Execute an update or a deletion; returns the number of rows that it changed."""
+    return cast(CursorResult, db.execute(statement)).rowcount
+
+
+def _set_pragmas(connection, _):
     for pragma in ("journal_mode=WAL", "busy_timeout=10000", "foreign_keys=ON", "synchronous=NORMAL"):
         connection.execute(f"PRAGMA {pragma}")

@@ -1,16 +1,19 @@
-"""Room on the disk: a reserve that nothing new may use, a limit for each user, and ballast to throw overboard."""
+"""Disk space: a part that stays free, a limit for each user, and a reserve file to delete when the disk is full."""
 
 import os
 import shutil
+from collections.abc import Iterable
+from pathlib import Path
 
+from .options import PlatformOptions
 from .refusals import Refused
 
 MIB = 2**20
-RESERVE = 256 * MIB  # what must be free before anything new is taken
-BALLAST = 4 * MIB  # kept in a file: without room not even a deletion can be written down
+LEAST_FREE = 256 * MIB  # what must stay free when something new is stored
+RESERVE = 4 * MIB  # size of the reserve file: on a full disk not even a deletion can be written to the database
 
 
-def size(folder):
+def size(folder: Path) -> int:
     """Bytes in a folder."""
     total = 0
     for place, _, names in os.walk(folder):
@@ -22,25 +25,29 @@ def size(folder):
     return total
 
 
-def room(options, folders, more=0):
+def room(options: PlatformOptions, folders: Iterable[Path], more: int = 0) -> None:
     """Refused where `more` bytes would leave too little on the disk, or take a user's `folders` over the limit."""
-    if shutil.disk_usage(options.home).free < RESERVE + more:
+    if shutil.disk_usage(options.home).free < LEAST_FREE + more:
         raise Refused("The disk is full: nothing was changed. Delete records that are no longer needed.", status=507)
     if sum(map(size, folders)) + more > options.quota * MIB:
-        raise Refused("Your records fill the room that you have here: delete some first.", status=507)
+        raise Refused("Your records take up all the space that you may use: delete some first.", status=507)
 
 
-def ballast(options):
-    """Make the ballast where there is room for it."""
-    path = options.home / "ballast"
-    if not path.exists() and shutil.disk_usage(options.home).free > 2 * RESERVE:
-        path.write_bytes(os.urandom(BALLAST))  # nothing that a file system would shrink
+def _reserve_file(options: PlatformOptions) -> Path:
+    return options.home / "ballast"
 
 
-def overboard(options):
-    """Give the ballast's room to what has to be written now; True if there was some."""
+def make_reserve(options: PlatformOptions) -> None:
+    """Write the reserve file where there is room for it."""
+    path = _reserve_file(options)
+    if not path.exists() and shutil.disk_usage(options.home).free > 2 * LEAST_FREE:
+        path.write_bytes(os.urandom(RESERVE))  # random bytes, which no file system can compress
+
+
+def free_reserve(options: PlatformOptions) -> bool:
+    """Delete the reserve file, so that its space can be used; False if there is none."""
     try:
-        (options.home / "ballast").unlink()
+        _reserve_file(options).unlink()
     except OSError:
         return False
     return True

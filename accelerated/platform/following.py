@@ -1,20 +1,26 @@
-"""A record's log and state as they grow, as server-sent events; the id of an event says where to go on."""
+"""A record's log and state as they grow, as server-sent events; the id of an event is the byte of the log after it."""
 
 import asyncio
 import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
 from . import outcomes
 from .database import Unreachable
 
-PAUSE, ALIVE = 0.5, 15.0  # seconds between two looks; and between two signs of life
+PAUSE = 0.5  # seconds between two looks
+ALIVE = 15.0  # seconds without an event after which a comment keeps the connection open
 READERS = 100  # streams that one user may have open
 CHUNK = 64 * 1024  # bytes of a log in one event
 STATE_EVERY = 2  # looks at the file for each look at the table
 
 
-def read_lines(path, offset):
+def read_lines(path: Path, offset: int) -> tuple[list[str], int]:
     """(whole lines from a byte on, the byte after them); a line that is longer than a chunk comes in pieces."""
     try:
         with path.open("rb") as file:
@@ -26,8 +32,8 @@ def read_lines(path, offset):
     return piece[:end].decode(errors="replace").splitlines(), offset + end
 
 
-def remainder(path, offset):
-    """What is left after the last whole line of a log that will not grow any more."""
+def remainder(path: Path, offset: int) -> tuple[list[str], int]:
+    """What follows the last whole line of a log that will not grow any more, and the byte after it."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -38,14 +44,16 @@ def remainder(path, offset):
 
 
 class Simulation:
-    """How far each kind of simulation has come, read on from where it was read last."""
+    """The progress of each kind of simulation; a look reads only what was added since the last one."""
 
     KEYS = ("schedule", "calibration", "operators", "images", "of", "accuracy")
 
-    def __init__(self, folder):
-        self.path, self.offset, self.latest = folder / "run" / "simulation.jsonl", 0, {}
+    def __init__(self, folder: Path):
+        self.path = folder / "run" / "simulation.jsonl"
+        self.offset = 0
+        self.latest: dict = {}
 
-    def read(self):
+    def read(self) -> list[dict]:
         """[{schedule, ..., images, of, accuracy by T}], the latest of each kind."""
         while True:
             texts, after = read_lines(self.path, self.offset)
@@ -56,14 +64,14 @@ class Simulation:
                 self.latest[line["schedule"], line["calibration"], line["operators"]] = line
 
 
-def event(name, data, number=None):
-    """One event on the wire."""
+def event(name: str, data: Any, number: int | None = None) -> str:
+    """One event in the format of the stream."""
     head = f"id: {number}\n" if number is not None else ""
     return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
-async def limited(readers, user, stream):
-    """A stream of events, while this user has not too many open; `readers` counts them."""
+async def limited(readers: Counter, user: int, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+    """A stream of events, unless the user has too many open; `readers` counts them."""
     if readers[user] >= READERS:
         yield "retry: 30000\n\n"
         return
@@ -75,42 +83,56 @@ async def limited(readers, user, stream):
         readers[user] -= 1
 
 
-async def follow(state_of, folder, offset, gone):
-    """Events of a record: log (lines), state, accuracy; `end` once it has ended and all was told.
+async def _look(state_of, known):
+    """(state, whether the record exists); the known state while the database does not answer: the log goes on."""
+    try:
+        state = await run_in_threadpool(state_of)
+    except Unreachable:
+        return known, True
+    return state, state is not None
 
-    `state_of()` gives the row as people see it, or None if it is no more. `gone()` says whether the reader has left.
+
+async def _read(log, offset, complete):
+    """(the next lines of a log, the byte after them); of a complete log also a last line without an end."""
+    lines, after = await run_in_threadpool(read_lines, log, offset)
+    if not lines and complete:
+        return await run_in_threadpool(remainder, log, offset)
+    return lines, after
+
+
+async def follow(
+    state_of: Callable[[], dict | None], folder: Path, offset: int, gone: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[str]:
+    """Events of a record: log (lines), state, accuracy; `end` once it has ended and everything was sent.
+
+    `state_of()` gives the row as pages show it, None once it is deleted. `gone()` says whether the reader has left.
     """
-    log, told, seen, quiet, looks = folder / "log.txt", None, None, 0.0, 0
+    log = folder / "log.txt"
     simulation = Simulation(folder)
+    state = sent_state = sent_accuracy = None
+    quiet = 0.0  # seconds since the last event
     yield "retry: 1000\n\n"
-    while not await gone():
-        state = told
-        if looks % STATE_EVERY == 0:
-            try:
-                state = await run_in_threadpool(state_of)
-            except Unreachable:
-                state = told  # the database is away for a moment; the log goes on
-            else:
-                if state is None:
-                    yield event("end", {"state": "deleted"})
-                    return
-        looks += 1
+    for look in count():
+        if await gone():
+            return
+        if look % STATE_EVERY == 0:
+            state, exists = await _look(state_of, state)
+            if not exists:
+                yield event("end", {"state": "deleted"})
+                return
         ended = state["state"] if state is not None and state["ended"] is not None else None
-        more = True
-        while more:
-            lines, after = await run_in_threadpool(read_lines, log, offset)
-            if not lines and ended:
-                lines, after = await run_in_threadpool(remainder, log, offset)
-            more = after > offset
-            if more:
-                offset, quiet = after, 0.0
-                yield event("log", lines, offset)
-        now = await run_in_threadpool(simulation.read)
-        if now != seen and now:
-            seen, quiet = now, 0.0
-            yield event("accuracy", now)
-        if state != told:
-            told, quiet = state, 0.0
+        while (piece := await _read(log, offset, complete=bool(ended)))[1] > offset:
+            lines, offset = piece
+            quiet = 0.0
+            yield event("log", lines, offset)
+        accuracy = await run_in_threadpool(simulation.read)
+        if accuracy and accuracy != sent_accuracy:
+            sent_accuracy = accuracy
+            quiet = 0.0
+            yield event("accuracy", accuracy)
+        if state != sent_state:
+            sent_state = state
+            quiet = 0.0
             yield event("state", state)
         if ended:
             yield event("end", {"state": ended})

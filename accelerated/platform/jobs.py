@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,23 +14,24 @@ import psutil
 
 from . import runner
 
-ROOT = Path(__file__).parents[2]  # where `accelerated` is found, from any folder
-GRACE, KILLING = 5.0, 10.0  # seconds between asking a job to end and ending it; and until that is tried again
+ROOT = Path(__file__).parents[2]  # the folder that holds `accelerated`
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+KILLING = 10.0  # seconds until SIGKILL counts as failed and is tried again later
 
 
 class Ended(NamedTuple):
-    """How a job ended: exit code, negative for a signal (a sentence if it could not begin); when; out of memory?"""
+    """How a job ended: exit code, negative for a signal (a sentence if it could not start); when; out of memory?"""
 
     code: int | str
     at: float
     memory: bool
 
 
-def start(folder, attempt, command, variables=None):
-    """Start the runner of an attempt in a process group of its own, at work in its folder."""
+def start(folder: Path, attempt: int, command: Sequence[str], variables: dict | None = None) -> subprocess.Popen:
+    """Start the runner of an attempt in a process group of its own and in the record's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, str(Path(runner.__file__)), str(folder), str(attempt), *command]
-    environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}  # not a job's business
+    environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}  # it holds a password
     paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths), runner.MARK: f"{folder}:{attempt}"}
     environment |= variables or {}
@@ -37,40 +39,41 @@ def start(folder, attempt, command, variables=None):
                             start_new_session=True, env=environment, cwd=folder)  # fmt: skip
 
 
-def begun(folder, attempt):
-    """{"pid", "began", "mark", "at"} of an attempt's runner, pid 0 if it never will begin; None if it has not begun."""
+def begun(folder: Path, attempt: int) -> dict | None:
+    """{"pid", "began", "mark", "at"} of an attempt's runner, pid 0 if it was prevented; None if it has not begun."""
     try:
         return json.loads((folder / f"begun-{attempt}").read_text())
     except (OSError, ValueError):
         return None
 
 
-def ended(folder, attempt):
-    """How an attempt ended, in its runner's own words; None if the runner has not said."""
+def ended(folder: Path, attempt: int) -> Ended | None:
+    """How an attempt ended, as its runner reported; None if there is no report."""
     try:
-        told = json.loads((folder / f"ended-{attempt}").read_text())
-        return Ended(told["code"], told["ended"], told["memory"])
+        report = json.loads((folder / f"ended-{attempt}").read_text())
+        return Ended(report["code"], report["ended"], report["memory"])
     except (OSError, ValueError, KeyError):
         return None
 
 
-def forestall(folder, attempt):
+def prevent(folder: Path, attempt: int) -> bool:
     """Make sure that an attempt never begins; False if it has."""
     folder.mkdir(parents=True, exist_ok=True)
     return runner.take(folder / f"begun-{attempt}", json.dumps({"pid": 0, "began": None, "mark": "", "at": 0.0}))
 
 
-def alive(leader):
-    """Whether the runner still lives, and is no other process that was given its number."""
+def alive(leader: dict | None) -> bool:
+    """Whether the runner still lives, and is not another process with the same number."""
     return bool(leader and leader["pid"] and leader["began"] == runner.began(leader["pid"]) is not None)
 
 
-def members(leader):
-    """All processes of a job: its group, and what carries its mark (torchrun's workers lead groups of their own)."""
-    pid, found = leader["pid"], set()
+def members(leader: dict) -> set[psutil.Process]:
+    """All processes of a job: its group, and those with its mark (torchrun's workers lead groups of their own)."""
+    pid = leader["pid"]
+    found: set = set()
     if not pid:
         return found
-    ours = runner.began(pid) in (None, leader["began"])  # else the number is another's by now, and the group is gone
+    ours = runner.began(pid) in (None, leader["began"])  # else the number now belongs to another process
     for process in psutil.process_iter():
         try:
             grouped = ours and os.getpgid(process.pid) == pid and os.getsid(process.pid) == pid
@@ -81,10 +84,10 @@ def members(leader):
     return {process for process in found if process.pid != os.getpid() and _lives(process)}
 
 
-def end(leader, wait=GRACE):
-    """End all processes of a job: ask, wait, end; True if none is left.
+def end(leader: dict, wait: float = GRACE) -> bool:
+    """End all processes of a job: SIGTERM, then SIGKILL after `wait` seconds; True if none is left.
 
-    The runner lives on until it has written down how that went, or until the wait is over.
+    The runner ignores SIGTERM, so that it can still write down how the job ended.
     """
     deadline = time.monotonic() + wait
     send(members(leader), signal.SIGTERM)
@@ -98,7 +101,7 @@ def end(leader, wait=GRACE):
     return True
 
 
-def send(processes, number):
+def send(processes: Iterable[psutil.Process], number: int) -> None:
     """A signal to each process that still lives."""
     for process in processes:
         try:

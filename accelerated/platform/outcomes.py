@@ -4,20 +4,26 @@ import json
 import math
 import re
 import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .database import Record
+from .jobs import Ended
 
 FULL = "The disk is full: delete records that are no longer needed, and start again."
-MEMORY = "The system ended it, most likely because memory ran out: choose a smaller batch, network or image."
-LOST = "It was lost: its processes ended without a word, for instance when the machine was restarted."
+MEMORY = "The system ended it, most likely because memory ran out: choose a smaller batch, network or image size."
+LOST = "It was lost: its processes ended without reporting a result, for instance because the machine was restarted."
 LATE = "It was stopped: it ran longer than this server allows."
-LAST = 4096  # bytes at the end of a log in which its last words are
+LAST = 4096  # bytes at the end of a log that may hold the reason of a failure
 
 
 METRIC = ("stage", "epoch", "loss", "accuracy", "accuracy5", "test_loss", "train_accuracy", "train_accuracy5", "memory")
 RESULT = ("rows", "accuracy", "test_images", "seconds", "environment", "config")
 
 
-def finite(value):
-    """A value read from JSON, its NaNs and infinities as None: JSON has none."""
+def finite(value: Any) -> Any:
+    """A value read from JSON with None for NaNs and infinities, which standard JSON does not have."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -25,8 +31,8 @@ def finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def lines(text, keys):
-    """The objects with `keys` among lines of JSON; one that is being written, or is damaged, is left out."""
+def lines(text: str, keys: Iterable[str]) -> list[dict]:
+    """The objects with `keys` among lines of JSON; incomplete and damaged lines are left out."""
     found = []
     for line in text.splitlines():
         try:
@@ -38,15 +44,15 @@ def lines(text, keys):
     return found
 
 
-def metrics(folder):
-    """The epochs that a run has told of."""
+def metrics(folder: Path) -> list[dict]:
+    """The epochs that a run has reported."""
     try:
         return lines((folder / "run" / "metrics.jsonl").read_text(errors="replace"), METRIC)
     except OSError:
         return []
 
 
-def results(folder):
+def results(folder: Path) -> dict | None:
     """results.json of a record's run, or None."""
     try:
         found = finite(json.loads((folder / "run" / "results.json").read_text()))
@@ -55,9 +61,9 @@ def results(folder):
     return found if isinstance(found, dict) and all(found.get(key) is not None for key in RESULT) else None
 
 
-def best(folder):
-    """An accuracy on test images: of a simulation the highest at any T, of a training that of the weights it has kept;
-    where it did not end, the best so far.
+def best(folder: Path) -> float | None:
+    """The accuracy on test images that lists show: a simulation's highest at any T, a training's with the weights it
+    kept; the best so far where it did not end.
     """
     found = results(folder)
     if found and found["rows"]:
@@ -67,14 +73,14 @@ def best(folder):
     return best_so_far(folder)
 
 
-def best_so_far(folder):
-    """The highest accuracy on test images after an epoch of the stage that a run is in, or None."""
-    told = metrics(folder)
-    shares = [line["accuracy"] for line in told if line["stage"] == told[-1]["stage"]]
+def best_so_far(folder: Path) -> float | None:
+    """The highest accuracy on test images after an epoch of the current stage, or None."""
+    epochs = metrics(folder)
+    shares = [epoch["accuracy"] for epoch in epochs if epoch["stage"] == epochs[-1]["stage"]]
     return max((share for share in shares if isinstance(share, float | int)), default=None)
 
 
-def last_words(folder):
+def last_lines(folder: Path) -> list[str]:
     """The end of a record's log."""
     try:
         with (folder / "log.txt").open("rb") as file:
@@ -84,25 +90,29 @@ def last_words(folder):
         return []
 
 
-def of(record, folder, told):
-    """The row's new values, from how the job ended (None: nobody saw it)."""
-    values = {"ended": told.at if told else time.time(), "best": best(folder)}
-    if told and told.code == 0:
+def of(record: Record, folder: Path, end: Ended | None) -> dict:
+    """The row's new values, from how the job ended (None: it left no report)."""
+    values = {"ended": end.at if end else time.time(), "best": best(folder)}
+    if end and end.code == 0:
         (folder / "run" / "resume.pt").unlink(missing_ok=True)  # as large as two copies of the weights
-        return values | {"state": "finished", "wish": "" if record.wish == "stop" else record.wish}
-    if record.wish:
+        return values | {"state": "finished", "request": "" if record.request == "stop" else record.request}
+    if record.request:
         return values | {"state": "stopped"}
-    words = last_words(folder)
-    if told is None:
-        return values | {"state": "lost", "message": LOST, "detail": words[-1] if words else ""}
-    failed = values | {"state": "failed"}
-    if isinstance(told.code, str):
-        return failed | {"message": "The job could not be started.", "detail": told.code}
-    complaint = next((line for line in reversed(words) if line.startswith("error: ")), words[-1] if words else "")
-    if "No space left on device" in complaint:
-        return failed | {"message": FULL, "detail": complaint}
-    if told.memory or told.code in (-9, 137) or re.search("(?i)out of memory|allocate memory|MemoryError", complaint):
-        return failed | {"message": MEMORY, "detail": complaint.removeprefix("error: ")}
-    if told.code == 2 and complaint.startswith("error: "):
-        return failed | {"message": "It could not be done.", "detail": complaint.removeprefix("error: ")}
-    return failed | {"message": "It ended with an error; the log says more.", "detail": complaint}
+    log = last_lines(folder)
+    if end is None:
+        return values | {"state": "lost", "message": LOST, "detail": log[-1] if log else ""}
+    return values | {"state": "failed"} | _failure(end, log)
+
+
+def _failure(end, log):
+    """The message and the detail of a job that failed."""
+    if isinstance(end.code, str):
+        return {"message": "The job could not be started.", "detail": end.code}
+    error = next((line for line in reversed(log) if line.startswith("error: ")), log[-1] if log else "")
+    if "No space left on device" in error:
+        return {"message": FULL, "detail": error}
+    if end.memory or end.code in (-9, 137) or re.search("(?i)out of memory|allocate memory|MemoryError", error):
+        return {"message": MEMORY, "detail": error.removeprefix("error: ")}
+    if end.code == 2 and error.startswith("error: "):
+        return {"message": "It could not be done.", "detail": error.removeprefix("error: ")}
+    return {"message": "It ended with an error: see the log.", "detail": error}

@@ -2,13 +2,13 @@
 
 import shutil
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.datastructures import UploadFile
 
 from . import accounts, asking, fields, following, networks, records, shown
 from .commands import UPLOAD
-from .database import Record
+from .database import Record, User
 from .records import KINDS
 from .refusals import NotHere, Refused
 from .web import COOKIE, gone_to, logged_in, numbered, page, sent, wants_json
@@ -25,18 +25,23 @@ def _options(request):
     return request.app.state.options
 
 
+def _words(request):
+    return translator(language_of(request.headers.get("accept-language", "")))
+
+
 @router.get("/")
-def home(request: Request, user=Depends(logged_in)):
-    """What the three steps are, and an example to start."""
+def home(request: Request, user: User = Depends(logged_in)) -> Response:
+    """The three steps, an example to start, and the latest records."""
     with _database(request).begin() as db:
         latest = [shown.row(record) for record in db.scalars(records.visible(user).limit(6))]
     return page(request, "home.html", {"latest": latest})
 
 
 @router.post("/example")
-def example(request: Request, user=Depends(logged_in)):
+def example(request: Request, user: User = Depends(logged_in)) -> Response:
     """All three steps on digits, one after another."""
-    options, made = _options(request), []
+    options = _options(request)
+    made: list = []
     with _database(request).begin() as db:
         for kind, answers in asking.EXAMPLE.items():
             source = made[-1] if made else None
@@ -51,49 +56,47 @@ def _settings(kind, answers, options, source):
     return {"qann": asking.qann, "test": asking.test}[kind](answers, options, source)
 
 
-def _sources(db, user, kind, asked):
-    """Records that a new one may begin with: the latest, and the one that is asked for."""
-    wanted = {"qann": ("ann",), "test": ("qann", "ann")}.get(kind, ())
-    query = records.visible(user).where(Record.kind.in_(wanted), Record.wish == "")
-    found = [*db.scalars(query.limit(200)), *db.scalars(query.where(Record.id == (numbered(asked) or 0)))]
-    found = list(dict.fromkeys(found))
-    return [shown.row(record) for record in found if record.state not in asking.BROKEN]
+def _sources(db, user, kind, requested):
+    """Records that a new one may start from: the latest, and the requested one."""
+    kinds = {"qann": ("ann",), "test": ("qann", "ann")}.get(kind, ())
+    query = records.visible(user).where(Record.kind.in_(kinds), Record.request == "")
+    found = [*db.scalars(query.limit(200)), *db.scalars(query.where(Record.id == (numbered(requested) or 0)))]
+    return [shown.row(record) for record in dict.fromkeys(found) if record.state not in asking.BROKEN]
 
 
-def _form(request, user, kind, answers, refused=None, asked=None):
-    """A page with the fields of a step, filled with what was answered; of a refusal, a program gets that alone."""
+def _form(request, user, kind, answers, refused=None, form=None):
+    """A page with the fields of a step, filled with the answers; programs get only the refusal, if there is one."""
     options = _options(request)
     if refused and wants_json(request):
-        return page(request, "form.html", {"refused": refused.told}, refused.status)
+        return page(request, "form.html", {"refused": refused.data}, refused.status)
     with _database(request).begin() as db:
         sources = _sources(db, user, kind, str(answers.get("source") or ""))
     if not refused:
-        answers = _beginning(kind, sources, answers)
-    lacking = {name: networks.missing(name, options.data) for name in networks.DATA}
-    hints = {name: how if user.administrator else "" for name, how in lacking.items() if how}
-    told = refused.told if refused else None
+        answers = _initial(kind, sources, answers)
+    commands = {name: networks.missing(name, options.data) for name in networks.DATA}
+    missing = {name: command if user.administrator else "" for name, command in commands.items() if command}
     described = [{"name": f.name, "label": f.label, "help": f.help, "cost": f.cost, "kind": f.kind, "more": f.more,
                   "groups": f.groups, "extra": dict(f.extra), "least": f.least, "most": f.most, "default": f.default}
-                 for f in asked or fields.ASKED[kind]]  # fmt: skip
+                 for f in form or fields.FORMS[kind]]  # fmt: skip
     data = {"kind": kind, "title": KINDS[kind], "fields": described, "sources": sources, "answers": answers,
-            "missing": hints, "refused": told,
-            "uploading": asked is fields.UPLOAD}  # fmt: skip
+            "missing": missing, "refused": refused.data if refused else None,
+            "uploading": form is fields.UPLOAD}  # fmt: skip
     return page(request, "form.html", data, refused.status if refused else 200)
 
 
-def _beginning(kind, sources, answers):
-    """What a form begins with: its source, the latest that fits if none was asked for, and a name."""
-    wanted = [source for source in sources if str(source["id"]) == answers.get("source")]
+def _initial(kind, sources, answers):
+    """The answers with a source, by default the latest that fits, and with its name."""
+    requested = [source for source in sources if str(source["id"]) == answers.get("source")]
     fitting = [source for source in sources if source["kind"] == {"qann": "ann", "test": "qann"}.get(kind)]
-    chosen = [*wanted, *fitting][:1]
+    chosen = [*requested, *fitting][:1]
     if not chosen or answers.get("source") == "scratch":
         return answers
     return {"name": chosen[0]["name"]} | answers | {"source": str(chosen[0]["id"])}
 
 
 @router.get("/{kind}/new")
-def new(request: Request, kind: str, source: str = "", again: str = "", user=Depends(logged_in)):
-    """The fields of a step; `again`: filled as those of that record were."""
+def new(request: Request, kind: str, source: str = "", again: str = "", user: User = Depends(logged_in)) -> Response:
+    """The fields of a step; with `again`, filled with the settings of that record."""
     if kind not in KINDS:
         raise NotHere
     if not again:
@@ -106,35 +109,42 @@ def new(request: Request, kind: str, source: str = "", again: str = "", user=Dep
 
 
 @router.get("/ann/upload")
-def upload_page(request: Request, user=Depends(logged_in)):
-    """The fields of a network that is uploaded."""
-    return _form(request, user, "ann", {}, asked=fields.UPLOAD)
+def upload_page(request: Request, user: User = Depends(logged_in)) -> Response:
+    """The form to upload a network."""
+    return _form(request, user, "ann", {}, form=fields.UPLOAD)
 
 
 @router.post("/ann/upload")
-def upload(request: Request, user=Depends(logged_in), answers=Depends(sent)):
-    """A network whose weights are in a file, instead of one that is trained here."""
-    options, file = _options(request), answers.pop("file", None)
+def upload(request: Request, user: User = Depends(logged_in), answers: dict = Depends(sent)) -> Response:
+    """Upload the weights of a network, instead of training it here."""
+    file = answers.pop("file", None)
     try:
         if not isinstance(file, UploadFile) or not file.filename:
             raise Refused("Choose a file.", field="file")
-        part = options.home / f"upload-{user.id}-{id(file)}.part"
-        try:
-            with part.open("wb") as target:
-                shutil.copyfileobj(file.file, target, 2**20)
-            name = fields.NAME.read(answers.get("name") or "upload")
-            settings = asking.upload(answers | {"name": name}, options, part)
-            record = _kept(request, user, name, settings, part)
-        finally:
-            part.unlink(missing_ok=True)
+        record = _uploaded(request, user, answers, file)
     except Refused as refused:
         return _form(request, user, "ann", answers, refused, fields.UPLOAD)
     return gone_to(request, f"/record/{record.id}", {"id": record.id})
 
 
+def _uploaded(request, user, answers, file):
+    """The record of an uploaded file, once the file is checked."""
+    options = _options(request)
+    part = options.home / f"upload-{user.id}-{id(file)}.part"
+    try:
+        with part.open("wb") as target:
+            shutil.copyfileobj(file.file, target, 2**20)
+        name = fields.NAME.read(answers.get("name") or "upload")
+        settings = asking.upload(answers | {"name": name}, options, part)
+        return _kept(request, user, name, settings, part)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _kept(request, user, name, settings, part):
     """A record with its uploaded file, or neither."""
-    options, record = _options(request), None
+    options = _options(request)
+    record = None
     try:
         with _database(request).begin() as db:
             record = records.create(db, user, options, "ann", name, settings, more=part.stat().st_size)
@@ -148,14 +158,14 @@ def _kept(request, user, name, settings, part):
 
 
 @router.post("/{kind}/new")
-def create(request: Request, kind: str, user=Depends(logged_in), answers=Depends(sent)):
-    """Start a step with the fields as they were answered."""
+def create(request: Request, kind: str, user: User = Depends(logged_in), answers: dict = Depends(sent)) -> Response:
+    """Start a step with the answers of its form."""
     if kind not in KINDS:
         raise NotHere
     try:
         with _database(request).begin() as db:
-            asked = answers.get("source") or ""
-            source = records.one(db, user, numbered(asked)) if asked not in ("", "scratch") else None
+            requested = answers.get("source") or ""
+            source = records.one(db, user, numbered(requested)) if requested not in ("", "scratch") else None
             name = fields.NAME.read(answers.get("name") or (source.name if source else kind))
             settings = _settings(kind, answers | {"name": name}, _options(request), source)
             record = records.create(db, user, _options(request), kind, name, settings, source)
@@ -168,7 +178,7 @@ def create(request: Request, kind: str, user=Depends(logged_in), answers=Depends
 
 
 @router.get("/records/{kind}")
-def listed(request: Request, kind: str, before: str = "", user=Depends(logged_in)):
+def listed(request: Request, kind: str, before: str = "", user: User = Depends(logged_in)) -> Response:
     """Records of a kind, newest first, fifty at a time."""
     if kind not in KINDS:
         raise NotHere
@@ -184,22 +194,23 @@ def listed(request: Request, kind: str, before: str = "", user=Depends(logged_in
 def _one(request, user, number):
     with _database(request).begin() as db:
         record = records.one(db, user, number)
-        return record, _options(request).record(number), shown.record(record, _options(request).record(number))
+        return shown.record(record, _options(request).record(number))
 
 
 @router.get("/record/{number}")
-def one(request: Request, number: int, user=Depends(logged_in)):
-    """All that is known of a record: settings, log, results, files, the commands that do the same."""
-    _, _, data = _one(request, user, number)
-    words = translator(language_of(request.headers.get("accept-language", "")))
-    drawing = shown.figure(data["results"], words) if data["results"] and data["results"]["rows"] else ""
-    return page(request, "record.html", {"record": data, "_drawing": drawing, "_schedules": fields.SCHEDULES})
+def one(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
+    """A record's settings, log, results and files, and the commands that do the same."""
+    data = _one(request, user, number)
+    spiking = data["results"] and data["results"]["rows"]
+    drawing = shown.figure(data["results"], _words(request)) if spiking else ""
+    return page(request, "record.html", {"record": data, "_drawing": drawing, "_schedules": fields.WAYS})
 
 
 @router.get("/record/{number}/events")
-def events(request: Request, number: int, user=Depends(logged_in)):
-    """Log, state and accuracy as they grow; goes on after the byte that Last-Event-ID (or ?after=) names."""
-    _, folder, _ = _one(request, user, number)
+def events(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
+    """Log, state and accuracy as they grow; continues after the byte in Last-Event-ID (or ?after=)."""
+    with _database(request).begin() as db:
+        records.one(db, user, number)
     text = request.headers.get("last-event-id") or request.query_params.get("after", "0")
     offset = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
@@ -211,13 +222,13 @@ def events(request: Request, number: int, user=Depends(logged_in)):
     async def gone():
         return request.app.state.closing or await request.is_disconnected()
 
-    stream = following.follow(state_of, folder, offset, gone)
+    stream = following.follow(state_of, _options(request).record(number), offset, gone)
     stream = following.limited(request.app.state.readers, user.id, stream)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 @router.get("/record/{number}/files/{name}")
-def download(request: Request, number: int, name: str, user=Depends(logged_in)):
+def download(request: Request, number: int, name: str, user: User = Depends(logged_in)) -> Response:
     """One of a record's files, by the names that its page lists."""
     with _database(request).begin() as db:
         records.one(db, user, number)
@@ -230,16 +241,16 @@ def download(request: Request, number: int, name: str, user=Depends(logged_in)):
 
 
 @router.post("/record/{number}/stop")
-def stop(request: Request, number: int, user=Depends(logged_in)):
-    """Ask for a record's end."""
+def stop(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
+    """Request that a record is stopped."""
     with _database(request).begin() as db:
         records.stop(db, records.one(db, user, number))
     return gone_to(request, f"/record/{number}", status=202)
 
 
 @router.post("/record/{number}/delete")
-def delete(request: Request, number: int, user=Depends(logged_in)):
-    """Ask for a record to be stopped and deleted, with its files."""
+def delete(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
+    """Request that a record is stopped and deleted with its files."""
     with _database(request).begin() as db:
         record = records.one(db, user, number)
         records.remove(db, record)
@@ -247,24 +258,24 @@ def delete(request: Request, number: int, user=Depends(logged_in)):
 
 
 @router.get("/compare")
-def compare(request: Request, user=Depends(logged_in)):
-    """Two or more results side by side; without a choice, what there is to choose from."""
+def compare(request: Request, user: User = Depends(logged_in)) -> Response:
+    """Results side by side; all finished tests to choose from."""
     chosen = [n for text in request.query_params.getlist("id")[:8] if (n := numbered(text)) is not None]
-    options, series, found = _options(request), {}, []
+    series: dict = {}
+    found: list = []
     with _database(request).begin() as db:
-        tests = [shown.row(r) for r in db.scalars(records.visible(user, "test").where(Record.state == "finished")
-                                                  .limit(100))]  # fmt: skip
+        finished = records.visible(user, "test").where(Record.state == "finished").limit(100)
+        tests = [shown.row(record) for record in db.scalars(finished)]
         for number in dict.fromkeys(chosen):
             record = records.one(db, user, number)
-            results = shown.results(options.record(number))
+            results = shown.results(_options(request).record(number))
             if results is not None:
                 found.append(shown.row(record) | {"results": results})
                 series |= {f"{record.id} {record.name}, {way}": line for way, line in results["series"].items()}
-    words = translator(language_of(request.headers.get("accept-language", "")))
     steps = sorted({t for line in series.values() for t, _ in line})
     table = [{"way": way, "shares": [dict(line).get(t) for t in steps]} for way, line in series.items()]
-    drawing = (
-        "" if wants_json(request) or not series else shown.figure(found[0]["results"] | {"accuracy": {}}, words, series)
-    )
+    drawing = ""
+    if series and not wants_json(request):
+        drawing = shown.figure(found[0]["results"] | {"accuracy": {}}, _words(request), series)
     return page(request, "compare.html", {"tests": tests, "chosen": chosen, "records": found, "steps": steps,
                                           "table": table, "_drawing": drawing})  # fmt: skip

@@ -1,12 +1,13 @@
-"""Records: what was asked for, from the moment it is asked until it is deleted."""
+"""Records: runs of users, from the request until they are deleted."""
 
 import shutil
 import time
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, orm, select, update
 
 from . import disk
-from .database import Record
+from .database import Record, User, changed
+from .options import PlatformOptions
 from .refusals import NotHere, Refused
 
 KINDS = {"ann": "ANN pre-training", "qann": "QANN training", "test": "Test"}
@@ -15,15 +16,15 @@ ENDED = ("finished", "failed", "stopped", "lost")
 STATES = ("queued", *ACTIVE, *ENDED)
 
 
-def visible(user, kind=None):
-    """The query for all records that a user may see, newest first; those that are about to be deleted are not shown."""
-    query = select(Record).where(Record.wish != "delete").order_by(Record.id.desc())
+def visible(user: User, kind: str | None = None) -> Select:
+    """The query for all records that a user may see, newest first, without those that are about to be deleted."""
+    query = select(Record).where(Record.request != "delete").order_by(Record.id.desc())
     if not user.administrator:
         query = query.where(Record.user_id == user.id)
     return query.where(Record.kind == kind) if kind else query
 
 
-def one(db, user, number):
+def one(db: orm.Session, user: User, number: int | None) -> Record:
     """A record that a user may see; NotHere for all others, whether they exist or not."""
     found = db.get(Record, number) if number and 0 < number < 2**31 else None
     if found is None or not (user.administrator or found.user_id == user.id):
@@ -31,11 +32,19 @@ def one(db, user, number):
     return found
 
 
-def create(db, user, options, kind, name, settings, source=None, more=0):
-    """A new record that waits for its turn, and will have `more` bytes at once; its number has no folder yet."""
-    waiting = db.scalar(select(func.count()).select_from(Record).where(
-        Record.user_id == user.id, Record.state == "queued"))  # fmt: skip
-    if waiting >= options.queue_per_user:
+def create(
+    db: orm.Session,
+    user: User,
+    options: PlatformOptions,
+    kind: str,
+    name: str,
+    settings: dict,
+    source: Record | None = None,
+    more: int = 0,
+) -> Record:
+    """A new record that waits for its turn; `more` is the size of the file that comes with it. It has no folder yet."""
+    queued = select(Record.id).where(Record.user_id == user.id, Record.state == "queued")
+    if len(db.scalars(queued).all()) >= options.queue_per_user:
         raise Refused("You have too many runs waiting: stop some, or come back later.", status=429)
     mine = db.scalars(select(Record.id).where(Record.user_id == user.id)).all()
     disk.room(options, map(options.record, mine), more)
@@ -43,23 +52,23 @@ def create(db, user, options, kind, name, settings, source=None, more=0):
     record = Record(user_id=user.id, kind=kind, name=name, settings=settings, source_id=source and source.id)
     db.add(record)
     db.flush()
-    shutil.rmtree(options.record(record.id), ignore_errors=True)  # left by one whose row was never kept
+    shutil.rmtree(options.record(record.id), ignore_errors=True)  # left by a record that was never committed
     return record
 
 
-def stop(db, record):
-    """Ask for a record's end; one that waits ends at once."""
+def stop(db: orm.Session, record: Record) -> None:
+    """Request that a record is stopped; one that waits stops at once."""
     waiting = update(Record).where(Record.id == record.id, Record.state == "queued")
-    if not db.execute(waiting.values(state="stopped", ended=time.time())).rowcount:
-        active = update(Record).where(Record.id == record.id, Record.state.in_(ACTIVE), Record.wish == "")
-        db.execute(active.values(wish="stop"))
+    if not changed(db, waiting.values(state="stopped", ended=time.time())):
+        active = update(Record).where(Record.id == record.id, Record.state.in_(ACTIVE), Record.request == "")
+        db.execute(active.values(request="stop"))
 
 
-def remove(db, record):
-    """Ask for a record to be stopped and deleted with its files; the worker does both. Refused while others need it."""
+def remove(db: orm.Session, record: Record) -> None:
+    """Request that the worker stops a record and deletes it with its files. Refused while other records need it."""
     needed = db.scalar(select(func.count()).select_from(Record).where(
         Record.source_id == record.id, Record.state.not_in(ENDED)))  # fmt: skip
     if needed:
-        raise Refused("Another run waits for this one, or is reading it: stop that first.", status=409)
+        raise Refused("Another run is waiting for this one, or is reading its files: stop that run first.", status=409)
     stop(db, record)
-    db.execute(update(Record).where(Record.id == record.id).values(wish="delete"))
+    db.execute(update(Record).where(Record.id == record.id).values(request="delete"))

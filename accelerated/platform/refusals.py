@@ -1,27 +1,33 @@
 """What a page answers to something that cannot be done."""
 
+from typing import Any
+
 
 class Refused(Exception):
-    """One sentence for the person who asked; `field` is what they should change, if it is one field.
+    """One sentence for the user; `field` names the answer to change, if it is one.
 
-    `values` stand for the names in braces in the sentence; `detail` is in the words of whoever refused, in English.
+    `values` replace the names in braces in the sentence; `detail` is the English text of the error behind it.
     """
 
     title = "Not possible"
 
-    def __init__(self, sentence, status=422, field=None, detail="", **values):
+    def __init__(self, sentence: str, status: int = 422, field: str | None = None, detail: str = "", **values: Any):
         super().__init__(sentence.format(**values) if values else sentence)
-        self.sentence, self.status, self.field, self.detail, self.values = sentence, status, field, detail, values
+        self.sentence = sentence
+        self.status = status
+        self.field = field
+        self.detail = detail
+        self.values = values
 
     @property
-    def told(self):
-        """As data; what begins with an underscore is for pages, which translate."""
+    def data(self) -> dict:
+        """For JSON; keys that begin with an underscore are for pages, which translate."""
         return {"sentence": str(self), "field": self.field, "detail": self.detail, "_sentence": self.sentence,
                 "_values": self.values, "_title": self.title}  # fmt: skip
 
 
 class NotHere(Refused):
-    """What does not exist, and what is somebody else's: nobody can tell which."""
+    """Does not exist, or belongs to another user: the answer is the same."""
 
     title = "Not found"
 

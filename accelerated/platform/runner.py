@@ -1,10 +1,10 @@
-"""Runs one command as a job and writes down how it ended; started as a file, so that it needs nothing but Python.
+"""Runs one command as a job and writes down how it ended; started as a file, because it needs only Python.
 
     python runner.py FOLDER ATTEMPT COMMAND ...
 
-It leads a process group of its own. In FOLDER it makes begun-ATTEMPT first (whoever makes that file decides what
-becomes of the attempt, so nothing runs twice), log.txt, and ended-ATTEMPT, whose place on the disk is taken before the
-command begins, so that a full disk cannot hide how it ended.
+It leads a process group of its own. In FOLDER it makes begun-ATTEMPT first (only the process that makes this file may
+run or prevent the attempt, so nothing runs twice), log.txt, and ended-ATTEMPT, whose space on the disk is reserved
+before the command starts, so that its end is recorded on a full disk too.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ import sys
 import time
 from pathlib import Path
 
-ROOM = 512  # bytes that ended-ATTEMPT takes from the beginning
+ROOM = 512  # bytes that are reserved for ended-ATTEMPT
 PR_SET_PDEATHSIG = 1
-MARK = "ISOSPIKE_JOB"  # a variable that all processes of a job inherit, wherever they go
+MARK = "ISOSPIKE_JOB"  # an environment variable that all processes of a job inherit
 
 
-def began(pid):
-    """When a process was started, in the kernel's ticks; None where that cannot be read or the process is no more."""
+def began(pid: int) -> int | None:
+    """When a process was started, in the kernel's ticks; None if it has ended or cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -31,8 +31,8 @@ def began(pid):
     return None if fields[0] == "Z" else int(fields[19])
 
 
-def take(path, content):
-    """Make a file that nobody has made before, with its content or not at all; False if somebody has."""
+def take(path: Path, content: str) -> bool:
+    """Make a new file, with its whole content or not at all; False if it exists."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         with part.open("w") as writing:
@@ -47,7 +47,7 @@ def take(path, content):
     return True
 
 
-def killed_for_memory():
+def killed_for_memory() -> int:
     """How often the kernel has killed a process of this control group because memory ran out."""
     for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
         try:
@@ -62,21 +62,21 @@ def _as_child():
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with contextlib.suppress(AttributeError):  # not Linux
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # who loses the runner ends too
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the job dies with its runner
 
 
-def main(folder, attempt, command):
+def main(folder: Path, attempt: str, command: list[str]) -> None:
     """Run the command; its output is added to log.txt."""
     mark = os.environ.get(MARK, "")
-    told = {"pid": os.getpid(), "began": began(os.getpid()), "mark": mark, "at": time.time()}
-    if not take(folder / f"begun-{attempt}", json.dumps(told)):
+    start = {"pid": os.getpid(), "began": began(os.getpid()), "mark": mark, "at": time.time()}
+    if not take(folder / f"begun-{attempt}", json.dumps(start)):
         return
     end = os.open(folder / f"ended-{attempt}", os.O_RDWR | os.O_CREAT, 0o600)
     os.write(end, b" " * ROOM)
     os.fsync(end)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(5)  # whoever reads pages comes first
+    os.nice(5)  # the server comes first
     before = killed_for_memory()
     with (folder / "log.txt").open("ab") as log:
         code: int | str
@@ -85,8 +85,8 @@ def main(folder, attempt, command):
             code = job.wait()
         except OSError as error:
             code = f"the command could not be started: {error.strerror}"
-    said = {"code": code, "ended": time.time(), "memory": killed_for_memory() > before}
-    os.pwrite(end, json.dumps(said).encode()[: ROOM - 1] + b"\n", 0)
+    report = {"code": code, "ended": time.time(), "memory": killed_for_memory() > before}
+    os.pwrite(end, json.dumps(report).encode()[: ROOM - 1] + b"\n", 0)
     os.fsync(end)
 
 

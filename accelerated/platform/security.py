@@ -1,9 +1,11 @@
-"""What stands before every page: whose requests are taken, how large, and what browsers may do with the answers."""
+"""Checks before every page: the origin and the size of requests, and headers that restrict browsers."""
 
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 MIB = 2**20
 HEADERS = {
@@ -16,11 +18,11 @@ HEADERS = {
 }  # fmt: skip
 
 
-def foreign(method, headers):
+def foreign(method: str, headers: Mapping[str, str]) -> bool:
     """Whether a request that changes something comes from a page of another origin.
 
-    Browsers say so themselves (Sec-Fetch-Site, else Origin); who says neither is no browser, and brings no cookie that
-    its user does not know of.
+    Browsers send Sec-Fetch-Site or Origin. A client that sends neither is not a browser, so no other page can make it
+    send its cookies.
     """
     if method in ("GET", "HEAD", "OPTIONS"):
         return False
@@ -37,48 +39,66 @@ def foreign(method, headers):
 class Guard:
     """Refuses requests of other origins and bodies that are too large; adds headers to every answer."""
 
-    def __init__(self, app, limits, most=MIB):
-        self.app, self.limits, self.most = app, limits, most
+    def __init__(self, app: ASGIApp, limits: dict[str, int], most: int = MIB):
+        self.app = app
+        self.limits = limits
+        self.most = most
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         headers = Headers(scope=scope)
-        form = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        limit = self.limits.get(scope["path"], self.most) if form else self.most  # other kinds are read into memory
-
-        async def answer(message):
-            if message["type"] == "http.response.start":
-                known = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    if name != "Cache-Control" or not scope["path"].startswith("/static/"):
-                        known.setdefault(name, value)
-            await send(message)
-
-        if foreign(scope["method"], headers):
-            refusal = PlainTextResponse("This request comes from another site, and is not taken.\n", 403)
-            return await refusal(scope, receive, answer)
+        limit = self._limit(scope["path"], headers)
+        answer = _with_headers(scope["path"], send)
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > limit:
-            refusal = PlainTextResponse(f"At most {limit // MIB} MiB can be sent.\n", 413, {"Connection": "close"})
-            return await refusal(scope, receive, answer)
-        taken = 0
-
-        async def limited():
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > limit:  # a body that does not say how long it is
-                raise TooLarge
-            return message
-
         try:
-            return await self.app(scope, limited, answer)
+            if foreign(scope["method"], headers):
+                refusal = PlainTextResponse("This request comes from another site and was refused.\n", 403)
+                await refusal(scope, receive, answer)
+                return
+            if not length.isdigit() or int(length) > limit:
+                raise TooLarge
+            await self.app(scope, _limited(receive, limit), answer)
         except TooLarge:
             refusal = PlainTextResponse(f"At most {limit // MIB} MiB can be sent.\n", 413, {"Connection": "close"})
-            return await refusal(scope, receive, answer)
+            await refusal(scope, receive, answer)
+
+    def _limit(self, path, headers):
+        """The largest body of a request; only files in forms are kept on disk, all else is read into memory."""
+        form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        return self.limits.get(path, self.most) if form else self.most
+
+
+def _with_headers(path, send):
+    """`send`, with the headers added."""
+
+    async def answer(message):
+        if message["type"] == "http.response.start":
+            known = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                if name != "Cache-Control" or not path.startswith("/static/"):
+                    known.setdefault(name, value)
+        await send(message)
+
+    return answer
+
+
+def _limited(receive, limit):
+    """`receive`, which raises TooLarge once a body without a stated length has passed the limit."""
+    taken = 0
+
+    async def limited():
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > limit:
+            raise TooLarge
+        return message
+
+    return limited
 
 
 class TooLarge(Exception):
-    """A body has more bytes than are taken."""
+    """A body is larger than its limit."""

@@ -1,9 +1,13 @@
-"""What pages show of records and results, as plain data: JSON has the same."""
+"""What pages show of records and results, as plain data, which JSON answers contain too."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 from ..reports import report
 from ..reports.plots import label
 from . import figures, following, networks, outcomes
 from .commands import typed
+from .database import Record
 from .records import ACTIVE, ENDED, KINDS
 
 STAGES = {
@@ -20,21 +24,22 @@ FILES = {  # what can be downloaded: name on the page -> path in the record's fo
 }  # fmt: skip
 
 
-def row(record):
-    """A record as lists show it."""
+def row(record: Record) -> dict:
+    """A record as lists show it; the key "wish" is the request to stop or delete it."""
     settings = record.settings
     return {
         "id": record.id, "kind": record.kind, "name": record.name, "user": record.user.name,
         "network": networks.MODELS[settings["model"]], "data": networks.DATA[settings["data"]].label,
-        "activation": settings.get("activation", ""), "state": record.state, "wish": record.wish, "best": record.best,
-        "message": record.message, "detail": record.detail, "created": record.created, "began": record.began,
+        "activation": settings.get("activation", ""), "state": record.state, "wish": record.request,
+        "best": record.best, "message": record.message, "detail": record.detail,
+        "created": record.created, "began": record.began,
         "ended": record.ended if record.state in ENDED else None, "source": record.source_id,
         "snn": settings["until"] == "simulation", "levels": settings.get("levels"),
     }  # fmt: skip
 
 
-def record(found, folder):
-    """A record with all that is known of it."""
+def record(found: Record, folder: Path) -> dict:
+    """A record as its own page shows it."""
     return row(found) | {
         "first": [row(source) for source in sources(found) if source.state not in ENDED],
         "_ann": next((source.best for source in sources(found) if source.kind == "ann"), None),
@@ -45,12 +50,12 @@ def record(found, folder):
     }  # fmt: skip
 
 
-def sources(found):
-    """The records that one begins with, the first of all first."""
+def sources(found: Record) -> list[Record]:
+    """The chain of records that one starts from, the oldest first."""
     return [*sources(found.source), found.source] if found.source else []
 
 
-def results(folder):
+def results(folder: Path) -> dict | None:
     """The results of a run: its table, series for the plot, sentences; None while there are none."""
     found = outcomes.results(folder)
     if found is None:
@@ -73,9 +78,9 @@ def results(folder):
     }  # fmt: skip
 
 
-def exact(rows):
-    """Of each way's most exact row, the first of several: (way, T, images with the quantised network's logits, with its
-    answer); the most exact way first.
+def exact(rows: list[dict]) -> list[tuple]:
+    """(way, T, images with the quantised network's logits, images with its answer) of the first row of each way that
+    has the most equal logits; the most exact way first.
     """
     best: dict = {}
     for entry in rows:
@@ -83,21 +88,22 @@ def exact(rows):
             name = label(entry)
             if name not in best or entry["images_equal"] > best[name][1]:
                 best[name] = entry["T"], entry["images_equal"], entry["images_agreeing"]
-    return sorted(((name, *value) for name, value in best.items()), key=lambda told: -told[2])
+    return sorted(((name, *value) for name, value in best.items()), key=lambda way: -way[2])
 
 
-def named(accuracy):
-    """{what people call it: accuracy}; the form that is converted only where it differs."""
-    told = {STAGES[stage]: share for stage, share in accuracy.items()}
-    return {name: share for name, share in told.items() if name != STAGES["folded"] or share != told.get("QANN")}
+def named(accuracy: dict) -> dict:
+    """{label: accuracy}; the folded network only where its accuracy differs."""
+    labelled = {STAGES[stage]: share for stage, share in accuracy.items()}
+    quantised = labelled.get("QANN")
+    return {name: share for name, share in labelled.items() if name != STAGES["folded"] or share != quantised}
 
 
 def _holds(path):
     return path.is_file() and path.stat().st_size > 0
 
 
-def figure(found, words, series=None):
-    """The plot of results, in a language."""
+def figure(found: dict, words: Callable[..., str], series: dict | None = None) -> str:
+    """The plot of results; `words` translates its titles."""
     target = found["accuracy"].get("folded") if found else None
     return figures.accuracy(series or found["series"], target, (words("Time steps T"), words("accuracy in %")),
                             words("Accuracy over T, in numbers in the table below"))  # fmt: skip

@@ -1,22 +1,24 @@
-"""What all pages share: who asks, what they sent, and how they are answered, as a page or as the same data in JSON."""
+"""What all pages share: the user, the data sent, and the answer, as a page or as the same data in JSON."""
 
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import accounts
+from .database import User
 from .refusals import Refused
 from .words import language_of, translator
 
 HERE = Path(__file__).parent
 COOKIE = "isospike"
-LONGEST = 1000  # letters of one answer
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+LONGEST = 1000  # characters of one answer
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 def _when(seconds):
@@ -38,20 +40,20 @@ templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=
 templates.filters |= {"when": _when, "lasted": _lasted, "share": _share, "drawing": Markup}
 
 
-def wants_json(request):
-    """Whether whoever asks is a program: it asks for JSON and not for a page."""
+def wants_json(request: Request) -> bool:
+    """Whether the client is a program: it accepts JSON, and no HTML."""
     accepted = request.headers.get("accept", "")
     return "application/json" in accepted and "text/html" not in accepted
 
 
-def plain(value):
-    """Data without what only a page needs: keys that begin with an underscore."""
+def plain(value: Any) -> Any:
+    """Data without the keys that begin with an underscore, which only pages need."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items() if not str(key).startswith("_")}
     return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def page(request, template, data=None, status=200):
+def page(request: Request, template: str, data: dict | None = None, status: int = 200) -> Response:
     """A page, or its data in JSON."""
     data = data or {}
     if wants_json(request):
@@ -64,14 +66,14 @@ def page(request, template, data=None, status=200):
                         {"Vary": "Accept, Accept-Language"})  # fmt: skip
 
 
-def gone_to(request, address, data=None, status=201):
-    """After something was done: the browser goes on to a page; a program gets its address."""
+def gone_to(request: Request, address: str, data: dict | None = None, status: int = 201) -> Response:
+    """The answer after a change: browsers are sent to a page; programs get its address."""
     if wants_json(request):
         return JSONResponse({"href": address} | (data or {}), status)
     return RedirectResponse(address, 303)
 
 
-def current(request: Request):
+def current(request: Request) -> User | None:
     """The user whose session the request carries, or None."""
     secret = request.cookies.get(COOKIE, "")
     if not secret:
@@ -81,27 +83,27 @@ def current(request: Request):
     return request.state.user
 
 
-def logged_in(request: Request, user=Depends(current)):
-    """The user; whoever is nobody is asked to log in."""
+def logged_in(request: Request, user: User | None = Depends(current)) -> User:
+    """The user; LogIn without one."""
     if user is None:
         raise LogIn(f"{request.url.path}?{request.url.query}".rstrip("?") if request.method == "GET" else "/")
     return user
 
 
 class LogIn(Exception):
-    """Somebody has to log in first."""
+    """The user has to log in first."""
 
-    def __init__(self, back):
+    def __init__(self, back: str):
         self.address = "/login" + (f"?back={quote(back)}" if back != "/" else "")
 
 
-def local(address):
-    """An address of this server to go back to; the first page for any other."""
+def local(address: str) -> str:
+    """An address of this server to go back to; the home page for any other."""
     return address if address.startswith("/") and not address.startswith(("//", "/\\")) else "/"
 
 
-async def answers(request: Request):
-    """{field: text} of a form, or of an object in JSON; files as they come."""
+async def answers(request: Request) -> dict:
+    """{field: text} of a form or of a JSON object; files unchanged."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         try:
@@ -111,23 +113,23 @@ async def answers(request: Request):
         if not isinstance(sent, dict):
             raise Refused("Send an object in JSON.", status=400)
         return {_text(key): _text(value) for key, value in sent.items()}
-    if kind in FORMS:
+    if kind in FORM_TYPES:
         form = await request.form(max_files=1, max_fields=100)
         return {_text(key): value if key == "file" else _text(value) for key, value in form.items()}
     return {}
 
 
 def _text(value):
-    """A plain answer as text that can be kept and sent; nothing for what is no plain answer."""
+    """A plain answer as text that can be stored and sent; empty for anything else."""
     text = str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
     return text.encode(errors="replace").decode().replace("\0", "")[:LONGEST]
 
 
-def numbered(text):
-    """A whole number that can be one of a record, or None."""
+def numbered(text: str) -> int | None:
+    """The number of a record, or None if the text cannot be one."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-async def sent(request: Request, user=Depends(logged_in)):
-    """What somebody who is logged in has sent; nothing is read of what others send."""
+async def sent(request: Request, user: User = Depends(logged_in)) -> dict:
+    """The answers of a user who is logged in; the body of any other request is not read."""
     return await answers(request)

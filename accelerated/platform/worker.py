@@ -1,7 +1,7 @@
-"""The worker: takes queued records one after another, starts their jobs, and keeps the table true to what happens.
+"""The worker: starts the jobs of queued records, one after another, and keeps the table up to date.
 
-Only one is at work in a folder (a lock says so). It may die at any moment: what it needs to know is in the table and in
-the jobs' files, and the next one goes on from there.
+A lock lets only one work in a folder. It may die at any moment: everything it needs is in the table and in the jobs'
+files, and the next worker continues from there.
 """
 
 import fcntl
@@ -9,50 +9,62 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from subprocess import Popen
+from typing import Any, TextIO
 
 from sqlalchemy import func, select, update
 
 from . import disk, jobs, outcomes
 from .commands import command, environment
-from .database import Database, Record, Unreachable
+from .database import Database, Record, Unreachable, changed
+from .options import PlatformOptions
 from .records import ACTIVE, ENDED
 
 PAUSE = 0.3  # seconds between two looks
-LISTEN = 2  # seconds between two looks at what a job that runs has reached
+RETRY = 2  # seconds until the next try after an error of the database or the disk
+READ_EVERY = 2  # seconds between two readings of a running job's epochs
 ATTEMPTS = 5  # to begin a job at all
 BROKEN = set(ENDED) - {"finished"}
 
 
 @contextmanager
-def alone(options):
+def alone(options: PlatformOptions) -> Iterator[None]:
     """Hold the folder's lock; wait for it as long as the server lives."""
     with (options.home / "worker.lock").open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if orphaned(options):
-                    sys.exit(0)
-                time.sleep(PAUSE)
+        while not _locked(file):
+            if orphaned(options):
+                sys.exit(0)
+            time.sleep(PAUSE)
         yield
 
 
-def orphaned(options):
-    """Whether the server that started this worker is no more; it may have died before the worker looked for it."""
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def orphaned(options: PlatformOptions) -> bool:
+    """Whether the server that started this worker has ended, even if it ended before this worker first looked."""
     return os.getppid() != options.worker
 
 
 class Worker:
-    """What one worker knows; `step` is one look at everything."""
+    """A worker's state; `step` is one look at everything."""
 
-    def __init__(self, options, database):
-        self.options, self.database, self.started = options, database, {}
-        self.heard: dict = {}  # record: (when it was last listened to, how long its list of epochs was then)
+    def __init__(self, options: PlatformOptions, database: Database):
+        self.options = options
+        self.database = database
+        self.started: dict[tuple[int, int], Popen] = {}  # by record and attempt
+        self.progress: dict[int, tuple[float, int]] = {}  # by record: when its epochs were read, their bytes then
 
-    def step(self):
-        """Look at all active records, then start what may start."""
+    def step(self) -> None:
+        """Look at all active records, delete those that are to be deleted, then start what may start."""
         with self.database.begin() as db:
             active = db.scalars(select(Record).where(Record.state.in_(ACTIVE))).all()
         trouble = None
@@ -61,141 +73,170 @@ class Worker:
                 self.look(record)
             except Unreachable:
                 raise
-            except OSError as error:  # passes, for instance once there is room again: the next look sees the same
+            except OSError as error:  # temporary, for instance a full disk: the next look tries again
                 trouble = error
-            except Exception as error:  # of one record, whatever its files hold; the others go on
+            except Exception as error:  # caused by the files of one record; the others go on
                 print(f"worker: record {record.id}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 self.change(record, state="failed", ended=time.time(), message="Its files are damaged.",
                             detail=f"{type(error).__name__}: {error}"[:500].replace("\0", ""))  # fmt: skip
         if trouble:
             raise trouble
         with self.database.begin() as db:
-            doomed = db.scalars(select(Record).where(Record.wish == "delete", Record.state.in_(ENDED))).all()
+            doomed = db.scalars(select(Record).where(Record.request == "delete", Record.state.in_(ENDED))).all()
         for record in doomed:
             self.remove(record)
-        while (record := self.claim()) is not None:
-            self.start(record)
+        while (claimed := self.claim()) is not None:
+            self.start(claimed)
 
-    def change(self, record, **values):
+    def change(self, record: Record, **values: Any) -> None:
         """Write values into a record's row."""
         with self.database.begin() as db:
             db.execute(update(Record).where(Record.id == record.id).values(**values))
 
-    def look(self, record):
-        """What became of an active record."""
-        folder, attempt = self.options.record(record.id), record.attempt
-        leader = jobs.begun(folder, attempt)
+    def look(self, record: Record) -> None:
+        """Update an active record from its processes and files."""
+        folder = self.options.record(record.id)
+        attempt = record.attempt
         process = self.started.get((record.id, attempt))
-        if process is not None:
-            process.poll()
+        leader = self.leader(folder, attempt, process)
         if leader is None:
-            if process is not None and process.returncode is None:
-                return  # it is about to begin
-            jobs.forestall(folder, attempt)  # whoever was to start it died in between, or it could not begin
-            leader = jobs.begun(folder, attempt)
-        if leader is None or not leader["pid"]:
+            return
+        if not leader["pid"]:
             self.never_began(record, process)
             return
         if record.state == "starting":
             self.change(record, state="running", began=leader["at"])
         late = self.options.hours and time.time() - leader["at"] > 3600 * self.options.hours
-        if (record.wish or late) and jobs.ended(folder, attempt) is None:
+        if (record.request or late) and jobs.ended(folder, attempt) is None:
             jobs.end(leader)
-        lives = jobs.alive(leader)  # asked before its last words are read, so that none are missed
-        told = jobs.ended(folder, attempt)
-        if told is None and lives:
-            self.listen(record, folder)
+        lives = jobs.alive(leader)  # before its report is read, so that a report written just now is not missed
+        end = jobs.ended(folder, attempt)
+        if end is None and lives:
+            self.read_progress(record, folder)
             return
-        if jobs.end(leader, wait=0 if told is None else jobs.GRACE):
-            values = outcomes.of(record, folder, told)
+        if jobs.end(leader, wait=0 if end is None else jobs.GRACE):
+            values = outcomes.of(record, folder, end)
             if late and values["state"] != "finished":
                 values |= {"state": "stopped", "message": outcomes.LATE}
             self.change(record, **{"began": leader["at"]} | values)
             self.started.pop((record.id, attempt), None)
-            self.heard.pop(record.id, None)
+            self.progress.pop(record.id, None)
 
-    def listen(self, record, folder):
-        """Keep the best accuracy so far of a job that runs; lists show it."""
-        (when, size), now, told = self.heard.get(record.id, (0, 0)), time.time(), folder / "run" / "metrics.jsonl"
-        if now - when > LISTEN:
-            length = told.stat().st_size if told.exists() else 0
-            self.heard[record.id] = now, length
-            best = outcomes.best_so_far(folder) if length != size else None
-            if best is not None:
-                self.change(record, best=best)
+    @staticmethod
+    def leader(folder: Path, attempt: int, process: Popen | None) -> dict | None:
+        """The runner of an attempt, with pid 0 if it will never begin; None while it is about to begin."""
+        leader = jobs.begun(folder, attempt)
+        if process is not None:
+            process.poll()
+        if leader is not None:
+            return leader
+        if process is not None and process.returncode is None:
+            return None
+        jobs.prevent(folder, attempt)  # the worker that was to start it died, or the runner could not begin
+        return jobs.begun(folder, attempt) or {"pid": 0}
 
-    def never_began(self, record, process):
-        """A record whose attempt certainly never began: as it was before, or failed after many."""
-        if record.wish:
+    def read_progress(self, record: Record, folder: Path) -> None:
+        """Keep the best accuracy so far of a running job, which lists show."""
+        when, size = self.progress.get(record.id, (0, 0))
+        now = time.time()
+        if now - when <= READ_EVERY:
+            return
+        path = folder / "run" / "metrics.jsonl"
+        length = path.stat().st_size if path.exists() else 0
+        self.progress[record.id] = now, length
+        best = outcomes.best_so_far(folder) if length != size else None
+        if best is not None:
+            self.change(record, best=best)
+
+    def never_began(self, record: Record, process: Popen | None) -> None:
+        """An attempt that never began: queued again, or failed after many attempts."""
+        if record.request:
             self.change(record, state="stopped", ended=time.time())
         elif process is None and record.attempt < ATTEMPTS:
             self.change(record, state="queued")
         else:
             self.change(record, state="failed", ended=time.time(), message="The job could not be started.")
 
-    def remove(self, record):
+    def remove(self, record: Record) -> None:
         """Delete a record and all its files."""
         shutil.rmtree(self.options.record(record.id), ignore_errors=True)
         with self.database.begin() as db:
             if found := db.get(Record, record.id):
                 db.delete(found)
 
-    def claim(self):
+    def claim(self) -> Record | None:
         """The next record to start, marked as starting; None if there is none or no room."""
         with self.database.begin() as db:
-            busy = dict(db.execute(select(Record.user_id, func.count()).where(Record.state.in_(ACTIVE))
-                                   .group_by(Record.user_id)).all())  # fmt: skip
+            running = select(Record.user_id, func.count()).where(Record.state.in_(ACTIVE)).group_by(Record.user_id)
+            busy: dict = {user: number for user, number in db.execute(running)}
             if sum(busy.values()) >= self.options.jobs:
                 return None
             waiting = db.scalars(select(Record).where(Record.state == "queued").order_by(Record.id)).all()
-            for record in sorted(waiting, key=lambda r: busy.get(r.user_id, 0)):  # fairly among users
-                source = record.source
-                if record.wish:
-                    record.state, record.ended = "stopped", time.time()
-                elif record.settings.get("start") == "source" and (source is None or source.state in BROKEN):
-                    record.state, record.ended = "failed", time.time()
-                    record.message = "The record that it begins with did not finish, or was deleted."
-                elif busy.get(record.user_id, 0) < self.options.jobs_per_user and (
-                    source is None or source.state == "finished"
-                ):
-                    done = db.execute(update(Record).where(Record.id == record.id, Record.state == "queued")
-                                      .values(state="starting", attempt=Record.attempt + 1))  # fmt: skip
-                    if done.rowcount:
-                        db.flush()
-                        db.refresh(record)
-                        return record
+            for record in sorted(waiting, key=lambda r: busy.get(r.user_id, 0)):  # users with fewer jobs first
+                free = busy.get(record.user_id, 0) < self.options.jobs_per_user
+                if _given_up(record) or not free or (record.source and record.source.state != "finished"):
+                    continue
+                if _marked_starting(db, record):
+                    return record
         return None
 
-    def start(self, record):
-        """Start a claimed record's job; the row says "starting" already, so that a restart knows of it."""
+    def start(self, record: Record) -> None:
+        """Start a claimed record's job; its state is "starting" already, so that another worker knows of it."""
         folder = self.options.record(record.id)
-        shutil.rmtree(folder / "run", ignore_errors=True)  # of an attempt that never began there is nothing; be sure
+        shutil.rmtree(folder / "run", ignore_errors=True)  # normally there is none
         try:
-            words, variables = command(record, self.options), environment(record)
-            self.started[record.id, record.attempt] = jobs.start(folder, record.attempt, words, variables)
+            process = jobs.start(folder, record.attempt, command(record, self.options), environment(record))
         except OSError as error:
             self.change(record, state="failed", ended=time.time(), message=outcomes.FULL if error.errno == 28
                         else "The job could not be started.", detail=str(error))  # fmt: skip
+            return
+        self.started[record.id, record.attempt] = process
 
 
-def serve(options):
-    """Work until the server is no more. A database that goes away is waited for."""
+def _given_up(record):
+    """End a queued record that was stopped or whose source is not usable; whether it was ended."""
+    source = record.source
+    if record.request:
+        record.state = "stopped"
+    elif record.settings.get("start") == "source" and (source is None or source.state in BROKEN):
+        record.state = "failed"
+        record.message = "The record that it starts from did not finish, or was deleted."
+    else:
+        return False
+    record.ended = time.time()
+    return True
+
+
+def _marked_starting(db, record):
+    """Mark a queued record as starting; False if another worker was faster."""
+    queued = update(Record).where(Record.id == record.id, Record.state == "queued")
+    if not changed(db, queued.values(state="starting", attempt=Record.attempt + 1)):
+        return False
+    db.flush()
+    db.refresh(record)
+    return True
+
+
+def _step(worker):
+    """One look at everything; returns the error of the database or the disk that interrupted it, or an empty text."""
+    try:
+        worker.step()
+        disk.make_reserve(worker.options)
+    except Unreachable as error:
+        return f"the database does not answer, waiting: {str(error.orig).splitlines()[0]}"
+    except OSError as error:
+        return f"{error}; trying again"
+    return ""
+
+
+def serve(options: PlatformOptions) -> None:
+    """Work until the server ends, and wait while the database or the disk fails."""
     with alone(options):
-        worker, quiet = Worker(options, Database(options.database)), True
+        worker = Worker(options, Database(options.database))
+        failing = False
         while not orphaned(options):
-            try:
-                worker.step()
-                disk.ballast(options)
-                quiet = True
-            except Unreachable as error:
-                if quiet:
-                    print(f"worker: the database does not answer, waiting: {str(error.orig).splitlines()[0]}",
-                          file=sys.stderr, flush=True)  # fmt: skip
-                quiet = False
-                time.sleep(2)
-            except OSError as error:
-                if quiet:
-                    print(f"worker: {error}; trying again", file=sys.stderr, flush=True)
-                quiet = False
-                time.sleep(2)
-            time.sleep(PAUSE)
+            trouble = _step(worker)
+            if trouble and not failing:
+                print(f"worker: {trouble}", file=sys.stderr, flush=True)
+            failing = bool(trouble)
+            time.sleep(PAUSE + RETRY if trouble else PAUSE)

@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the engine that Database gives it."""
+"""Alembic runs this file: the migrations, on the engine from Database."""
 
 from alembic import context
 

@@ -3,8 +3,9 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = ${repr(up_revision)}, ${repr(down_revision)}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
 
 
-def upgrade():
+def upgrade() -> None:
     ${upgrades if upgrades else "pass"}

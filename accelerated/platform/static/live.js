@@ -1,10 +1,11 @@
 "use strict";
-// Pages work without this file; with it, logs, states and lists follow what happens.
+// Pages work without this file; with it, logs, states and lists are updated as runs go on.
 
 const MOST_LINES = 5000; // of a log in the page; the whole log can be downloaded
 
 function follow(lines, after = "0") {
-  const lost = document.getElementById("following"), begunEnded = lines.dataset.ended === "yes";
+  const lost = document.getElementById("following");
+  const endedBefore = lines.dataset.ended === "yes";
   let count = lines.childNodes.length;
   const source = new EventSource(`${lines.dataset.events}?after=${after}`);
   source.addEventListener("open", () => { lost.hidden = true; });
@@ -18,17 +19,21 @@ function follow(lines, after = "0") {
     after = event.lastEventId;
     lines.append(...texts.map((text) => document.createTextNode(text + "\n")));
     count += texts.length;
-    while (count > MOST_LINES) { lines.firstChild.remove(); count -= 1; }
+    while (count > MOST_LINES) {
+      lines.firstChild.remove();
+      count -= 1;
+    }
     if (below) lines.scrollTop = lines.scrollHeight;
   });
   source.addEventListener("accuracy", (event) => showAccuracy(JSON.parse(event.data)));
   source.addEventListener("end", () => {
     source.close();
-    if (!begunEnded) location.reload(); // the page has results now
+    if (!endedBefore) location.reload(); // the page has results now
   });
   source.addEventListener("state", (event) => {
-    const row = JSON.parse(event.data), state = document.querySelector("[data-state]");
-    if (!begunEnded && state && !state.classList.contains(row.state) && row.ended === null) location.reload();
+    const row = JSON.parse(event.data);
+    const state = document.querySelector("[data-state]");
+    if (!endedBefore && state && !state.classList.contains(row.state) && row.ended === null) location.reload();
   });
 }
 
@@ -38,12 +43,15 @@ function showAccuracy(ways) {
   const words = JSON.parse(place.dataset.words);
   const table = document.createElement("table");
   for (const way of ways) {
-    const row = table.insertRow(), head = document.createElement("th");
+    const row = table.insertRow();
+    const head = document.createElement("th");
     head.scope = "row";
     const extra = way.calibration === "none" ? "" : ", " + way.calibration.toUpperCase();
     head.textContent = `${words[way.schedule]}${extra}: ${way.images} / ${way.of}`;
     row.append(head);
-    for (const [steps, share] of Object.entries(way.accuracy)) row.insertCell().textContent = `T = ${steps}: ${(100 * share).toFixed(2)} %`;
+    for (const [steps, share] of Object.entries(way.accuracy)) {
+      row.insertCell().textContent = `T = ${steps}: ${(100 * share).toFixed(2)} %`;
+    }
   }
   const wide = document.createElement("div");
   wide.className = "wide";
@@ -63,7 +71,8 @@ async function followList(table) {
   const rows = new Map(data.records.map((record) => [String(record.id), record]));
   let active = false;
   for (const line of table.querySelectorAll("[data-record]")) {
-    const record = rows.get(line.dataset.record), state = line.querySelector("[data-state]");
+    const record = rows.get(line.dataset.record);
+    const state = line.querySelector("[data-state]");
     if (!record || !state.classList.contains(record.state)) return location.reload();
     if (record.best !== null) line.querySelector("[data-best]").textContent = `${(100 * record.best).toFixed(2)} %`;
     active = active || record.ended === null || record.wish === "delete";
@@ -71,15 +80,19 @@ async function followList(table) {
   if (active) setTimeout(followList, 3000, table);
 }
 
-function tidy(form) { // only what fits the choice above
-  const source = form.querySelector("[name=source]"), scratch = form.querySelectorAll(".scratch");
+function hideUnused(form) { // data set and network are fields only of training from scratch
+  const source = form.querySelector("[name=source]");
+  const scratch = form.querySelectorAll(".scratch");
   const update = () => scratch.forEach((field) => { field.hidden = source.value !== "scratch"; });
-  if (source && scratch.length) { source.addEventListener("change", update); update(); }
+  if (source && scratch.length) {
+    source.addEventListener("change", update);
+    update();
+  }
 }
 
 document.querySelectorAll("#lines").forEach((lines) => follow(lines));
 document.querySelectorAll("[data-live-list]").forEach((table) => setTimeout(followList, 3000, table));
-document.querySelectorAll("[data-form]").forEach(tidy);
+document.querySelectorAll("[data-form]").forEach(hideUnused);
 document.querySelectorAll("[data-confirm]").forEach((form) => form.addEventListener("submit", (event) => {
   if (!confirm(form.dataset.confirm)) event.preventDefault();
 }));

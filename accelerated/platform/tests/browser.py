@@ -1,4 +1,4 @@
-"""Chromium for tests, and what they do with it. Screenshots go to $ISOSPIKE_SCREENSHOTS, if it is set."""
+"""Steps in Chromium that several tests need. Screenshots go to $ISOSPIKE_SCREENSHOTS, if it is set."""
 
 import os
 from pathlib import Path
@@ -23,9 +23,9 @@ def join(page, address, name):
     page.goto(address)
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password, 8 characters or more").fill(PASSWORD)
-    page.get_by_label("The password again").fill(PASSWORD)
+    page.get_by_label("Repeat the password").fill(PASSWORD)
     shot(page, f"join-{name}")
-    page.get_by_role("button", name="Make the account").click()
+    page.get_by_role("button", name="Create the account").click()
     expect(page.get_by_role("heading", name="From an ordinary network to a spiking one")).to_be_visible()
 
 

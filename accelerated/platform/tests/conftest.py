@@ -1,4 +1,4 @@
-"""The platform in one process, and as it is really started, with a server and a worker."""
+"""The platform in one process, and as users start it, with a server and a worker."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from accelerated.platform import accounts, app
 from accelerated.platform.database import Database
-from accelerated.platform.options import Options, checked
+from accelerated.platform.options import PlatformOptions, checked
 
 PASSWORD = "a good long password"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -30,18 +30,18 @@ class Inside:
     """The application in this process, on a database of its own, and clients of its users."""
 
     def __init__(self, folder, **options):
-        self.options = checked(Options(folder=str(folder), **options))
+        self.options = checked(PlatformOptions(folder=str(folder), **options))
         self.database = Database(self.options.database)
         self.database.migrate()
         self.app = app.make(self.options, self.database)
         self.anonymous = self.client()
 
     def client(self):
-        """A browser that nobody has logged in with."""
+        """A browser that is not logged in."""
         return TestClient(self.app, base_url="http://127.0.0.1", headers=JSON, follow_redirects=False)
 
     def user(self, name, administrator=False):
-        """A browser of a new user."""
+        """The browser of a new user."""
         with self.database.begin() as db:
             accounts.register(db, name, PASSWORD, administrator)
         client = self.client()
@@ -61,15 +61,15 @@ def ada(inside):
     return inside.user("ada")
 
 
-PATIENCE = 60.0  # seconds for what takes one on an idle machine; the machine of a test may be busy
+PATIENCE = 60.0  # seconds for what takes one second on an idle machine; the machine of a test may be busy
 
 
 class Machinery(RuntimeError):
-    """The test itself could not do its part; this says nothing of the product."""
+    """The test environment failed, not the product."""
 
 
 def wait_for(holds, otherwise, seconds=PATIENCE):
-    """What `holds()` gives once it is true; fails with `otherwise` if it never is."""
+    """The value of `holds()` once it is true; fails with `otherwise` if it never is."""
     deadline = time.monotonic() + seconds
     while not (found := holds()):
         assert time.monotonic() < deadline, f"{otherwise} (waited {seconds:g} s)"
@@ -78,15 +78,16 @@ def wait_for(holds, otherwise, seconds=PATIENCE):
 
 
 def contention():
-    """How much longer a second of computing takes on this machine now than it would alone; at least 1."""
-    wall, own = time.monotonic(), time.process_time()
+    """The factor by which other processes slow down computing on this machine now; at least 1."""
+    wall = time.monotonic()
+    own = time.process_time()
     while time.process_time() - own < 0.5:
         pass
     return max(1.0, (time.monotonic() - wall) / 0.5)
 
 
 def free_port():
-    """A port that nobody listens on: of this test process alone, and below those that the system gives away itself."""
+    """A free port, from a range of this test process alone, below the ports that the system assigns."""
     worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "0")))
     for port in range(20000 + 500 * worker, 20500 + 500 * worker):
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -97,11 +98,15 @@ def free_port():
 
 
 class Started:
-    """The platform as its command starts it."""
+    """The platform, started by its command."""
 
     def __init__(self, folder, *arguments, environment=None):
-        self.folder, self.port, self.arguments = folder, free_port(), arguments
-        self.environment, self.said, self.link = environment, [], None
+        self.folder = folder
+        self.port = free_port()
+        self.arguments = arguments
+        self.environment = environment
+        self.output: list = []
+        self.link: Any = None
         self.process: Any = None
         self.began = time.monotonic()
         self.start()
@@ -112,13 +117,13 @@ class Started:
         self.process = subprocess.Popen([*command, *self.arguments], stdout=subprocess.PIPE, text=True,
                                         env=self.environment)  # fmt: skip
         for line in self.process.stdout:
-            self.said.append(line)
+            self.output.append(line)
             found = re.search(r"http://\S+/invitations/\S+", line)
             self.link = found.group() if found else self.link
             if "Ctrl-C" in line:
                 break
         else:
-            raise AssertionError(f"the platform did not start: {self.said}")
+            raise AssertionError(f"the platform did not start: {self.output}")
         self.base = f"http://127.0.0.1:{self.port}"
 
     def client(self):
@@ -126,7 +131,7 @@ class Started:
         return httpx.Client(base_url=self.base, headers=JSON, timeout=60)
 
     def administrator(self):
-        """The connection of the administrator, whom the printed link makes."""
+        """The connection of the administrator, made with the printed link."""
         client = self.client()
         answer = client.post(self.link, json={"name": "boss", "password": PASSWORD, "again": PASSWORD})
         assert answer.status_code == 200, answer.text
@@ -170,15 +175,22 @@ def chromium():
 
 @pytest.fixture
 def page(chromium, started):
-    """A fresh profile; whatever a page asks another machine for, or complains about, fails the test."""
+    """A fresh profile; requests to other machines, and errors on a page, fail the test."""
     context = chromium.new_context(locale="en-GB", viewport={"width": 1100, "height": 900})
-    page, odd = context.new_page(), []
-    page.on("request", lambda request: odd.append(request.url) if not request.url.startswith(started.base) else None)
-    page.on("pageerror", lambda error: odd.append(str(error)))
-    page.on(
-        "console",
-        lambda said: odd.append(said.text) if said.type == "error" and "status of 4" not in said.text else None,
-    )
+    page = context.new_page()
+    faults: list = []
+
+    def on_request(request):
+        if not request.url.startswith(started.base):
+            faults.append(request.url)
+
+    def on_console(message):
+        if message.type == "error" and "status of 4" not in message.text:
+            faults.append(message.text)
+
+    page.on("request", on_request)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", on_console)
     yield page
     context.close()
-    assert odd == []
+    assert faults == []

@@ -25,11 +25,12 @@ def test_the_first_link_makes_the_administrator_once(inside):
     assert client.get("/users").json()["users"][0] | {"created": 0} == {
         "id": 1, "name": "ada", "administrator": True, "created": 0, "open": True}  # fmt: skip
     assert inside.client().post(f"/invitations/{secret}", json=JOIN | {"name": "eve"}).status_code == 404
-    assert first_link(inside) is None, "there is one already"
+    assert first_link(inside) is None, "there is an administrator already"
 
 
 def test_a_new_first_link_ends_the_one_before(inside):
-    old, new = first_link(inside), first_link(inside)
+    old = first_link(inside)
+    new = first_link(inside)
     assert inside.anonymous.get(f"/invitations/{old}").status_code == 404
     assert inside.anonymous.get(f"/invitations/{new}").status_code == 200
 
@@ -56,7 +57,7 @@ def test_two_who_use_one_link_at_once_make_one_account(inside):
         assert [user.name for user in db.query(User)] == ["one"]
 
 
-def test_only_where_it_is_asked_for_may_anyone_register(inside, tmp_path):
+def test_anyone_may_register_only_where_registration_is_open(inside, tmp_path):
     assert inside.anonymous.post("/register", json=JOIN).status_code == 404
     open_to_all = Inside(tmp_path / "open", registration=True)
     client = open_to_all.client()
@@ -70,7 +71,7 @@ def test_only_where_it_is_asked_for_may_anyone_register(inside, tmp_path):
     ({"name": ""}, "name"), ({"name": "a b"}, "name"), ({"name": "x" * 65}, "name"),
     ({"name": "longername", "password": "LongerName", "again": "LongerName"}, "password"),
 ])  # fmt: skip
-def test_a_name_or_a_password_that_cannot_be_is_refused_by_its_field(inside, change, field):
+def test_an_invalid_name_or_password_is_refused_by_its_field(inside, change, field):
     answer = inside.anonymous.post(f"/invitations/{first_link(inside)}", json=JOIN | change)
     assert answer.status_code == 422
     assert answer.json()["refused"]["field"] == field
@@ -82,7 +83,8 @@ def test_a_name_is_taken_in_any_case(inside, ada):
 
 
 def test_a_wrong_name_and_a_wrong_password_look_the_same_and_take_as_long(inside, ada):
-    answers, lasted = [], []
+    answers = []
+    lasted = []
     for name in ("ada", "nobody"):
         began = time.perf_counter()
         answers.append(inside.anonymous.post("/login", json={"name": name, "password": "wrong password"}))
@@ -93,7 +95,8 @@ def test_a_wrong_name_and_a_wrong_password_look_the_same_and_take_as_long(inside
 
 
 def test_attempts_are_limited_and_come_back(inside, ada):
-    wrong, right = {"name": "ada", "password": "wrong password"}, {"name": "ada", "password": PASSWORD}
+    wrong = {"name": "ada", "password": "wrong password"}
+    right = {"name": "ada", "password": PASSWORD}
     codes = [inside.anonymous.post("/login", json=wrong).status_code for _ in range(accounts.ATTEMPTS + 1)]
     assert codes == [401] * accounts.ATTEMPTS + [429]
     assert inside.anonymous.post("/login", json=right).status_code == 429, "the right one does not help either"
@@ -108,7 +111,7 @@ def test_one_address_cannot_try_many_names(inside, monkeypatch):
     assert codes == [401, 401, 401, 429]
 
 
-def test_after_log_out_the_cookie_is_worth_nothing(inside, ada):
+def test_after_log_out_the_cookie_is_invalid(inside, ada):
     secret = ada.cookies["isospike"]
     assert ada.get("/").status_code == 200
     assert ada.post("/logout").status_code == 200
@@ -124,9 +127,10 @@ def test_a_session_ends_by_itself(inside, ada):
     assert ada.get("/").status_code == 401
 
 
-def test_the_database_does_not_hold_what_cookies_and_passwords_say(inside, ada):
+def test_the_database_holds_only_hashes_of_cookies_and_passwords(inside, ada):
     with inside.database.begin() as db:
-        user, session = db.query(User).one(), db.query(Session).one()
+        user = db.query(User).one()
+        session = db.query(Session).one()
     assert user.password.startswith("$argon2id$")
     assert session.id != ada.cookies["isospike"]
 
@@ -147,7 +151,8 @@ def test_a_new_password_ends_all_other_sessions(inside, ada):
 
 
 def test_one_session_can_be_ended_by_its_user_alone(inside, ada):
-    second, bob = inside.client(), inside.user("bob")
+    second = inside.client()
+    bob = inside.user("bob")
     second.post("/login", json={"name": "ada", "password": PASSWORD})
     (other,) = [s["id"] for s in ada.get("/account").json()["sessions"] if not s["this"]]
     assert bob.post(f"/account/sessions/{other}/end").status_code == 404
@@ -162,7 +167,7 @@ def test_a_link_can_be_withdrawn(inside, ada):
     invited, renewed = (boss.post(f"/users/{what}").json()["link"] for what in ("invite", "1/renew"))
     links = {link["whose"]: link["id"] for link in boss.get("/users").json()["links"]}
     assert set(links) == {"", "ada"}
-    assert all(digest not in invited + renewed for digest in links.values()), "what is shown opens nothing"
+    assert all(digest not in invited + renewed for digest in links.values()), "the identifiers shown are not secrets"
     assert ada.post(f"/users/links/{links['']}/withdraw").status_code == 404, "nobody else can"
     assert boss.post(f"/users/links/{links['']}/withdraw").status_code == 200
     assert inside.anonymous.get(invited).status_code == 404

@@ -31,7 +31,7 @@ def filled(started):
     assert wait(ada, 3, lambda record: record["ended"])["state"] == "finished"
 
 
-def test_a_wrong_answer_is_said_beside_its_field(page, started):
+def test_a_wrong_answer_is_reported_beside_its_field(page, started):
     log_in(page, started.base, "ada")
     page.goto(f"{started.base}/ann/new")
     page.get_by_label("Epochs").fill("many")

@@ -7,7 +7,7 @@ import random
 from accelerated.platform import following
 
 
-def test_only_whole_lines_are_told(tmp_path):
+def test_only_whole_lines_are_sent(tmp_path):
     log = tmp_path / "log.txt"
     log.write_bytes("one\nzwö\nthr".encode())
     lines, after = following.read_lines(log, 0)
@@ -23,8 +23,8 @@ def test_a_line_without_an_end_comes_in_pieces(tmp_path):
     assert (len(lines[0]), after) == (following.CHUNK, following.CHUNK)
 
 
-def told(text):
-    """(event, data, id) of everything on the wire."""
+def events_in(text):
+    """(event, data, id) of all events in a stream."""
     for block in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(":"))
         if "event" in fields:
@@ -32,7 +32,7 @@ def told(text):
 
 
 def run(tmp_path, state_of, offset=0, grow=None, leave_after=None):
-    """What a reader sees from a byte on; `grow(i)` is called before each look at whether they are still there."""
+    """The events that a reader gets from a byte on; `grow(i)` is called before each check that the reader is there."""
     looks = 0
 
     async def gone():
@@ -45,7 +45,7 @@ def run(tmp_path, state_of, offset=0, grow=None, leave_after=None):
     async def read():
         return [piece async for piece in following.follow(state_of, tmp_path, offset, gone)]
 
-    return list(told("".join(asyncio.run(read()))))
+    return list(events_in("".join(asyncio.run(read()))))
 
 
 def test_a_reader_who_comes_back_misses_nothing_and_sees_nothing_twice(tmp_path, monkeypatch):
@@ -53,7 +53,8 @@ def test_a_reader_who_comes_back_misses_nothing_and_sees_nothing_twice(tmp_path,
     whole = [f"line {i} {'ü' * (i % 7)}" for i in range(300)]
     content = "\n".join(whole).encode() + b"\nlast words"
     state: dict = {"state": "running", "ended": None}
-    draw, written = random.Random(0), 0
+    draw = random.Random(0)
+    written = 0
 
     def grow(_):
         nonlocal written
@@ -64,12 +65,15 @@ def test_a_reader_who_comes_back_misses_nothing_and_sees_nothing_twice(tmp_path,
         if written >= len(content):
             state.update(state="finished", ended=1.0)
 
-    seen, offset, ends = [], 0, 0
+    seen: list = []
+    offset = 0
+    ends = 0
     for _ in range(100):
         events = run(tmp_path, lambda: dict(state), offset, grow, leave_after=draw.randrange(1, 6))
         for name, data, number in events:
             if name == "log":
-                seen, offset = [*seen, *data], int(number)
+                seen += data
+                offset = int(number)
             ends += name == "end"
         if ends:
             break

@@ -1,4 +1,4 @@
-"""What forms are filled with, and what becomes of what is answered."""
+"""The initial values of forms, and the settings that answers lead to."""
 
 import pytest
 
@@ -20,25 +20,25 @@ def test_the_usual_optimiser_and_rate_go_by_the_network(inside, ada, answers, op
         assert (settings(inside, number)["optimiser"], settings(inside, number)["lr"]) == (optimiser, rate)
 
 
-@pytest.mark.parametrize(("kind", "answers", "said"), [
+@pytest.mark.parametrize(("kind", "answers", "sentence"), [
     ("ann", {"epoch": 3}, "There is no field epoch here."),
     ("ann", {"epochs": "1.5"}, "1.5 is not a whole number from 0 to 1000."),
     ("ann", {"lr": "0,1"}, "0,1 is not a number from 0.0001 to 10."),
     ("ann", {"batch": "4000"}, "4000 is not a whole number from 1 to 1437."),
-    ("ann", {"name": "a/b"}, "a/b has other signs than letters, digits, spaces and . _ -"),
-    ("ann", {"model": "alexnet"}, "alexnet is not one of those offered."),
-    *(("qann", {"initial_threshold": text}, f"{text} is neither a positive number nor calibrated.")
+    ("ann", {"name": "a/b"}, "a/b contains characters other than letters, digits, spaces and . _ -"),
+    ("ann", {"model": "alexnet"}, "alexnet is not one of the choices."),
+    *(("qann", {"initial_threshold": text}, f"{text} is neither a positive number nor max.")
       for text in ("foo", "-1", "0", "inf", "nan")),
 ])  # fmt: skip
-def test_a_wrong_answer_is_named_with_what_would_be_right(ada, kind, answers, said):
-    """A program gets the refusal and nothing else."""
+def test_a_wrong_answer_is_named_with_the_valid_ones(ada, kind, answers, sentence):
+    """Programs get the refusal and nothing else."""
     answer = ada.post(f"/{kind}/new", json=answers)
     assert answer.status_code == 422
     assert list(answer.json()) == ["refused"]
-    assert answer.json()["refused"]["sentence"] == said
+    assert answer.json()["refused"]["sentence"] == sentence
 
 
-def test_a_form_begins_with_the_latest_record_that_fits(ada):
+def test_a_form_starts_from_the_latest_record_that_fits(ada):
     assert ada.get("/qann/new").json()["answers"] == {"source": ""}
     for kind, name in (("ann", "first"), ("ann", "my second net"), ("qann", "third")):
         assert ada.post(f"/{kind}/new", json={"name": name}).status_code == 201
@@ -47,7 +47,7 @@ def test_a_form_begins_with_the_latest_record_that_fits(ada):
     assert ada.get("/test/new").json()["answers"] == {"source": "3", "name": "third"}
 
 
-def test_what_is_being_deleted_is_not_listed(ada):
+def test_records_that_are_being_deleted_are_not_listed(ada):
     for _ in range(2):
         ada.post("/ann/new", json={})
     ada.post("/record/1/delete")
@@ -55,7 +55,7 @@ def test_what_is_being_deleted_is_not_listed(ada):
     assert [record["id"] for record in ada.get("/").json()["latest"]] == [2]
 
 
-def test_what_comes_before_a_record_is_told(ada):
+def test_the_sources_that_a_record_waits_for_are_shown(ada):
     assert ada.post("/example").json()["id"] == 3
     first = ada.get("/record/3").json()["record"]["first"]
     assert [(record["id"], record["state"]) for record in first] == [(1, "queued"), (2, "queued")]
@@ -69,7 +69,7 @@ def test_what_comes_before_a_record_is_told(ada):
     ("test", {"source": "2", "steps": "6", "schedule": "streaming", "calibration": "cos", "pre_steps": "2"}),
 ])  # fmt: skip
 def test_settings_can_be_used_again(inside, ada, kind, answers):
-    """The form is filled so that starting it asks for the same run."""
+    """The form is filled so that starting it gives the same run."""
     for first in ("ann", "qann"):
         ada.post(f"/{first}/new", json={})
     number = ada.post(f"/{kind}/new", json={"name": "my own"} | answers).json()["id"]
@@ -84,7 +84,7 @@ def test_settings_can_be_used_again(inside, ada, kind, answers):
         assert db.get(Record, made).source_id == db.get(Record, number).source_id
 
 
-def test_settings_of_others_are_not_to_be_had(inside, ada):
+def test_settings_of_other_users_are_not_shown(inside, ada):
     bob = inside.user("bob")
     ada.post("/ann/new", json={})
     assert ada.get("/ann/new?again=1").status_code == 200

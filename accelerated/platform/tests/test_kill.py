@@ -23,11 +23,16 @@ TARGETS = ("server", "worker", "job", "runner")
 
 
 class Reader:
-    """A browser that reads a record's log, comes back whenever the connection breaks, and goes on where it was."""
+    """A browser that reads a record's log, and reconnects and continues whenever the connection breaks."""
 
     def __init__(self, platform, cookies, number):
-        self.platform, self.cookies, self.number, self.lines, self.offset = platform, cookies, number, [], "0"
-        self.ended, self.broken = None, 0
+        self.platform = platform
+        self.cookies = cookies
+        self.number = number
+        self.lines: list = []
+        self.offset = "0"
+        self.ended = None
+        self.broken = 0  # how often the connection broke
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -47,8 +52,9 @@ class Reader:
                 name, _, value = line.partition(": ")
                 if line and not line.startswith(":"):
                     event[name] = value
-                elif event.get("event") == "log":  # taken as a whole, as browsers do, or not at all
-                    self.lines, self.offset = [*self.lines, *json.loads(event["data"])], event["id"]
+                elif event.get("event") == "log":  # only whole events count, as in browsers
+                    self.lines += json.loads(event["data"])
+                    self.offset = event["id"]
                     event = {}
                 elif event.get("event") == "end":
                     self.ended = json.loads(event["data"])["state"]
@@ -58,13 +64,13 @@ class Reader:
 
 
 def of(folder):
-    """The command lines of all processes that have to do with a platform's folder."""
+    """The command lines of all processes that mention a platform's folder."""
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     return [line for line in lines if str(folder) in line]
 
 
 def processes(platform, number):
-    """{what: process} of a platform and the job of a record, those that live: each may begin or end as we look."""
+    """{name: process} of a platform and the job of a record, those that are running now."""
     found = {"server": psutil.Process(platform.process.pid)}
     for child in found["server"].children():
         with contextlib.suppress(psutil.Error):
@@ -79,8 +85,9 @@ def processes(platform, number):
 
 
 def kill_rounds(folder, rounds, seed, epochs=EPOCHS, latest=6.0):
-    """Kill a round's targets, each at most `latest` seconds after the one before; returns what was seen, checked."""
-    draw, platform = random.Random(seed), Started(folder)
+    """Kill each round's targets, each at most `latest` seconds after the one before; returns counts, all checked."""
+    draw = random.Random(seed)
+    platform = Started(folder)
     seen: dict = {"kills": 0, "reconnections": 0, "states": []}
     try:
         client = platform.administrator()
@@ -105,13 +112,13 @@ def kill_rounds(folder, rounds, seed, epochs=EPOCHS, latest=6.0):
 
 
 def kill(platform, number, target, draw, latest):
-    """Whether a target lived, some seconds later, to be killed: a job may be over by then."""
+    """Kill a target some seconds later; False if it had ended by then."""
     time.sleep(draw.uniform(0, latest))
     victim = processes(platform, number).get(target)
     if victim is not None:
         try:
             victim.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:  # it ended as we looked
+        except psutil.NoSuchProcess:  # it ended just now
             victim = None
     if target == "server":
         platform.process.wait()
@@ -122,23 +129,23 @@ def kill(platform, number, target, draw, latest):
 
 
 def check(folder, record, reader, hit, epochs):
-    """One round's record: its state, one execution, and its log as it was read."""
+    """Check one round's record: its state, that it ran once, and that its log was read completely."""
     log = (folder / "log.txt").read_text()
     assert reader.ended == record["state"]
     assert reader.lines == log.splitlines(), "a line was lost or doubled"
-    begun = [json.loads(path.read_text())["pid"] for path in folder.glob("begun-*")]  # 0: it never will
+    begun = [json.loads(path.read_text())["pid"] for path in folder.glob("begun-*")]  # 0: prevented
     assert len([pid for pid in begun if pid]) == 1, "it ran twice"
-    told = re.findall(r"relu: epoch (\d+) of \d+, lr", log)
-    assert told == [str(i + 1) for i in range(len(told))], "an epoch is missing or was done twice"
+    epochs_done = re.findall(r"relu: epoch (\d+) of \d+, lr", log)
+    assert epochs_done == [str(i + 1) for i in range(len(epochs_done))], "an epoch is missing or was done twice"
     if not {"job", "runner"} & set(hit):
-        assert (record["state"], len(told)) == ("finished", epochs)
+        assert (record["state"], len(epochs_done)) == ("finished", epochs)
     else:
-        assert record["state"] in ("lost", "failed", "finished")  # finished: it was over as the signal came
+        assert record["state"] in ("lost", "failed", "finished")  # finished: it ended before the signal came
         assert record["state"] == "finished" or record["message"]
 
 
 def test_a_worker_whose_server_died_before_it_looked_ends(tmp_path):
-    """It takes seconds to begin; whoever is its parent by then is not its server."""
+    """A worker takes seconds to start; by then its parent may be another process than its server."""
     server = subprocess.Popen(["true"])
     server.wait()
     command = [sys.executable, "-m", "accelerated.platform", "--worker", str(server.pid), "--folder", str(tmp_path)]
@@ -146,7 +153,7 @@ def test_a_worker_whose_server_died_before_it_looked_ends(tmp_path):
 
 
 def test_nothing_is_lost_when_something_is_killed(tmp_path, record_property):
-    """The short form: server and worker, then server and job; the runner's death test_jobs.py sees."""
+    """The short form: server and worker, then server and job; test_jobs.py covers the runner."""
     seen = kill_rounds(tmp_path / "data", [("worker", "server"), ("server", "job")], seed=1, epochs=30, latest=2)
     record_property("seen", f"kill: {seen}")
     assert seen["kills"] >= 3

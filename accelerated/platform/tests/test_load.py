@@ -1,5 +1,6 @@
 """Many readers at once, while a job trains."""
 
+import itertools
 import statistics
 import threading
 import time
@@ -9,59 +10,73 @@ import pytest
 
 from .conftest import Started, wait
 
-SLOWEST = 20.0  # seconds that no answer may take; what was measured is reported, this only catches a standstill
+SLOWEST = 20.0  # seconds that no answer may take; catches only a standstill, since the measured times are reported
+
+
+class Readers:
+    """Users of one record: each follows its live log, and lists and opens pages all the time."""
+
+    def __init__(self, base, cookies, number, count):
+        self.base = base
+        self.cookies = cookies
+        self.number = number
+        self.times: list = []
+        self.lines = [0] * count
+        self.faults: list = []
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.follow, args=(i,), daemon=True) for i in range(count)]
+        self.threads += [threading.Thread(target=self.browse, daemon=True) for _ in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def follow(self, i):
+        address = f"{self.base}/record/{self.number}/events"
+        try:
+            with httpx.stream("GET", address, cookies=self.cookies, timeout=30) as answer:
+                for line in answer.iter_lines():
+                    self.lines[i] += line.startswith("event: log")
+                    if self.stop.is_set():
+                        return
+        except httpx.HTTPError as error:
+            self.faults.append(error)
+
+    def browse(self):
+        paths = itertools.cycle(("/records/ann", f"/record/{self.number}", "/"))
+        with httpx.Client(base_url=self.base, cookies=self.cookies, timeout=30) as client:
+            while not self.stop.is_set():
+                began = time.perf_counter()
+                answer = client.get(next(paths), headers={"accept": "text/html"})
+                self.times.append(time.perf_counter() - began)
+                if answer.status_code != 200:
+                    self.faults.append(answer.status_code)
+                time.sleep(1)  # a person reads
+
+    def leave(self):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(30)
 
 
 def load(folder, readers, seconds):
-    """Slowest, median and number of answers; each reader follows a live log and lists records all the time."""
-    platform, times, lines, stop = Started(folder), [], [0] * readers, threading.Event()
-    faults: list = []
+    """Slowest and median time, and number of the answers to many readers while a job trains."""
+    platform = Started(folder)
     try:
         client = platform.administrator()
         number = client.post("/ann/new", json={"name": "long", "epochs": 1000}).json()["id"]
         wait(client, number, lambda record: record["epochs"])
-        cookies = dict(client.cookies)
-
-        def follow(i):
-            try:
-                with httpx.stream(
-                    "GET", f"{platform.base}/record/{number}/events", cookies=cookies, timeout=30
-                ) as answer:
-                    for line in answer.iter_lines():
-                        lines[i] += line.startswith("event: log")
-                        if stop.is_set():
-                            return
-            except httpx.HTTPError as error:
-                faults.append(error)
-
-        def browse():
-            with httpx.Client(base_url=platform.base, cookies=cookies, timeout=30) as own:
-                while not stop.is_set():
-                    for path in ("/records/ann", f"/record/{number}", "/"):
-                        began = time.perf_counter()
-                        answer = own.get(path, headers={"accept": "text/html"})
-                        times.append(time.perf_counter() - began)
-                        faults.extend([answer.status_code] if answer.status_code != 200 else [])
-                        time.sleep(1)  # a person reads
-
-        threads = [threading.Thread(target=follow, args=(i,), daemon=True) for i in range(readers)]
-        threads += [threading.Thread(target=browse, daemon=True) for _ in range(readers)]
-        for thread in threads:
-            thread.start()
+        crowd = Readers(platform.base, dict(client.cookies), number, readers)
         time.sleep(seconds)
         before = client.get(f"/record/{number}").json()["record"]
-        stop.set()
-        for thread in threads:
-            thread.join(30)
+        crowd.leave()
         client.post(f"/record/{number}/stop")
         wait(client, number, lambda record: record["ended"])
     finally:
         platform.stop()
-    assert faults == []
-    assert min(lines) > 0, "somebody's log did not grow"
+    assert crowd.faults == []
+    assert min(crowd.lines) > 0, "a reader's log did not grow"
     assert before["state"] == "running"
-    return {"readers": readers, "answers": len(times), "median": round(statistics.median(times), 3),
-            "slowest": round(max(times), 3), "epochs": len(before["epochs"])}  # fmt: skip
+    return {"readers": readers, "answers": len(crowd.times), "median": round(statistics.median(crowd.times), 3),
+            "slowest": round(max(crowd.times), 3), "epochs": len(before["epochs"])}  # fmt: skip
 
 
 def test_ten_readers_at_once(tmp_path, record_property):

@@ -12,7 +12,7 @@ import sqlalchemy
 
 from accelerated.platform import app, worker
 from accelerated.platform.database import Base, Database, Record, Unreachable
-from accelerated.platform.options import Options, checked
+from accelerated.platform.options import PlatformOptions, checked
 
 from .conftest import PATIENCE, Inside
 
@@ -70,7 +70,8 @@ def test_the_address_leads_to_postgresql(inside):
 
 
 def test_people_and_records_as_on_sqlite(inside, monkeypatch):
-    ada, bob = inside.user("ada"), inside.user("bob")
+    ada = inside.user("ada")
+    bob = inside.user("bob")
     number = ada.post("/ann/new", json={"name": "first"}).json()["id"]
     assert ada.get(f"/record/{number}").json()["record"]["settings"]["epochs"] == [12, 0, 0]
     assert bob.get(f"/record/{number}").status_code == 404
@@ -95,7 +96,7 @@ def test_two_workers_never_claim_the_same_record(inside):
     assert second.claim() is None
 
 
-def test_a_database_that_goes_away_is_said_and_waited_for(server, inside):
+def test_a_database_that_goes_away_is_reported_and_waited_for(server, inside):
     ada = inside.user("ada")
     at_work = worker.Worker(inside.options, inside.database)
     server.stop()
@@ -111,7 +112,7 @@ def test_a_database_that_goes_away_is_said_and_waited_for(server, inside):
     at_work.step()
 
 
-def test_migrations_make_what_the_code_expects(inside):
+def test_migrations_make_the_tables_that_the_code_expects(inside):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -124,7 +125,7 @@ def test_sqlite_has_the_same_tables_and_migrating_twice_changes_nothing(tmp_path
     from alembic.migration import MigrationContext
 
     monkeypatch.delenv("DATABASE_URL", raising=False)
-    options = checked(Options(folder=str(tmp_path / "lite")))
+    options = checked(PlatformOptions(folder=str(tmp_path / "lite")))
     database = Database(options.database)
     database.migrate()
     database.migrate()

@@ -1,4 +1,4 @@
-"""What a hostile or unlucky world does: full disks, damaged files, odd answers, commits that fail."""
+"""Full disks, damaged files, malformed answers, commits that fail."""
 
 import io
 import json
@@ -30,22 +30,22 @@ def test_a_large_body_in_json_is_not_read_where_large_files_are(inside, ada):
     assert answer.status_code == 413
 
 
-ODD = [
+MALFORMED = [
     '{"name": "\\ud800", "lr": NaN}', "[" * 100_000, '{"name": ' + "[" * 900 + "]" * 900 + "}",
     '{"source": "' + "9" * 5000 + '"}', '{"lr": 1e999}', '{"name": "a\\u0000b"}', '{"epochs": {"a": 1}}',
     '{"name": null, "seed": true}', "null", "7",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("body", ODD)
-def test_odd_answers_are_refused_and_not_stumbled_over(inside, ada, body):
+@pytest.mark.parametrize("body", MALFORMED)
+def test_malformed_answers_are_refused_without_a_crash(inside, ada, body):
     kind = {"content-type": "application/json"}
     for path in ("/ann/new", "/qann/new", "/test/new", "/account/password", "/users/invite"):
         assert ada.post(path, content=body, headers=kind).status_code < 500
     assert inside.anonymous.post("/login", content=body, headers=kind).status_code in (400, 401)
 
 
-def test_odd_addresses_and_headers_too(inside, ada):
+def test_malformed_addresses_and_headers_are_refused_too(inside, ada):
     for path in (
         "/compare?id=" + "9" * 5000,
         "/records/ann?before=" + "9" * 30,
@@ -58,25 +58,25 @@ def test_odd_addresses_and_headers_too(inside, ada):
     assert ada.post("/ann/new", files=files).status_code in (201, 422)
 
 
-def test_a_threshold_has_so_many_letters(ada):
+def test_a_threshold_has_a_limited_length(ada):
     assert (
         ada.post("/qann/new", json={"initial_threshold": "0" * 900 + "1"}).json()["refused"]["field"]
         == "initial_threshold"
     )
 
 
-@pytest.mark.parametrize("told", ["5", "null", "true", "1.5", "[" * 20_000, '"x"', "[[]]"])
-def test_a_header_that_lies_is_refused(inside, ada, told):
+@pytest.mark.parametrize("metadata", ["5", "null", "true", "1.5", "[" * 20_000, '"x"', "[[]]"])
+def test_a_wrong_header_is_refused(inside, ada, metadata):
     content = weights(inside, ada)
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length]) | {"__metadata__": {"activations": told}}
+    header = json.loads(content[8 : 8 + length]) | {"__metadata__": {"activations": metadata}}
     text = json.dumps(header).encode()
     answer = sent(ada, len(text).to_bytes(8, "little") + text + content[8 + length :])
     assert answer.status_code == 422
     assert answer.json()["refused"]["field"] == "file"
 
 
-def test_what_is_not_there_is_not_called_impossible(ada):
+def test_what_does_not_exist_is_called_not_found(ada):
     pages = {
         path: ada.get(path, headers={"accept": "text/html"}) for path in ("/record/99", "/nothing", "/invitations/x")
     }
@@ -84,7 +84,7 @@ def test_what_is_not_there_is_not_called_impossible(ada):
     assert titles == {"/record/99": "Not found", "/nothing": "Not found", "/invitations/x": "Not possible"}
 
 
-def test_a_header_without_end_and_numbers_that_are_none_are_refused(inside, ada):
+def test_a_header_without_end_and_complex_numbers_are_refused(inside, ada):
     import torch
 
     refused = sent(ada, (2**30).to_bytes(8, "little") + b"{}" * 9).json()["refused"]
@@ -92,12 +92,12 @@ def test_a_header_without_end_and_numbers_that_are_none_are_refused(inside, ada)
     from accelerated.models import make
 
     state = make("cnn", (1, 8, 8), 10).state_dict()
-    odd = {name: value.contiguous().to(torch.complex64) for name, value in state.items()}
-    assert "no real number" in sent(ada, save(odd)).json()["refused"]["detail"]
+    wrong = {name: value.contiguous().to(torch.complex64) for name, value in state.items()}
+    assert "not real numbers" in sent(ada, save(wrong)).json()["refused"]["detail"]
 
 
-def test_the_disk_keeps_a_reserve(inside, ada, monkeypatch):
-    monkeypatch.setattr(disk, "RESERVE", 2**60)
+def test_a_part_of_the_disk_stays_free(inside, ada, monkeypatch):
+    monkeypatch.setattr(disk, "LEAST_FREE", 2**60)
     for answer in (ada.post("/ann/new", json={}), sent(ada, weights(inside, ada)), ada.post("/example")):
         assert answer.status_code == 507
         assert "disk is full" in answer.json()["refused"]["sentence"]
@@ -114,9 +114,9 @@ def test_nobody_takes_more_than_their_share(inside, ada):
     assert inside.user("bob").post("/ann/new", json={}).status_code == 201
 
 
-def test_on_a_full_disk_pages_say_so_and_the_ballast_goes_overboard(inside, ada, monkeypatch):
-    disk.ballast(inside.options)
-    assert (inside.options.home / "ballast").stat().st_size == disk.BALLAST
+def test_on_a_full_disk_pages_say_so_and_the_reserve_file_is_deleted(inside, ada, monkeypatch):
+    disk.make_reserve(inside.options)
+    assert (inside.options.home / "ballast").stat().st_size == disk.RESERVE
 
     def full(*_):
         raise OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk is full"))
@@ -130,9 +130,11 @@ def test_on_a_full_disk_pages_say_so_and_the_ballast_goes_overboard(inside, ada,
     assert ada.post("/record/1/delete").status_code == 202
 
 
-def test_a_commit_that_fails_leaves_no_file_for_the_next_who_gets_the_number(inside, ada, monkeypatch):
-    engine, real = inside.database.engine, inside.database.engine.dialect.do_commit
-    content, failing = weights(inside, ada), threading.Event()
+def test_a_commit_that_fails_leaves_no_file_for_the_next_record_with_the_number(inside, ada, monkeypatch):
+    dialect = inside.database.engine.dialect
+    real = dialect.do_commit
+    content = weights(inside, ada)
+    failing = threading.Event()
 
     def fails(connection):
         if failing.is_set():
@@ -140,7 +142,7 @@ def test_a_commit_that_fails_leaves_no_file_for_the_next_who_gets_the_number(ins
             raise sqlite3.OperationalError("database is locked")
         real(connection)
 
-    monkeypatch.setattr(engine.dialect, "do_commit", fails)
+    monkeypatch.setattr(dialect, "do_commit", fails)
 
     def settings(*_):
         failing.set()
@@ -170,20 +172,23 @@ def test_an_attempt_is_taken_with_its_content_or_not_at_all(tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["begun-1"]
 
 
-@pytest.mark.parametrize("wish", ["", "stop", "delete"])
-def test_what_was_forestalled_and_not_written_down_ends_or_begins_again(place, wish):  # noqa: F811
+@pytest.mark.parametrize("requested", ["", "stop", "delete"])
+def test_an_attempt_that_was_prevented_but_not_recorded_ends_or_begins_again(place, requested):  # noqa: F811
     number = place.record("print('x')")
     record = place.worker.claim()
     with place.database.begin() as db:
-        db.get(Record, number).wish = wish
-    jobs.forestall(place.options.record(number), record.attempt)  # and there the worker died
+        db.get(Record, number).request = requested
+    jobs.prevent(place.options.record(number), record.attempt)  # and there the worker died
     place.restart()
-    assert jobs.members(jobs.begun(place.options.record(number), 1)) == set()
+    assert jobs.members(place.leader(number)) == set()
     row = place.until(number, "finished", "stopped", "lost", "failed")
-    assert row is None if wish == "delete" else row.state == ("stopped" if wish else "finished")
+    if requested == "delete":
+        assert row is None
+    else:
+        assert row.state == ("stopped" if requested else "finished")
 
 
-def test_what_left_the_group_and_its_parent_is_found_by_its_mark(place):  # noqa: F811
+def test_a_process_that_left_its_group_and_parent_is_found_by_its_mark(place):  # noqa: F811
     inner = "import os, time; os.setsid(); print(os.getpid(), flush=True); time.sleep(600)"
     begins = f"p = subprocess.Popen([sys.executable, '-c', {inner!r}], stdout=subprocess.PIPE, text=True)"
     number = place.record(f"import subprocess, sys\n{begins}\nprint(p.stdout.readline())\n")
@@ -191,7 +196,7 @@ def test_what_left_the_group_and_its_parent_is_found_by_its_mark(place):  # noqa
     assert gone(int(place.words(number)[0])), "it ended with its job"
 
 
-def test_a_run_may_take_so_long(place):  # noqa: F811
+def test_a_run_is_stopped_after_the_time_limit(place):  # noqa: F811
     import dataclasses
 
     place.worker.options = dataclasses.replace(place.options, hours=1e-4)
@@ -199,15 +204,15 @@ def test_a_run_may_take_so_long(place):  # noqa: F811
     assert row.message == outcomes.LATE
 
 
-def test_stopping_what_has_just_finished_leaves_it_usable(place):  # noqa: F811
+def test_stopping_a_run_that_has_just_finished_leaves_it_usable(place):  # noqa: F811
     number = place.record("")
     place.until(number, "running", "finished")
     place.ended(number)
     with place.database.begin() as db:
-        db.get(Record, number).wish = "stop"
+        db.get(Record, number).request = "stop"
         db.get(Record, number).state = "running"
     row = place.until(number, "finished")
-    assert row.wish == ""
+    assert row.request == ""
 
 
 def test_a_records_damaged_files_stop_neither_worker_nor_page(inside, ada, monkeypatch):
@@ -215,11 +220,15 @@ def test_a_records_damaged_files_stop_neither_worker_nor_page(inside, ada, monke
     for content in ("5", "{}", "[]", '{"rows": 5}', '{"rows": [], "accuracy": 1', "[" * 10_000, '"x"', "\0"):
         number = ada.post("/ann/new", json={}).json()["id"]
         at_work = worker.Worker(inside.options, inside.database)
-        at_work.start(at_work.claim())
+        claimed = at_work.claim()
+        assert claimed is not None
+        at_work.start(claimed)
         run = inside.options.record(number) / "run"
         run.mkdir(parents=True)
         for name in ("results.json", "metrics.jsonl", "simulation.jsonl"):
-            (run / name).write_text(content + "\n" + '{"loss": NaN, "stage": "relu"}' * (name != "results.json"))
+            (run / name).write_text(
+                content + "\n" + ("" if name == "results.json" else '{"loss": NaN, "stage": "relu"}')
+            )
         (run.parent / "log.txt").write_bytes(b"last\0words")
         deadline = time.monotonic() + PATIENCE
         while not ada.get(f"/record/{number}").json()["record"]["ended"]:
@@ -238,13 +247,16 @@ def test_a_long_simulation_is_read_on_and_not_again(tmp_path):
     for images in (1, 2):
         with (tmp_path / "run" / "simulation.jsonl").open("a") as file:
             file.write(json.dumps(line | {"images": images}) + "\n")
-        size, before = (tmp_path / "run" / "simulation.jsonl").stat().st_size, simulation.offset
+        size = (tmp_path / "run" / "simulation.jsonl").stat().st_size
+        before = simulation.offset
         assert simulation.read() == [line | {"images": images}]
         assert before < simulation.offset == size
 
 
 def test_the_server_tries_again_where_the_worker_cannot_be_started(inside, monkeypatch, capsys):
-    stopping, tries, real = threading.Event(), [], subprocess.Popen
+    stopping = threading.Event()
+    tries = []
+    real = subprocess.Popen
 
     def fails_once(*given, **more):
         tries.append(given)
@@ -274,7 +286,7 @@ def test_hashes_wait_for_their_turn(monkeypatch):
         pass
 
 
-def test_who_forgot_a_password_gets_a_link_and_who_is_shut_out_stays_out(inside, ada):
+def test_a_forgotten_password_is_replaced_with_a_link_and_a_disabled_user_stays_out(inside, ada):
     boss = inside.user("boss", administrator=True)
     assert ada.post("/users/2/renew").status_code == 404
     assert boss.post("/users/2/shut-out").status_code == 409
@@ -298,7 +310,7 @@ def test_after_its_source_was_deleted_the_command_says_what_is_missing(inside, a
     assert "WAS-DELETED" in ada.get("/record/2").json()["record"]["commands"][-1]
 
 
-def test_the_record_that_is_asked_for_is_offered_however_old(inside, ada):
+def test_the_requested_record_is_offered_however_old(inside, ada):
     ada.post("/ann/new", json={})
     with inside.database.begin() as db:
         first = db.get(Record, 1)
@@ -312,5 +324,5 @@ def test_the_record_that_is_asked_for_is_offered_however_old(inside, ada):
 def test_signals_that_end_the_runner_alone_end_its_job(place):  # noqa: F811
     number = place.record("import time; time.sleep(600)")
     place.until(number, "running")
-    os.kill(jobs.begun(place.options.record(number), 1)["pid"], signal.SIGKILL)
+    os.kill(place.leader(number)["pid"], signal.SIGKILL)
     assert place.until(number, "lost").ended

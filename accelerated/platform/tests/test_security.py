@@ -1,4 +1,4 @@
-"""Other origins, other users, other files: what must not be possible."""
+"""Requests of other origins and other users, and uploads of other files, are refused."""
 
 import io
 import pickle
@@ -45,18 +45,19 @@ def test_the_walk_sees_the_routes(inside):
     assert len(seen) > 25
 
 
-def test_every_route_asks_who_comes(inside):
+def test_every_route_needs_a_log_in(inside):
     for method, path in routes(inside):
         if path not in OPEN:
             assert inside.anonymous.request(method, filled(path)).status_code == 401, (method, path)
 
 
-def test_another_users_record_is_nowhere(inside, ada):
+def test_another_users_record_is_not_found(inside, ada):
     """Every route with a number answers as for a record that does not exist; the administrator sees it."""
     assert ada.post("/ann/new", json={}).status_code == 201
     inside.options.record(1).mkdir(parents=True)
     (inside.options.record(1) / "log.txt").write_text("secret")
-    bob, boss = inside.user("bob"), inside.user("boss", administrator=True)
+    bob = inside.user("bob")
+    boss = inside.user("boss", administrator=True)
     walked = 0
     for method, path in routes(inside):
         if path.startswith("/record/"):
@@ -86,7 +87,8 @@ def test_only_the_administrator_sees_users(inside, ada):
 
 @pytest.mark.parametrize("headers", [
     {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "https://evil.example"},
-    {"origin": "null"}, {"origin": "http://127.0.0.1:8001"}, {"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1"},
+    {"origin": "null"}, {"origin": "http://127.0.0.1:8001"},
+    {"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1"},
 ])  # fmt: skip
 def test_a_page_of_another_origin_cannot_post(inside, ada, headers):
     for method, path in routes(inside):
@@ -103,10 +105,12 @@ def test_our_own_pages_and_programs_can_post(ada, headers):
 
 
 def test_no_other_name_of_the_server_is_answered(ada):
-    assert ada.get("/", headers={"host": "evil.example"}).status_code == 400  # a name that was pointed at 127.0.0.1
+    assert (
+        ada.get("/", headers={"host": "evil.example"}).status_code == 400
+    )  # a foreign name that resolves to 127.0.0.1
 
 
-def test_answers_say_what_browsers_may_do(inside, ada):
+def test_answers_restrict_what_browsers_may_do(inside, ada):
     for answer in (ada.get("/"), inside.anonymous.get("/login"), ada.get("/record/99")):
         assert "default-src 'self'" in answer.headers["content-security-policy"]
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
@@ -182,26 +186,26 @@ def test_a_pickle_is_refused_with_the_reason(inside, ada, protocol):
     refused = sent(ada, held.getvalue()).json()["refused"]
     assert refused["field"] == "file"
     assert "pickle" in refused["detail"]
-    assert "runs whatever program" in refused["detail"]
+    assert "can run any program" in refused["detail"]
 
 
-@pytest.mark.parametrize(("content", "fields", "said"), [
+@pytest.mark.parametrize(("content", "fields", "reason"), [
     (None, {"model": "mlp"}, "it lacks"), (None, {"width": "0.5"}, "has shape"), (None, {"model": "vgg16"}, "it lacks"),
     (b"", {}, "not a readable safetensors file"), (b"\xff" * 64, {}, "not a readable safetensors file"),
     (b"\x10" + b"\0" * 7 + b'{"a": "broken"}', {}, "not a readable safetensors file"),
 ])  # fmt: skip
-def test_a_file_of_another_network_or_of_nothing_is_refused(inside, ada, content, fields, said):
+def test_a_file_of_another_network_or_of_nothing_is_refused(inside, ada, content, fields, reason):
     answer = sent(ada, weights(inside, ada) if content is None else content, **fields)
     assert answer.status_code == 422
-    assert said in answer.json()["refused"]["detail"]
-    assert str(inside.options.home) not in answer.text, "where files lie is nobody's business"
+    assert reason in answer.json()["refused"]["detail"]
+    assert str(inside.options.home) not in answer.text, "the folder is not disclosed"
     with inside.database.begin() as db:
         assert db.scalar(select(Record)) is None
     assert not list(inside.options.home.glob("*.part"))
     assert not list((inside.options.home / "records").iterdir())
 
 
-def test_more_than_the_network_has_is_refused_too(inside, ada):
+def test_weights_that_the_network_does_not_have_are_refused(inside, ada):
     answer = sent(ada, weights(inside, ada, extra=torch.zeros(1)))
     assert "'extra'" in answer.json()["refused"]["detail"]
 
@@ -217,22 +221,22 @@ def test_two_gigabytes_are_refused_before_they_are_read(tmp_path):
             read += MIB
             yield b"\0" * MIB
 
-    said = ada.post("/ann/upload", content=b"x", headers={"content-length": str(2**31), "content-type": "x/y"})
-    assert said.status_code == 413
+    stated = ada.post("/ann/upload", content=b"x", headers={"content-length": str(2**31), "content-type": "x/y"})
+    assert stated.status_code == 413
     kind = {"content-type": "multipart/form-data; boundary=b"}
-    unsaid = ada.post("/ann/upload", content=endless(), headers=kind)
-    assert unsaid.status_code == 413
+    unstated = ada.post("/ann/upload", content=endless(), headers=kind)
+    assert unstated.status_code == 413
     assert ada.post("/ann/new", content=b"x" * (MIB + 1)).status_code == 413
     assert not list(inside.options.home.glob("*.part"))
 
 
-def test_a_body_of_somebody_unknown_is_not_read(inside):
-    """Who is not logged in is told so before anything of what they send is looked at."""
+def test_a_body_of_an_unknown_user_is_not_read(inside):
+    """Without a log-in, a request is refused before its body is parsed."""
     answer = sent(inside.anonymous, b"\0" * MIB)
     assert answer.status_code == 401
 
 
-def test_a_name_that_argon2_would_chew_on_for_long_is_cut(inside, ada):
+def test_a_password_that_argon2_would_take_long_for_is_cut(inside, ada):
     answer = inside.anonymous.post("/login", json={"name": "ada", "password": "p" * 900_000})
     assert answer.status_code == 401
     assert accounts.MOST == 200

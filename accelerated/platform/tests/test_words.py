@@ -1,4 +1,4 @@
-"""Every sentence that a page can show is there in Chinese, and nothing is that no page shows."""
+"""Every sentence that a page can show is translated to Chinese, and no other."""
 
 import ast
 import re
@@ -12,6 +12,7 @@ from accelerated.platform.chinese import CHINESE
 from accelerated.platform.refusals import NotHere, Refused
 from accelerated.platform.web import templates
 from accelerated.platform.words import language_of, translator
+from accelerated.schedules import SCHEDULES
 
 HERE = Path(__file__).parents[1]
 LISTED = {"ANN pre-training", "QANN training", "Test", "Records", "Compare"}  # in loops of templates
@@ -21,28 +22,33 @@ CELLS = {"unsettled", "all bits", "no", "vacuous"}  # of report.cells
 def in_templates():
     """Sentences that templates translate."""
     for path in (HERE / "templates").glob("*.html"):
-        tree = templates.parse(path.read_text())
-        for call in tree.find_all(jinja2.nodes.Call):
-            if getattr(call.node, "name", None) == "_":
-                for constant in [call.args[0], *call.args[0].find_all(jinja2.nodes.Const)]:
-                    if isinstance(constant, jinja2.nodes.Const) and isinstance(constant.value, str):
-                        yield constant.value
+        calls = templates.parse(path.read_text()).find_all(jinja2.nodes.Call)
+        for call in (call for call in calls if getattr(call.node, "name", None) == "_"):
+            for node in [call.args[0], *call.args[0].find_all(jinja2.nodes.Const)]:
+                if isinstance(node, jinja2.nodes.Const) and isinstance(node.value, str):
+                    yield node.value
 
 
 def in_code():
-    """Sentences of refusals, of what is done, of messages that a record keeps, and of plots."""
+    """Sentences of refusals, of confirmations, of messages that a record keeps, and of plots."""
     for path in HERE.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Refused", "words"):
-                yield from _texts(node.args[0]) if node.args else ()
-            if isinstance(node, ast.keyword) and node.arg in ("message", "done", "sentence"):
-                yield from _texts(node.value)
-            if isinstance(node, ast.Dict):
-                for key, value in zip(node.keys, node.values, strict=True):
-                    if isinstance(key, ast.Constant) and key.value in ("message", "sentence"):
-                        yield from _texts(value)
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
-                yield from _texts(node.value) if node.targets[0].attr == "message" else ()
+            for value in _translated(node):
+                yield from _texts(value)
+
+
+def _translated(node):
+    """The parts of a syntax node whose texts are translated."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Refused", "words"):
+        return node.args[:1]
+    if isinstance(node, ast.keyword) and node.arg in ("message", "done", "sentence"):
+        return [node.value]
+    if isinstance(node, ast.Dict):
+        items = zip(node.keys, node.values, strict=True)
+        return [value for key, value in items if getattr(key, "value", "") in ("message", "sentence")]
+    if isinstance(node, ast.Assign) and getattr(node.targets[0], "attr", "") == "message":
+        return [node.value]
+    return []
 
 
 def _texts(node):
@@ -69,7 +75,7 @@ def in_tables():
         Refused.title,
         NotHere.title,
     )
-    yield from (outcomes.FULL, outcomes.MEMORY, outcomes.LOST, outcomes.LATE, *asking.ALL, *LISTED, *CELLS)
+    yield from (outcomes.FULL, outcomes.MEMORY, outcomes.LOST, outcomes.LATE, *SCHEDULES, *LISTED, *CELLS)
     yield from (*networks.MODELS.values(), *(data.label for data in networks.DATA.values()))
 
 
@@ -104,11 +110,11 @@ def test_every_sentence_is_there_in_chinese():
     assert sorted(s for s in sentences() if s not in CHINESE and not same_in_both(s)) == []
 
 
-def test_no_sentence_is_there_in_vain():
+def test_no_translation_is_unused():
     assert sorted(set(CHINESE) - sentences()) == []
 
 
-def test_what_stands_for_values_is_kept():
+def test_the_names_of_values_are_the_same_in_both_languages():
     for english, chinese in CHINESE.items():
         assert sorted(re.findall(r"\{\w+\}", english)) == sorted(re.findall(r"\{\w+\}", chinese)), english
 
@@ -130,6 +136,6 @@ def test_pages_come_in_chinese(inside, ada):
         words = set(re.findall(r"[A-Za-z]{4,}", visible))
         known = {"isospike", "QANN", "ReLU", "Tiny", "ImageNet", "MNIST", "safetensors", "torch", "save", "file",
                  "AdamW", "Softplus", "QCFS", "Swin", "ResNet", "network", "state", "dict", "FILE", "prefix", "Prefix",
-                 "python", "testclient", "Transformer", "calibrated"}  # fmt: skip
+                 "python", "testclient", "Transformer"}  # fmt: skip
         assert words <= known, (path, words - known)
     assert translator("zh")("queued") != "queued"

@@ -1,9 +1,10 @@
-"""The first form of all tables."""
+"""The first schema of all tables."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0001", None
+revision = "0001"
+down_revision = None
 
 
 def _key(kind=sa.Integer):
@@ -18,7 +19,7 @@ def _some(name, kind=sa.String, **more):
     return sa.Column(name, kind, nullable=False, **more)
 
 
-def upgrade():
+def upgrade() -> None:
     """Make the tables."""
     op.create_table("users", _key(), _some("name", unique=True), _some("password"),
                     _some("administrator", sa.Boolean), _some("created", sa.Double))  # fmt: skip
@@ -34,11 +35,11 @@ def upgrade():
         _some("state", index=True), _some("wish"), _some("attempt", sa.Integer), _some("created", sa.Double),
         sa.Column("began", sa.Double), sa.Column("ended", sa.Double), sa.Column("best", sa.Double), _some("message"),
         _some("detail"),
-        sqlite_autoincrement=True,  # the number of a record that was deleted, and its folder, are never used again
+        sqlite_autoincrement=True,  # the number of a deleted record, and its folder, are never used again
     )  # fmt: skip
 
 
-def downgrade():
-    """Take them away."""
+def downgrade() -> None:
+    """Drop the tables."""
     for name in ("records", "attempts", "invitations", "sessions", "users"):
         op.drop_table(name)
