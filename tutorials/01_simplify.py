@@ -9,12 +9,12 @@
 # %% [markdown]
 # # 1. Simplify: from Hodgkin-Huxley to integrate-and-fire
 #
-# **You will** simulate the neuron of Hodgkin and Huxley, then take things away from it until a counter with a threshold
-# is left.
+# **You will** simulate the neuron of Hodgkin and Huxley, then simplify it step by step until a counter with a threshold is
+# left.
 #
-# **You will learn** what a spike is, what the integrate-and-fire neuron keeps of it, and what it throws away.
+# **You will learn** what a spike is, what the integrate-and-fire neuron keeps of it, and what it leaves out.
 #
-# **You need** NumPy and a first course in differential equations. Nothing about neurons.
+# **You need** NumPy and a first course in differential equations. You need not know anything about neurons.
 
 # %%
 import matplotlib.pyplot as plt
@@ -25,19 +25,20 @@ from reference import if_run
 # %% [markdown]
 # ## A membrane is a capacitor that leaks
 #
-# Inside and outside of a nerve cell differ by a voltage $V$. A current $I$ that flows in charges the membrane. Channels let
-# charge through: sodium *in* (that is how a spike rises), potassium *out* (how it falls), and a leak that pulls back to
-# rest. Each has a conductance $g$ and a voltage $E$ at which its current vanishes. Hodgkin and Huxley (1952) measured, on
-# the giant axon of the squid, how they open and close:
+# There is a voltage $V$ between the inside and the outside of a nerve cell. A current $I$ that flows in charges the
+# membrane. Channels let charge through: sodium channels let it *in* (so a spike rises), potassium channels *out* (so it
+# falls), and a leak pulls the voltage back to rest. Each kind has a conductance $g$ and a voltage $E$ at which its
+# current vanishes. Hodgkin and Huxley (1952) measured, on the giant axon of the squid, how the channels open and close:
 #
 # $$
 # C \dot V = I - g_{Na} m^3 h (V - E_{Na}) - g_K n^4 (V - E_K) - g_L (V - E_L)
 # $$
 #
-# $m$, $h$ and $n$ are shares of gates that are open ($m$ and $n$ open as $V$ rises, $h$ closes, more slowly). A sodium channel lets
-# charge through when its three $m$ gates and its $h$ gate are all open, a potassium channel when its four $n$ gates are; hence the
-# powers. The constants in `ionic` below are their $g$ and $E$. Closed gates open at a rate $\alpha$, open ones close at a rate $\beta$: $\dot x = \alpha_x(V) (1 - x) - \beta_x(V) x$.
-# Units: mV, ms, µA/cm², mS/cm², and $C$ = 1 µF/cm².
+# $m$, $h$ and $n$ are the shares of gates that are open. As $V$ rises, $m$ and $n$ gates open, and $h$ gates close,
+# more slowly. A sodium channel lets charge through when its three $m$ gates and its $h$ gate are all open, a potassium
+# channel when its four $n$ gates are open; hence the powers. The constants in `ionic` below are the $g$ and $E$ of the
+# channels. Closed gates open at a rate $\alpha$, open gates close at a rate $\beta$:
+# $\dot x = \alpha_x(V) (1 - x) - \beta_x(V) x$. Units: mV, ms, µA/cm², mS/cm², and $C$ = 1 µF/cm².
 
 
 # %%
@@ -51,7 +52,7 @@ def rates(v):
 
 
 def ionic(v, n, m, h):
-    """What flows out through the channels, in µA/cm²."""
+    """The current that flows out through the channels, in µA/cm²."""
     return 120 * m**3 * h * (v - 50) + 36 * n**4 * (v + 77) + 0.3 * (v + 54.387)
 
 
@@ -88,30 +89,32 @@ axes[-1].set_xlabel("time in ms")
 plt.show()
 
 # %% [markdown]
-# A weak current only lifts the voltage. A stronger one makes it fire *once*. A strong one makes it fire again and again,
-# and after the first, every spike looks like every other: **what a spike says is that it happened, not how tall it was**.
+# A weak current only raises the voltage. A stronger one makes the neuron fire *once*. A strong one makes it fire
+# repeatedly, and after the first spike all spikes look the same: **the information is that a spike occurred, not how
+# tall it was**.
 #
 # ## Where firing begins
 #
-# The weakest constant current that makes a neuron fire is its *rheobase*. Here there are two: one for a single spike, one
-# for repeated firing. The literature puts the second at about 6.3 µA/cm² (Rinzel and Miller 1980), where the neuron starts
-# at once with some 50 spikes a second; and at rest it stays stable up to 9.8 (Hassard 1978), so in between both are
-# possible. We check all three.
+# The weakest constant current that makes a neuron fire is its *rheobase*. Here there are two: one for a single spike,
+# one for repeated firing. According to the literature, the second is about 6.3 µA/cm² (Rinzel and Miller 1980), where
+# the neuron starts at once with about 50 spikes per second. The resting state stays stable up to 9.8 (Hassard 1978), so
+# between the two values both rest and firing are possible. We check all three numbers.
 
 # %%
 currents = np.arange(5.0, 12.0, 0.125)
 fired = spikes(hodgkin_huxley(currents))
-late = fired[len(fired) // 2 :].sum(axis=0) / 0.2  # spikes a second in the second half of 400 ms
+late = fired[len(fired) // 2 :].sum(axis=0) / 0.2  # spikes per second in the second half of 400 ms
 
 repeated, lowest = currents[late > 0][0], late[late > 0][0]
-print(f"repeated firing from {repeated} µA/cm², at {lowest:.0f} spikes a second")
+print(f"repeated firing from {repeated} µA/cm², at {lowest:.0f} spikes per second")
 assert 6.0 < repeated < 6.5
 assert 45 < lowest < 65
 
 
 # %% [markdown]
-# Near rest the four equations are nearly linear, and a small push decays if all eigenvalues of their matrix have a negative
-# real part; if one has a positive one, the push grows. So the largest real part says where rest ends:
+# Near rest the four equations are nearly linear. A small disturbance decays if all eigenvalues of their matrix have a
+# negative real part; if the real part of one is positive, the disturbance grows. So the largest real part shows where
+# rest becomes unstable:
 
 
 # %%
@@ -134,16 +137,16 @@ assert abs(unstable - 9.78) < 0.05
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 3))
-ax.plot(currents, late, "o-", markersize=3, label="fires again and again")
-ax.axvline(unstable, color="grey", linestyle=":", label="rest turns unstable")
+ax.plot(currents, late, "o-", markersize=3, label="fires repeatedly")
+ax.axvline(unstable, color="grey", linestyle=":", label="rest becomes unstable")
 ax.set_xlabel("current in µA/cm²")
-ax.set_ylabel("spikes a second")
+ax.set_ylabel("spikes per second")
 ax.legend()
 plt.show()
 
 # %% [markdown]
-# (A count over 200 ms comes in steps of 5 a second.) All of these began at the resting voltage of no current, and the jump
-# of the current kicked them. Between 6.3 and 9.8 a neuron that is *held* at its new rest before stays there:
+# (Counts over 200 ms are multiples of 5 spikes per second.) All these neurons started at the resting voltage without current, and
+# the jump of the current disturbed them. Between 6.3 and 9.8, a neuron that starts at its new rest stays there:
 
 # %%
 gates_at = lambda v: [a / (a + b) for a, b in rates(np.array(v))]
@@ -156,18 +159,20 @@ print(
 assert spikes(calm).sum() == 0
 
 # %% [markdown]
-# ## First cut: leaky integrate-and-fire
+# ## First simplification: leaky integrate-and-fire
 #
-# If all spikes look alike, we need not simulate them. Keep the capacitor $C$ and one leak of conductance $g_L$, and count $V$ from
-# rest, so that rest is 0: $C \dot V = I - g_L V$. Divided by $g_L$, with the resistance $R = 1 / g_L$ and the time constant
-# $\tau = C / g_L$, within which the membrane forgets, that is the equation below. When $V$ reaches a threshold $\theta$, write down
-# "spike" and put $V$ back (Lapicque 1907 had the circuit, Stein 1965 the reset):
+# If all spikes look the same, we need not simulate their shape. Keep the capacitor $C$ and one leak of conductance
+# $g_L$, and measure $V$ from rest, so that rest is 0: $C \dot V = I - g_L V$. Dividing by $g_L$ gives the equation
+# below, with the resistance $R = 1 / g_L$ and the time constant $\tau = C / g_L$, in which the membrane decays. When
+# $V$ reaches a threshold $\theta$, record a spike and reset $V$ (the circuit is due to Lapicque 1907, the reset to
+# Stein 1965):
 #
 # $$
 # \tau \dot V = -V + R I, \qquad V \ge \theta: \text{ spike}, \; V \leftarrow 0 .
 # $$
 #
-# This one can be solved. Its rheobase is $\theta / R$, and above it the rate is $1 / (\tau \ln \frac{R I}{R I - \theta})$.
+# This equation can be solved. Its rheobase is $\theta / R$, and above it the rate is
+# $1 / (\tau \ln \frac{R I}{R I - \theta})$.
 
 # %%
 tau, resistance, theta, dt = 10.0, 1.0, 1.0, 0.001  # ms, -, -, ms
@@ -182,30 +187,30 @@ simulated = 1000 * count / duration
 with np.errstate(divide="ignore", invalid="ignore"):
     solved = np.where(drive > 1, 1000 / (tau * np.log(drive / (drive - 1))), 0)
 for each in zip(drive, simulated, solved, strict=True):
-    print("R I = {:4.2f}: {:6.1f} spikes a second, by the formula {:6.1f}".format(*each))
+    print("R I = {:4.2f}: {:6.1f} spikes per second, by the formula {:6.1f}".format(*each))
 assert simulated[:2].max() == 0, "below the rheobase it never fires"
-# a count over 400 ms is off by up to one spike, 2.5 a second
+# a count over 400 ms is off by up to one spike, 2.5 per second
 assert np.abs(simulated - solved).max() <= 2.5 + 1e-9
 
 # %% [markdown]
-# Gone: the shape of a spike, the pause after it (the squid's neuron cannot fire again while its $h$ gates are closed), the jump to 50 spikes a second. This neuron starts as slowly as you like,
-# and has no two possible answers to one current. Left: a threshold, a memory that fades, and a rate that grows with the
-# current.
+# This neuron no longer has the shape of a spike, the pause after it (the squid's neuron cannot fire again while its $h$
+# gates are closed), or the jump to 50 spikes per second. Its firing can start at any low rate, and each current has
+# only one possible answer. It still has a threshold, a memory that fades, and a rate that grows with the current.
 #
-# ## Second cut: no leak, and subtract instead of forgetting
+# ## Second simplification: no leak, and subtract the threshold
 #
-# Let the leak close: $g_L \to 0$, so that $R$ and $\tau$ grow without bound while $R / \tau = 1 / C$ stays, and $\dot V = I / C$ is
-# left. Take one step for one unit of time, call
-# what flows in during a step $z_t$, and the membrane is a plain sum. And after a spike, *subtract* the threshold instead of setting
-# the membrane to 0, so that what lies above it is not lost:
+# Let the leak vanish: $g_L \to 0$. Then $R$ and $\tau$ grow without bound while $R / \tau = 1 / C$ stays constant, and
+# $\dot V = I / C$ remains. Take one step per unit of time and call the input of a step $z_t$; the membrane is then a
+# plain sum. And after a spike, *subtract* the threshold instead of setting the membrane to 0, so that the part above
+# the threshold is not lost:
 #
 # $$
 # V \leftarrow V + z_t, \qquad s_t = [V \ge \theta] \;(1 \text{ if so, else } 0), \qquad V \leftarrow V - \theta s_t .
 # $$
 #
-# That is the IF neuron of this project, `reference.if_run` ([derivations](../derivations.md), 3.1). It takes currents with
-# time first, [T, batch, neurons], and starts half way, at $V = \theta / 2$; tutorial 2 says why. It never forgets: as long as
-# $0 \le z \le \theta$, its count is its input divided by the threshold, rounded.
+# That is the IF neuron of this project, `reference.if_run` ([derivations](../derivations.md), 3.1). It takes currents
+# with time first, [T, batch, neurons], and starts half way, at $V = \theta / 2$; tutorial 2 explains why. It loses no
+# input: as long as $0 \le z \le \theta$, its spike count is its total input divided by the threshold, rounded.
 
 # %%
 z = np.linspace(-0.5, 1.5, 401)
@@ -217,28 +222,29 @@ hard, v = np.zeros_like(z), np.full_like(z, 0.5)
 for _ in range(steps):
     v = v + z
     hard += v >= 1
-    v = np.where(v >= 1, 0.0, v)  # forgets the rest
+    v = np.where(v >= 1, 0.0, v)  # loses the part above the threshold
 
 fig, ax = plt.subplots(figsize=(8, 3.5))
 ax.plot(z, np.clip(z, 0, 1), color="grey", linewidth=4, alpha=0.4, label="clip(z, 0, 1)")
 ax.plot(z, rate, label="IF, subtracting the threshold")
-ax.plot(z, hard / steps, label="IF, back to 0")
+ax.plot(z, hard / steps, label="IF, reset to 0")
 ax.set_xlabel("current z, threshold 1")
 ax.set_ylabel(f"spikes per step, {steps} steps")
 ax.legend()
 plt.show()
 
-assert np.abs(rate - np.clip(z, 0, 1)).max() <= 0.5 / steps + 1e-12, "half a spike at most, with V(0) = 1/2"
+assert np.abs(rate - np.clip(z, 0, 1)).max() <= 0.5 / steps + 1e-12, "at most half a spike, with V(0) = 1/2"
 assert np.abs(hard / steps - np.clip(z, 0, 1)).max() > 0.2
 
 # %% [markdown]
-# **A rate that follows its input and stops at 0 and at 1 spike a step: that is a rectifier with a ceiling.** A ReLU
-# network is made of rectifiers. This is why an ordinary network can be turned into a spiking one at all, and the rest of
-# these tutorials is about the half spike that is lost on the way.
+# **The rate follows the input and is limited to between 0 and 1 spike per step: that is a rectifier with an upper
+# limit.** A ReLU network is made of rectifiers. This is why an ordinary network can be converted to a spiking one at
+# all. The rest of these tutorials is about the error of half a spike.
 #
 # ## Questions
 #
-# 1. The IF neuron adds, compares, subtracts. Which of these does the work of the sodium channels, which of the potassium channels,
-#    and what has become of the leak?
-# 2. Between 6.3 and 9.8 µA/cm² the squid's neuron may rest or fire, whichever it did before. Why can the IF neuron not?
-# 3. Why has the neuron that goes back to 0 the same rate for every $z$ between $\theta / 2$ and $\theta$?
+# 1. The IF neuron adds, compares, subtracts. Which of these does the work of the sodium channels, which of the
+#    potassium channels, and what has become of the leak?
+# 2. Between 6.3 and 9.8 µA/cm² the squid's neuron may rest or fire, depending on what it did before. Why can the IF
+#    neuron not?
+# 3. Why does the neuron that is reset to 0 have the same rate for every $z$ between $\theta / 2$ and $\theta$?

@@ -11,9 +11,9 @@
 #
 # **You will** run one integrate-and-fire neuron step by step with fractions, on paper and in Python.
 #
-# **You will learn** what a membrane, a spike and a residue are, and the one line of algebra that ties them together.
+# **You will learn** what a membrane, a spike and a residue are, and the one equation that connects them.
 #
-# **You need** fractions. (Tutorial 1 says where this neuron comes from.)
+# **You need** fractions. (Tutorial 1 explains where this neuron comes from.)
 
 # %%
 from fractions import Fraction as F
@@ -33,9 +33,9 @@ import reference
 # 2. compare: if $V \ge \theta$, send a **spike**, $s_t = 1$, else $s_t = 0$;
 # 3. subtract: $V \leftarrow V - \theta s_t$.
 #
-# $\theta$ is the **threshold**. We start from $V = \theta / 2$; why, comes below.
+# $\theta$ is the **threshold**. We start from $V = \theta / 2$; the reason is explained below.
 #
-# Take $\theta = 1$ and the same current $z = 2/5$ in each of four steps. Do it on paper before you read on: you should
+# Take $\theta = 1$ and the same current $z = 2/5$ in each of four steps. Compute it on paper before you read on. You should
 # get $V = 9/10,\; 3/10,\; 7/10,\; 1/10$ after the four steps, and spikes $0, 1, 0, 1$.
 
 # %%
@@ -71,10 +71,10 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# ## What is kept, what is left over
+# ## Nothing is lost
 #
-# Nothing is ever lost: every unit of current is either still in the membrane or was sent out as a spike. Add up rule 1
-# and rule 3 over all steps (derivations 3.2):
+# Every unit of current is either still in the membrane or was sent out as a spike. Add up rules 1 and 3 over all steps
+# (derivations 3.2):
 #
 # $$
 # \underbrace{V_{\text{end}} - V_{\text{start}}}_{\text{residue}}
@@ -87,16 +87,16 @@ assert V - theta / 2 == 4 * z - theta * sent
 print(f"came in {4 * z}, went out {theta * sent}, residue {V - theta / 2}")
 
 # %% [markdown]
-# So the **count** $N$ is what came in, divided by the threshold, up to a residue. If the membrane ends in
-# $0 \le V < \theta$, there is only one whole number that fits:
+# So the **count** $N$ is the total input divided by the threshold, up to a residue. If the membrane ends in
+# $0 \le V < \theta$, only one whole number fits:
 #
 # $$
 # N = \frac{\sum z_t + V_{\text{start}} - V_{\text{end}}}{\theta}
 #   = \left\lfloor \frac{\sum z_t}{\theta} + \frac12 \right\rfloor .
 # $$
 #
-# That is *rounding*: $V_{\text{start}} = \theta / 2$ is what makes a floor into a rounding to the nearest whole number.
-# Start from 0 and the neuron always rounds down.
+# That is *rounding*: $V_{\text{start}} = \theta / 2$ turns the floor into rounding to the nearest whole number. A
+# neuron that starts from 0 always rounds down.
 
 # %%
 currents = [F(k, 40) for k in range(-8, 49)]
@@ -120,8 +120,9 @@ assert error["from 1/2"] == F(1, 8), "half a step of 1/4"
 assert F(1, 8) < error["from 0"] < F(1, 4), "nearly a whole step"
 
 # %% [markdown]
-# By hand, the membrane stayed in $[0, \theta)$, because each current was between 0 and $\theta$. A current below 0 drives it down, one above $\theta$ drives it up, and a count cannot be negative nor exceed the number
-# of steps. The count is then simply cut off, which is what we want from a rectifier:
+# In the calculation by hand, the membrane stayed in $[0, \theta)$, because each current was between 0 and $\theta$. A
+# current below 0 drives the membrane down, one above $\theta$ drives it up, and a count can neither be negative nor
+# exceed the number of steps. The count is then clipped, as we expect of a rectifier:
 
 # %%
 for z, count in ((F(-1, 5), 0), (F(6, 5), 4)):
@@ -132,9 +133,10 @@ for z, count in ((F(-1, 5), 0), (F(6, 5), 4)):
 # %% [markdown]
 # ## Equality fires
 #
-# What if the membrane lands *exactly* on the threshold? Rule 2 says $V \ge \theta$: it fires. $z = 1/8$, half of what makes
-# one spike in four steps, is such a case: $1/2 + 4 \cdot 1/8 = 1$. Rounding $4 \cdot 1/8 = 1/2$ up to 1 is the same decision. A neuron
-# that needs $V > \theta$ would disagree with the rounding at such ties only, which is why tests draw them on purpose.
+# What if the membrane lands *exactly* on the threshold? By rule 2, $V \ge \theta$, it fires. $z = 1/8$, half of the
+# current that gives one spike in four steps, is such a case: $1/2 + 4 \cdot 1/8 = 1$. Rounding $4 \cdot 1/8 = 1/2$ up
+# to 1 is the same decision. A neuron that needs $V > \theta$ would disagree with the rounding only at such ties, which
+# is why the tests include them on purpose.
 
 # %%
 spikes, membrane = reference.if_run(np.array([[[F(1, 8)]]] * 4, dtype=object), F(1))
@@ -150,7 +152,8 @@ assert strict == 0, "a strict comparison misses this spike"
 # %% [markdown]
 # ## Questions
 #
-# 1. On paper: $\theta = 2$, $z = 3/2$, four steps. Membranes, spikes, residue? Check by a loop like that of the first cells (their asserts are about other numbers).
-# 2. $\theta = 1$. The order of the currents is changed, their sum is not. The membranes change; does the count? (Try 0, 0, 1, 1 and
-#    1, 1, 0, 0; then -1, 1, 1, 1 and 1, 1, 1, -1. Tutorial 6 is about the second pair.)
-# 3. What does "reset to 0" instead of "subtract the threshold" do to the line *nothing is ever lost*?
+# 1. On paper: $\theta = 2$, $z = 3/2$, four steps. What are the membranes, the spikes, the residue? Check with a loop
+#    like that of the first cells (their asserts are for other numbers).
+# 2. $\theta = 1$. The order of the currents is changed, their sum is not. The membranes change; does the count? (Try 0,
+#    0, 1, 1 and 1, 1, 0, 0; then -1, 1, 1, 1 and 1, 1, 1, -1. Tutorial 6 is about the second pair.)
+# 3. What happens to the statement *nothing is lost* with "reset to 0" instead of "subtract the threshold"?

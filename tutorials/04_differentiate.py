@@ -9,7 +9,8 @@
 # %% [markdown]
 # # 4. Differentiate: a slope for a staircase
 #
-# **You will** derive the derivatives of QCFS, check them against a finite difference, and catch a printed formula being wrong.
+# **You will** derive the derivatives of QCFS, check them against a finite difference, and find the error in a printed
+# formula.
 #
 # **You will learn** the straight-through estimator, the mask at the bounds, and how a threshold learns.
 #
@@ -24,7 +25,8 @@ import reference
 # %% [markdown]
 # ## The true derivative is useless
 #
-# A staircase is flat almost everywhere: its derivative is 0, and 0 teaches nothing. (On the edges it is infinite.)
+# A staircase is flat almost everywhere: its derivative is 0, and nothing can be learnt from that. (At the edges it is
+# infinite.)
 
 # %%
 theta, L = 1.0, 4
@@ -35,11 +37,11 @@ print(f"flat on {100 * true.mean():.1f} % of the line")
 assert true.mean() > 0.99
 
 # %% [markdown]
-# ## Straight through
+# ## The straight-through estimator
 #
-# So one *pretends*. Write $u = z L / \theta + \varphi$ and $\lfloor u \rfloor = u - r$, where $r \in [0, 1)$ is the
-# fraction that is cut off. Hold $r$ fixed while you differentiate, as if the floor were not there ("straight through").
-# Inside, where $0 \le u < L$, the function is then
+# So one uses a *substitute*. Write $u = z L / \theta + \varphi$ and $\lfloor u \rfloor = u - r$, where $r \in [0, 1)$ is the
+# fraction that is cut off. Hold $r$ fixed while you differentiate, as if the floor were not there: the *straight-through
+# estimator*. Inside, where $0 \le u < L$, the function is then
 #
 # $$
 # \tilde f(z, \theta) = \frac{\theta}{L} \Big( \frac{z L}{\theta} + \varphi - r \Big) = z + \frac{\theta (\varphi - r)}{L},
@@ -47,9 +49,10 @@ assert true.mean() > 0.99
 # \frac{\partial \tilde f}{\partial \theta} = \frac{\varphi - r}{L} = \frac{f - z}{\theta} .
 # $$
 #
-# Above ($u \ge L$) it is $f = \theta$: derivatives 0 and 1. Below ($u < 0$), $f = 0$: both 0. That is all (derivations
-# 2.4 and 2.5). The **mask** $0 \le u < L$ begins half a step below 0 and ends half a step below $\theta$, because of the shift.
-# It is half open: a unit exactly at the top counts as saturated, and its threshold learns with slope 1.
+# Above ($u \ge L$), $f = \theta$, and the derivatives are 0 and 1. Below ($u < 0$), $f = 0$, and both are 0. That is
+# all (derivations 2.4 and 2.5). The **mask** $0 \le u < L$ begins half a step below 0 and ends half a step below
+# $\theta$, because of the shift. It is half open: a unit exactly at the top counts as saturated, and its threshold
+# learns with slope 1.
 
 # %%
 by_z, by_theta = reference.qcfs_grad(z, theta, L)
@@ -66,13 +69,13 @@ plt.show()
 # %% [markdown]
 # ## Check it
 #
-# A finite difference of the staircase would see the flat steps. We must take it of the surrogate $\tilde f$: compute $r$
-# once, then move $z$ or $\theta$ a little with $r$ held.
+# A finite difference of the staircase itself would give 0. We must take the finite difference of the surrogate
+# $\tilde f$: compute $r$ once, then change $z$ or $\theta$ a little with $r$ held fixed.
 
 
 # %%
 def surrogate(z, theta, held, L, phi=0.5):
-    """QCFS with the cut-off fraction and the region held from where we differentiate."""
+    """QCFS with the cut-off fraction and the region held at their values where we differentiate."""
     r, inside, above = held
     return np.where(inside, z + theta * (phi - r) / L, np.where(above, theta, 0))
 
@@ -94,7 +97,7 @@ assert max(abs(by_z - numeric_z).max(), abs(by_theta - numeric_theta).max()) < 1
 # %% [markdown]
 # ## Keep the threshold positive
 #
-# A threshold below 0 means nothing. So train another number, $\lambda$, and let $\theta = \mathrm{softplus}(\lambda)
+# A threshold below 0 has no meaning. So train another number, $\lambda$, and let $\theta = \mathrm{softplus}(\lambda)
 # = \log(1 + e^\lambda)$, which is positive whatever $\lambda$ is. By the chain rule, inside,
 #
 # $$
@@ -104,8 +107,9 @@ assert max(abs(by_z - numeric_z).max(), abs(by_theta - numeric_theta).max()) < 1
 #
 # and $\sigma(\lambda)$ where the unit is saturated.
 #
-# The thesis that this project follows (README, sources) prints this as Eq. 3-9: inside $(\sigma(\lambda) f - z e^\lambda) / \mathrm{softplus}(\lambda)$, and 1
-# where saturated. One of the two is wrong. We ask the finite difference.
+# The thesis that this project follows (README, sources) prints this as Eq. 3-9: inside
+# $(\sigma(\lambda) f - z e^\lambda) / \mathrm{softplus}(\lambda)$, and 1 where the unit is saturated. One of the two
+# versions is wrong. The finite difference decides.
 
 # %%
 lam, z0 = 0.3, 0.5
@@ -119,7 +123,7 @@ numeric = float((surrogate(z0, softplus(lam + h), held, L) - surrogate(z0, softp
 print(f"printed {printed:.4f}, derived {derived:.4f}, finite difference {numeric:.4f}")
 assert abs(derived - numeric) < 1e-8 < 0.4 < abs(printed - numeric)
 
-upstream = np.array([[1.0]])  # the derivative of a loss by the output; 1 gives that of the output itself
+upstream = np.array([[1.0]])  # the derivative of a loss with respect to the output; 1 for the output itself
 ours = reference.qcfs_parameter_grad(np.array([[z0]]), np.array([lam]), L, "softplus", upstream)
 assert abs(ours[0] - numeric) < 1e-8
 
@@ -137,21 +141,24 @@ ax.set_xlabel("lambda")
 ax.set_ylabel(f"d f / d lambda at z = {z0}")
 ax.legend()
 plt.show()
-assert abs(wrong[lams > 0] - right[lams > 0]).max() > 0.5, "the printed one has the wrong size, and grows with lambda"
+assert abs(wrong[lams > 0] - right[lams > 0]).max() > 0.5, (
+    "the printed derivative has the wrong size, and grows with lambda"
+)
 
 # %% [markdown]
-# On the left, where the threshold is below $z$ (or so little above it that $u \ge L$ still), the unit is saturated, and the derivative is $\sigma(\lambda)$. Further right it is
-# inside, and jumps wherever $\lfloor u \rfloor$ changes: between two jumps the level is held.
+# On the left, where the threshold is below $z$ (or so little above it that still $u \ge L$), the unit is saturated, and
+# the derivative is $\sigma(\lambda)$. Further right the unit is inside, and the derivative jumps wherever
+# $\lfloor u \rfloor$ changes; between two jumps the level is constant.
 #
 # ## A threshold that learns
 #
-# Let one neuron stand for a ReLU whose inputs are positive and mostly small. Descend along the derivative above to make
-# the squared error small, and compare with trying many thresholds.
+# Let one neuron replace a ReLU whose inputs are positive and mostly small. Minimise the squared error by gradient
+# descent with the derivative above, and compare the result with a search over many thresholds.
 
 # %%
 samples = np.abs(random.normal(size=(4000, 1))) * 0.8
 lam, path = np.array([2.0]), []
-for _ in range(300):  # upstream: the derivative of the loss by each output
+for _ in range(300):  # upstream: the derivative of the loss with respect to each output
     out = reference.qcfs(samples, softplus(lam), L)
     upstream = 2 * (out - np.maximum(samples, 0)) / len(samples)
     lam = lam - 1.0 * reference.qcfs_parameter_grad(samples, lam, L, "softplus", upstream)
@@ -171,15 +178,17 @@ axes[1].set_ylabel("mean squared error")
 axes[1].legend()
 plt.show()
 print(
-    f"learned {path[-1]:.2f} with error {at[1]:.4f}; best of the grid {grid[np.argmin(loss)]:.2f} with {min(loss):.4f}"
+    f"learned {path[-1]:.2f} with error {at[1]:.4f}; best on the grid {grid[np.argmin(loss)]:.2f} with {min(loss):.4f}"
 )
-assert at[1] < 1.1 * min(loss), "the pretended derivative comes close to the true minimum"
+assert at[1] < 1.1 * min(loss), "the substitute derivative comes close to the true minimum"
 
 # %% [markdown]
 # ## Questions
 #
-# 1. A unit sits exactly at $u = L$. What would its two derivatives be if the mask were $0 \le u \le L$? A *calibrated* threshold is
-#    the largest activation $z$ of its layer: what is $u$ of that unit, and does the mask's end matter for it?
-# 2. Where in the third panel of the first picture is the derivative by $\theta$ negative, and what does it say there?
-# 3. One threshold serves many units: all of a layer, or (tutorial 7) all pixels of one channel of a convolution. Each unit says
-#    how it would like the threshold to move. How are these combined into one gradient, and why that way?
+# 1. A unit sits exactly at $u = L$. What would its two derivatives be if the mask were $0 \le u \le L$? A threshold
+#    from the maximum equals the largest activation $z$ of its layer: what is $u$ of that unit, and does it matter for
+#    it where the mask ends?
+# 2. Where in the third panel of the first plot is the derivative with respect to $\theta$ negative, and what does that mean?
+# 3. One threshold serves many units: all of a layer, or (tutorial 7) all pixels of one channel of a convolution. Each
+#    unit has its own derivative with respect to the threshold. How are these combined into one gradient, and why in
+#    that way?

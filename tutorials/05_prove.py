@@ -9,21 +9,25 @@
 # %% [markdown]
 # # 5. Prove: one neuron, every current
 #
-# **You will** prove that an IF neuron under a constant current computes QCFS exactly: on paper, with fractions, and by a
-# solver that checks all real numbers at once. Then you will break it and read the counterexample.
+# **You will** prove that an IF neuron under a constant current computes QCFS exactly: on paper, with fractions, and with a
+# solver that checks all real numbers at once. Then you will break the claim and read the counterexample.
 #
-# **You will learn** statement T1, why testing a few numbers is not enough, and which conditions the claim hangs on.
+# **You will learn** statement T1, why testing a few numbers is not enough, and which conditions the claim needs.
 #
-# **You need** tutorials 2 and 3. `pip install -e '.[docs]'` brings the solver, z3.
+# **You need** tutorials 2 and 3. `pip install -e '.[docs]'` installs the solver, z3.
 
 # %%
 from fractions import Fraction as F
 
 import matplotlib.pyplot as plt
 import numpy as np
-import z3
 
 import reference
+
+try:
+    import z3
+except ImportError:
+    raise SystemExit("this tutorial needs z3, which comes with the extra 'docs': pip install -e '.[docs]'") from None
 
 # %% [markdown]
 # ## The claim
@@ -40,23 +44,24 @@ import reference
 # Take $0 \le z \le \theta$ first. Suppose $0 \le V \le \theta$ before a step, which is true at the start. After adding,
 # $0 \le V + z \le 2 \theta$.
 #
-# - If $V + z < \theta$, no spike, and $0 \le V < \theta$ holds again.
-# - If $V + z \ge \theta$, one spike, and the new $V + z - \theta$ lies in $[0, \theta]$ again.
+# - If $V + z < \theta$, there is no spike, and $0 \le V < \theta$ after the step.
+# - If $V + z \ge \theta$, there is one spike, and the new membrane $V + z - \theta$ lies in $[0, \theta]$ again.
 #
 # So the membrane never leaves $[0, \theta]$: an **invariant**. (It is exactly $\theta$ only if it was $\theta$ before and
-# $z = \theta$, and we do not start there, so at the end $0 \le V < \theta$.) Now tutorial 2's line:
+# $z = \theta$, and it does not start there, so at the end $0 \le V < \theta$.) Now use the equation of tutorial 2:
 #
 # $$
 # N = \frac{T z + \theta / 2 - V_{\text{end}}}{\theta} = \underbrace{\frac{z T}{\theta} + \frac12}_{u}
 #     - \underbrace{\frac{V_{\text{end}}}{\theta}}_{\text{in } [0, 1)} = \lfloor u \rfloor ,
 # $$
 #
-# because $N$ is whole and only one whole number lies in $(u - 1, u]$. With $T = L$ that is the level: between 0 and $\theta$ the
-# clip does nothing, for $1/2 \le u \le L + 1/2$. For $z < 0$ the membrane only falls and $N = 0$; there $u < 1/2$, and the clip makes 0
-# of $\lfloor u \rfloor$. For $z > \theta$ it starts at $\theta / 2$, fires in each step and grows, $N = T$; there $u > L + 1/2$, and the
-# clip makes $L$ of it. Done.
+# because $N$ is a whole number and only one whole number lies in $(u - 1, u]$. With $T = L$ that is the level: for
+# $0 \le z \le \theta$, $1/2 \le u \le L + 1/2$ and the clip changes nothing. For $z < 0$ the membrane only falls, and
+# $N = 0$; there $u < 1/2$, and the clip gives 0. For $z > \theta$ the membrane starts at $\theta / 2$ and grows
+# although the neuron fires in each step, so $N = T$; there $u > L + 1/2$, and the clip gives $L$. This completes the
+# proof.
 #
-# Look at the invariant while it works:
+# The plots show the invariant:
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(10, 3), sharey=True)
@@ -68,7 +73,9 @@ for ax, z in zip(axes, (0.375, 0.875, 1.25), strict=True):  # eighths: floats ho
         ax.plot([t + 1, t + 1], [V + z, after], color="tab:orange", linestyle=":")
         V = after
     ax.axhspan(0, 1, alpha=0.1, color="tab:green")
-    ax.set_title(f"z = {z}: {'back inside after each step' if z <= 1 else 'leaves, and fires always'}", fontsize=9)
+    ax.set_title(
+        f"z = {z}: {'back inside after each step' if z <= 1 else 'leaves, and fires in each step'}", fontsize=9
+    )
     ax.set_xlabel("step")
 axes[0].set_ylabel("membrane, threshold 1")
 plt.show()
@@ -76,8 +83,8 @@ plt.show()
 # %% [markdown]
 # ## With fractions
 #
-# Floats round, fractions do not. The reference computes on both. We try every tie: the exact edges of the steps, where a
-# float would be lucky to land.
+# Floating-point numbers are rounded, fractions are not. The reference computes with both. We try every tie: the exact
+# edges of the steps, which a floating-point number would hit only by chance.
 
 # %%
 checked = 0
@@ -94,10 +101,11 @@ print(f"{checked} currents at and around ties: count = level on all of them")
 # %% [markdown]
 # ## All of them at once
 #
-# However many numbers we try, there are more. A solver for real arithmetic works with *formulas*: we describe the neuron for
-# an unknown real $z$, ask for a $z$ with count $\ne$ level, and it either finds one or proves that there is none. (`z3.Q(1, 2)` is
-# the fraction 1/2; `sat` means that the formulas can be satisfied, and a *model* is a set of numbers that does it.)
-# $\theta = 1$ is no restriction: currents, membranes and thresholds can all be measured in units of $\theta$ (derivations 2.2).
+# However many numbers we try, there are always more. A solver for real arithmetic works with *formulas*: we describe
+# the neuron for an unknown real $z$ and ask for a $z$ with count $\ne$ level. It either finds one or proves that there
+# is none. (`z3.Q(1, 2)` is the fraction 1/2; `sat` means that the formulas can be satisfied, and a *model* is a set of
+# numbers that satisfies them.) $\theta = 1$ is no restriction: currents, membranes and thresholds can all be measured
+# in units of $\theta$ (derivations 2.2).
 
 
 # %%
@@ -118,7 +126,7 @@ def level(z, L):
 
 
 def counterexample(claim, *conditions):
-    """A model in which the conditions hold and the claim does not, or None if there is no such thing."""
+    """A model in which the conditions hold and the claim does not, or None if there is none."""
     solver = z3.Solver()
     solver.add(*conditions, z3.Not(claim))
     answer = solver.check()
@@ -135,7 +143,7 @@ for T in (1, 2, 3, 4, 5, 8):
 # %% [markdown]
 # ## Break it
 #
-# A proof that cannot fail proves nothing. Each condition of T1 should be needed; take them away one by one.
+# A check that cannot fail proves nothing. Each condition of T1 should be necessary; remove them one by one.
 
 # %%
 broken = {
@@ -167,7 +175,7 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# Read one. Take the solver's $z$ for $V(0) = 0$ and let the reference count:
+# Read one counterexample. Take the solver's $z$ for $V(0) = 0$ and let the reference count the spikes:
 
 # %%
 bad = points["V(0) = 0"]
@@ -179,23 +187,24 @@ print(
 assert spikes.sum() != wanted
 
 # %% [markdown]
-# And the strict comparison fails only *on* an edge, on a set of numbers so thin that random tests would never meet it:
+# The strict comparison fails only exactly *on* an edge, on a set of so few numbers that random tests would never hit one:
 
 # %%
 found = points["fires only above the threshold (>)"]
 assert (found * 4 + F(1, 2)).denominator == 1, "an exact tie"
-print(f"z = {found}: u = {found * 4 + F(1, 2)} is whole")
+print(f"z = {found}: u = {found * 4 + F(1, 2)} is a whole number")
 off_ties = z3.Not(z3.IsInt(4 * z + half))
 assert counterexample(broken["fires only above the threshold (>)"], off_ties) is None, "and on ties only"
 
 # %% [markdown]
 # ## What was *not* claimed
 #
-# T1 speaks of **one layer under a current that does not change over time**. Where published work says that the conversion error is
-# zero at $T = L$ (Bu et al. 2022), this is what it has shown. In a deeper layer currents change from step to step, and their *mean*
-# is what ought to count: $T$ steps bring $\sum_i w_i \theta_i N_i + T b$, and a $T$-th of it is the quantised network's
-# $\sum_i w_i (\theta_i N_i / T) + b$, if each count $N_i$ is the level. Ask the solver about two currents that differ, and compare
-# with the level of their mean:
+# T1 speaks of **one layer under a current that does not change over time**. Published work that says that the
+# conversion error is zero at $T = L$ (Bu et al. 2022) has shown it for this case. In a deeper layer currents change
+# from step to step, and their *mean* is what should matter: in $T$ steps the layer receives
+# $\sum_i w_i \theta_i N_i + T b$, and this divided by $T$ is the quantised network's
+# $\sum_i w_i (\theta_i N_i / T) + b$, if each count $N_i$ is the level. Ask the solver about two different currents,
+# and compare with the level of their mean:
 
 # %%
 a, b = z3.Reals("a b")
@@ -210,13 +219,13 @@ assert inside is None
 print("... but none as long as both lie between 0 and the threshold")
 
 # %% [markdown]
-# That is where the next tutorial begins.
+# The next tutorial begins here.
 #
 # ## Questions
 #
-# 1. Where in the proof on paper did we use $V(0) = \theta / 2$? Where did we use $V(0) \le \theta$?
+# 1. Where did the proof on paper use $V(0) = \theta / 2$? Where did it use $V(0) \le \theta$?
 # 2. For two steps, the last cell proves more than T1: currents may *vary* inside $[0, \theta]$. Which line of the proof on
 #    paper shows that for any number of steps?
 # 3. For $T = 4$ and $L = 3$ the solver found a number where count and level disagree. Where between 0 and 1 do they agree?
-#    Start Python with `python -i tutorials/05_prove.py`, let `claim = broken["T = 4 steps, L = 3 levels"]`, and ask:
+#    Start Python with `python -i tutorials/05_prove.py` and set `claim = broken["T = 4 steps, L = 3 levels"]`. Then
 #    `print(counterexample(z3.Not(claim), z > 0, z < 1))` finds one point of agreement. Add conditions until it finds none.

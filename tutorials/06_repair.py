@@ -9,10 +9,10 @@
 # %% [markdown]
 # # 6. Repair: where the equality stops, and three ways to get it back
 #
-# **You will** stack neurons, watch the equality of tutorial 5 break, and repair it in three ways.
+# **You will** stack neurons, see the equality of tutorial 5 fail, and repair it in three ways.
 #
-# **You will learn** why deep streaming networks are wrong although every layer is right, what COS, integrate-then-fire and
-# signed spikes do about it, and what each costs in time.
+# **You will learn** why deep streaming networks are wrong although every single layer is right, how COS,
+# integrate-then-fire and signed spikes repair this, and how much time each takes.
 #
 # **You need** tutorials 2 to 5.
 
@@ -27,30 +27,32 @@ from reference import training
 # %% [markdown]
 # ## Three schedules
 #
-# A spiking network computes as follows. The image is a current into the first layer. Within one step the layers come one after
-# another, and a spike reaches the next layer in the step in which it was sent: after one step there is an answer already. The
-# last, linear layer does not spike: the logits are its answer to what has been sent so far. *When* a neuron may fire is its
-# **schedule**:
+# A spiking network computes as follows. The image is a current into the first layer. Within one step the layers are
+# updated one after another, and a spike reaches the next layer in the step in which it was sent; so there is an answer
+# already after one step. The last, linear layer does not spike: the logits are its output for what has been sent so
+# far. The rule for *when* a neuron may fire is the **schedule**:
 #
 # | | streaming | integrate-then-fire | signed |
 # |---|---|---|---|
-# | a neuron fires | as soon as $V \ge \theta$ | when all its input is in | by $s_t = \mathrm{clip}(\mathrm{level}(\text{input so far}) - N, -1, 1)$ |
-# | the image comes | again in every step | again in each of the first $T$ steps (cure 1) | once, whole, in step 1 |
+# | a neuron fires | as soon as $V \ge \theta$ | when all its input has arrived | by $s_t = \mathrm{clip}(\mathrm{level}(\text{input so far}) - N, -1, 1)$ |
+# | the image enters | in every step | in each of the first $T$ steps (cure 1) | once, whole, in step 1 |
 # | a spike carries, times a weight | $\theta$ | $\theta$ | $\theta / L$ |
-# | so $N$ spikes have said | $\theta N / t$ on average, after step $t$ | $\theta N / T$ on average | $\theta N / L$ in total |
-# | a bias enters | in every step | in each step in which the layer takes its input | once, in step 1 |
+# | so $N$ spikes are worth | $\theta N / t$ on average, after step $t$ | $\theta N / T$ on average | $\theta N / L$ in total |
+# | a bias enters | in every step | in each step in which the layer receives its input | once, in step 1 |
 #
-# Streaming is the published way, and the one of tutorials 2 to 5.
+# Streaming is the published schedule, and that of tutorials 2 to 5.
 #
-# Why the *average* current is what matters: over $T$ steps a streaming neuron of the next layer receives, from the counts $N_i$
-# of those before it, $\sum_i w_i \theta_i N_i + T b$. Divided by $T$ that is $\sum_i w_i (\theta_i N_i / T) + b$. If each count is
-# the level, $\theta_i N_i / T$ is the activation of the quantised network, and so the average current is its pre-activation.
-# A layer is right, then, if its count is the level of its average current, *whenever* that came.
+# Why does the *average* current matter? Over $T$ steps a streaming neuron of the next layer receives, from the counts
+# $N_i$ of those before it, $\sum_i w_i \theta_i N_i + T b$. Divided by $T$ that is $\sum_i w_i (\theta_i N_i / T) + b$.
+# If each count is the level, $\theta_i N_i / T$ is the activation of the quantised network, and so the average current
+# is its pre-activation. So a layer is right if its count is the level of its average current, *whenever* the current
+# arrived.
 #
 # ## Two currents are enough
 #
-# Threshold 1, two steps, $V(0) = 1/2$. A second layer receives spikes times weights, so its current is *not* constant, and
-# may be negative or above the threshold. Statement **N1** ("N" for no) says that the equality then fails; here are two small cases (no shorter ones exist: one step is one constant current).
+# Threshold 1, two steps, $V(0) = 1/2$. A second layer receives spikes times weights, so its current is *not* constant,
+# and may be negative or above the threshold. Statement **N1** ("N" for no) says that the equality then fails. Here are
+# two small cases. (No shorter ones exist: a single step is a constant current.)
 
 # %%
 cases = {"early: fires at once, cannot take it back": (0.5, -0.25), "late: too much comes too late": (0.0, 1.5)}
@@ -72,19 +74,20 @@ axes[0].set_ylabel("membrane")
 plt.show()
 
 # %% [markdown]
-# On the left the sum is $1/4$, a quarter of the threshold, level 0: but the neuron has fired before the negative current
-# arrives. On the right the sum is $3/2$, level 2, but one step can send one spike only.
+# On the left the sum is $1/4$, a quarter of the threshold; its level is 0, but the neuron has fired before the negative
+# current arrives. On the right the sum is $3/2$; its level is 2, but in one step only one spike can be sent.
 #
 # ## It grows with depth
 #
-# Random networks, $T = L = 8$, thresholds at the largest activations (`s-qcfs`: one a layer, kept positive by softplus; tutorial
-# 7). If a layer hardly fired, counts would agree for free, so we look at `nonzero_share`, the share of neurons that spike. The
-# picture shows the share of units in the last spiking layer whose count is not the quantised network's level.
+# We use random networks, $T = L = 8$ and thresholds at the largest activations (`s-qcfs`: one per layer, kept positive
+# by softplus; tutorial 7). If a layer hardly fired, counts would agree trivially, so we look at `nonzero_share`, the
+# share of neurons that spike. The plot shows the share of units in the last spiking layer whose count is not the
+# quantised network's level.
 
 
 # %%
 def random_mlp(random, depth, width=48):
-    """`depth` hidden layers with calibrated thresholds, and inputs."""
+    """`depth` hidden layers with thresholds from the maximum, and inputs."""
     x, nodes, source = random.normal(size=(64, width)), [], "image"
     for i in range(depth + 1):
         weight = random.normal(size=(width, width)) / np.sqrt(width)
@@ -94,7 +97,7 @@ def random_mlp(random, depth, width=48):
         if i < depth:
             nodes.append({"name": f"act{i}", "op": "relu", "inputs": [source]})
             source = f"act{i}"
-    return reference.quantise(nodes, "s-qcfs", 8, "calibrated", x), x
+    return reference.quantise(nodes, "s-qcfs", 8, "max", x), x
 
 
 depths, differ = (1, 2, 3, 4, 6, 8), []
@@ -104,13 +107,13 @@ for depth in depths:
         network, x = random_mlp(np.random.default_rng(seed), depth)
         result = reference.simulate(reference.convert(network, "streaming"), x, 8)
         shares.append(result.units_that_differ_last)
-        assert min(result.nonzero_share.values()) > 0.05, "a silent layer would make an equality free"
+        assert min(result.nonzero_share.values()) > 0.05, "with a silent layer, equality is trivial"
     differ.append(np.mean(shares))
 
 fig, ax = plt.subplots(figsize=(8, 3))
 ax.plot(depths, 100 * np.array(differ), "o-")
 ax.set_xlabel("hidden layers")
-ax.set_ylabel("% of last units that differ")
+ax.set_ylabel("% of units that differ, last layer")
 plt.show()
 print(dict(zip(depths, np.round(differ, 3).tolist(), strict=True)))
 assert differ[0] == 0, "one layer under a constant image: T1"
@@ -136,7 +139,7 @@ for i, (into, out) in enumerate([(64, 40)] + [(40, 40)] * 5 + [(40, 10)]):
         source = f"act{i}"
 L, D = 8, 6
 relu_network, _ = training.train(nodes, x, y, epochs=8, lr=0.03)
-network = reference.quantise(relu_network, "s-qcfs", L, "calibrated", x[:256])
+network = reference.quantise(relu_network, "s-qcfs", L, "max", x[:256])
 network, _ = training.train(network, x, y, epochs=8, lr=0.03)
 target = reference.answer(network, test_x)
 
@@ -153,24 +156,26 @@ assert accuracy(target) > 0.85
 assert over_time[0] < accuracy(target) - 0.05
 
 # %% [markdown]
-# Early answers are worse, later ones are good again (by chance an image better, even, than the quantised network's, with other
-# units wrong): digits are easy, and some wrong units do not change the class. On MNIST-5k a small residual CNN has 38 % at $T = 8$
-# (the mean of two trained networks: 27 and 49 %) where their quantised networks have 98 %, and of three VGG-16s (13 convolutions;
-# $T = L = 4$) that differ in their random seed alone one has 12 %
+# Early answers are worse, later answers are good again (by chance even one image better than the quantised network,
+# although units differ): digits are easy, and a few wrong units do not change the class. On MNIST-5k a small residual
+# CNN has 38 % at $T = 8$ (the mean of two trained networks: 27 and 49 %), while the quantised networks have 98 %. Of
+# three VGG-16s (13 convolutions; $T = L = 4$) that differ only in the random seed, one has 12 %
 # ([experiments](../experiments.md)). An error that *usually* does no harm is not an equality.
 #
 # ## Cure 1: integrate, then fire
 #
-# If only the *sum* of the currents counts, wait until it is complete. Layer by layer: integrate for $T$ steps, then fire
-# for $T$ steps without input. The membrane at the end of the first is $V = \theta / 2 + \sum z_t$, whatever the order; firing takes
-# $\theta$ off it in each step while it is at least $\theta$, so the count is $\mathrm{clip}(\lfloor V / \theta \rfloor, 0, T)$. With the
-# mean current $z$, $V / \theta = z T / \theta + 1/2$: the level of the mean (**T2**, derivations 4.1). So each layer is exact, and
-# with it the network, at $T = L$. While one layer fires, the next integrates: $D$ layers take $(D + 1)\, T$ steps.
+# If only the *sum* of the currents matters, wait until it is complete. Each layer first integrates for $T$ steps, then
+# fires for $T$ steps without input. The membrane after integration is $V = \theta / 2 + \sum z_t$, whatever the order.
+# Firing subtracts $\theta$ in each step while the membrane is at least $\theta$, so the count is
+# $\mathrm{clip}(\lfloor V / \theta \rfloor, 0, T)$. With the mean current $z$, $V / \theta = z T / \theta + 1/2$, so
+# the count is the level of the mean (**T2**, derivations 4.1). So at $T = L$ each layer is exact, and with it the
+# network. While one layer fires, the next integrates: $D$ layers take $(D + 1)\, T$ steps.
 #
-# Below, *every bit* of the logits is compared, on floating-point numbers, which tutorial 5 did not trust. That works because for
-# this schedule and the next the simulator does not add up small currents, each rounded: a neuron's input is the layer's operator, applied once to what was sent
-# in total, and that total is computed by the expression that the quantised network uses for its activation, $(\theta N) / L$.
-# The same operations on the same numbers round the same way (**T5**, derivations 6; tutorial 9 comes back to it).
+# Below, *every bit* of the logits is compared, with floating-point numbers, which tutorial 5 avoided. That works
+# because for this schedule and the next the simulator does not add up many rounded currents. A neuron's input is the
+# layer's operator, applied once to what was sent in total. That total is computed by the same expression that the
+# quantised network uses for its activation, $(\theta N) / L$. The same operations on the same numbers are rounded in
+# the same way (**T5**, derivations 6; see also tutorial 9).
 
 # %%
 waiting = reference.simulate(reference.convert(network, "integrate-then-fire"), test_x, L)
@@ -181,12 +186,13 @@ assert waiting.latency == (D + 1) * L
 # %% [markdown]
 # ## Cure 2: spikes that can be taken back
 #
-# Let a neuron also send $-1$: "one of my spikes was wrong". In each step it moves one towards the level of all the input
-# so far (the image is given once, so for the first layer that is the image), so when its input stops changing it gets
-# there within $L$ steps (**T3**), and then the next layer, and the next. It has *settled* when nothing fires in a step: nothing ever
-# will again. A layer's input is final in the step in which the layer before sends its last spike, since a spike arrives in the
-# step in which it is sent; that step is the first of the at most $L$ that the layer still needs. So each layer adds at most
-# $L - 1$ steps to the one in which the image comes: $1 + D (L - 1)$ (derivations 6.2); usually far fewer.
+# Let a neuron also send $-1$, which means "one of my spikes was wrong". In each step its count moves by one towards the
+# level of all the input so far. (The image is given once, so for the first layer this input is the image.) When the
+# input no longer changes, the count reaches the level within $L$ steps (**T3**); then the next layer does, and so on.
+# The network has *settled* when nothing fires in a step: then nothing will ever fire again. A spike arrives in the step
+# in which it is sent, so a layer's input is final in the step in which the layer before sends its last spike. That step
+# is the first of the at most $L$ steps that the layer still needs. So each layer adds at most $L - 1$ steps to step 1,
+# in which the image enters: $1 + D (L - 1)$ (derivations 6.2); usually there are far fewer.
 
 # %%
 signed = reference.simulate(reference.convert(network, "signed"), test_x, 2 + D * (L - 1))
@@ -198,12 +204,13 @@ assert signed.latency <= 1 + D * (L - 1)
 # %% [markdown]
 # ## Cure 3: shift the start (COS)
 #
-# COS stands for "offset spike" calibration: what a neuron sends above or below its level is its offset. Keep plain streaming
-# neurons, but look first: run $\rho$ extra steps, see from the membrane at their end whether a neuron has sent a spike too many (it
-# has ended below 0: more went out than came in) or too few ($\theta$ or more is left), and shift where its membrane starts by a threshold, or a little more where that
-# would not be enough (Hao et al. 2023; derivations 12). It
-# is not exact, but it is close, and every spike stays positive. It is done again for *every image*, without its label; so it is
-# no training, and its $D \rho$ extra steps and their spikes are part of the cost of an answer.
+# COS stands for "offset spike" calibration: the spikes that a neuron sends above or below its level are its offset.
+# Neurons stay plain streaming neurons, but first $\rho$ extra steps are run. The membrane at their end shows whether a
+# neuron has sent a spike too many (the membrane is below 0: more went out than came in) or too few ($\theta$ or more is
+# left). COS then shifts the initial membrane by one threshold, or by a little more where that is not enough (Hao et al.
+# 2023; derivations 12). It is not exact, but it is close, and every spike stays positive. It is repeated for *every
+# image*, without its label. So it is not training, and its $D \rho$ extra steps and their spikes are part of the cost
+# of an answer.
 
 # %%
 shifted = reference.calibrate(reference.convert(network, "streaming"), test_x, "cos", 8)
@@ -236,14 +243,16 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# Which to choose? Streaming if the first guess matters more than the last. Signed if the hardware can send $-1$ and the
-# answer must be the network's. Integrate-then-fire if spikes may only be positive and nothing may be lost. COS if nothing
-# but the membrane's start may change. **A table that says "T = 1" and does not count the extra steps compares nothing.**
+# Which one should you choose? Streaming, if early answers matter more than exact ones. Signed, if the hardware can send
+# $-1$ and the answer must equal the quantised network's. Integrate-then-fire, if it must be equal and spikes may only
+# be positive. COS, if nothing but the initial membrane may change. **A table that says "T = 1" and does not count the
+# extra steps is not a fair comparison.**
 #
 # ## Questions
 #
-# 1. Run both small cases by hand with signed spikes, $L = 2$, and a third step without input. Signed spikes take their input
-#    once and not $T$ times, so halve it: $(1/4, -1/8, 0)$ and $(0, 3/4, 0)$. Is a spike taken back? When does the last one come?
-# 2. COS takes $D \rho + T$ steps. Sort the three cures by latency for $D = 20$, $L = T = \rho = 4$ (signed: its bound). Does the
-#    order change for $D = 2$, $L = T = \rho = 32$?
-# 3. A skip connection brings spikes of layer 1 to layer 5. From when to when does layer 5 have to integrate?
+# 1. Compute both small cases by hand with signed spikes, $L = 2$, and a third step without input. Signed neurons
+#    receive their input once and not $T$ times, so halve it: $(1/4, -1/8, 0)$ and $(0, 3/4, 0)$. Is a spike taken back?
+#    When does the last one come?
+# 2. COS takes $D \rho + T$ steps. Sort the three cures by latency for $D = 20$, $L = T = \rho = 4$ (signed: its bound).
+#    Does the order change for $D = 2$, $L = T = \rho = 32$?
+# 3. A skip connection carries spikes of layer 1 to layer 5. During which steps does layer 5 have to integrate?

@@ -12,7 +12,7 @@
 # **You will** run the whole pipeline with one command, read its report, change one thing, and then do the same in Python
 # with a network of your own.
 #
-# **You will learn** what a run writes, what every column of its table means, and which of them to look at first.
+# **You will learn** which files a run writes, what every column of its table means, and which columns to look at first.
 #
 # **You need** tutorials 3, 6 and 7. From here on we use `accelerated`, which has the functions of `reference` under the same
 # names, on PyTorch.
@@ -36,12 +36,13 @@ runs = Path(tempfile.mkdtemp())
 # ## One command
 #
 # `python -m accelerated.run` trains a residual network on digits: first with ReLU, then with QCFS (stage 1), then with a
-# threshold per channel (stage 2). It converts it under all three schedules and compares. `--quick` trains for a few epochs.
+# threshold per channel (stage 2). It converts the network under all three schedules and
+# compares them. `--quick` trains for a few epochs only.
 
 
 # %%
 def run(*options):
-    """The main job as you would call it in a terminal; its results."""
+    """Run the main job as in a terminal; returns its folder and its results."""
     command = [sys.executable, "-m", "accelerated.run", "--quick", "--out", str(runs), *options]
     subprocess.run(command, check=True, capture_output=True, text=True)
     newest = max(runs.glob("*/results.json"), key=lambda path: path.stat().st_mtime)
@@ -54,15 +55,16 @@ print("a run writes:", ", ".join(sorted(path.name for path in folder.iterdir()))
 # %% [markdown]
 # ## Read the report
 #
-# The whole table stands in `report.md`; the main columns are printed at the end of the run.
+# The whole table is in `report.md`; the main columns are printed at the end of the run.
 #
-# - **T**: time steps of a simulation; **latency**: steps until the answer is there, everything included. Compare latencies.
-# - **units that differ**: share of neurons whose spike count is not the quantised network's level (rounded: 0.00 % may be a few).
-#   0 is what we are after.
-# - **spikes per neuron**: mean over images and neurons. **synaptic operations**: one for each spike and each weight that it meets.
-#   **energy**: what these and the first layer's multiplications take (tutorial 10).
+# - **T**: time steps of a simulation; **latency**: steps from the image to the answer, everything included. Compare
+#   latencies.
+# - **units that differ**: share of neurons whose spike count is not the quantised network's level (rounded: 0.00 % may
+#   be a few). The aim is 0.
+# - **spikes per neuron**: mean over images and neurons. **synaptic operations**: one for each spike and each weight
+#   that it reaches. **energy**: the energy of these and of the first layer's multiplications (tutorial 10).
 # - **logits equal**: whether *all bits* of all logits of all test images are those of the quantised network.
-# - **least active layer**: if a layer hardly spikes, being equal is easy. Look here before you believe an equality.
+# - **least active layer**: if a layer hardly spikes, equality is trivial. Look here before you believe an equality.
 
 # %%
 print(f"{'schedule':>20}  T  accuracy  differ   latency  logits equal  least active layer")
@@ -89,7 +91,7 @@ plt.show()
 # %% [markdown]
 # ## Change one thing
 #
-# Half as many levels: the exact answer comes in half the time, from a slightly coarser network.
+# With half as many levels, the exact answer comes in half the time, from a slightly coarser network.
 
 # %%
 _, coarse = run("--name", "coarse", "--levels", "4", "--schedules", "integrate-then-fire", "--times", "4")
@@ -97,7 +99,7 @@ fine = next(row for row in results["rows"] if row["schedule"] == "integrate-then
 (half,) = coarse["rows"]
 for name, row in (("L = 8", fine), ("L = 4", half)):
     print(
-        f"{name}: {100 * row['accuracy']:.2f} % after {row['latency']} steps, {row['spikes_per_neuron']:.2f} spikes a neuron"
+        f"{name}: {100 * row['accuracy']:.2f} % after {row['latency']} steps, {row['spikes_per_neuron']:.2f} spikes per neuron"
     )
 assert half["logits_equal"]
 assert half["latency"] == fine["latency"] / 2
@@ -105,8 +107,8 @@ assert half["latency"] == fine["latency"] / 2
 # %% [markdown]
 # ## A network of your own
 #
-# Any module that `torch.fx` can trace will do: ReLU, average pooling, batch norm right after a convolution. Train as you
-# always do; `quantise` gives back an ordinary module.
+# Any module that `torch.fx` can trace will do: ReLU, average pooling, batch norm right after a convolution. Train it as
+# usual; `quantise` returns an ordinary module.
 
 # %%
 torch.manual_seed(0)
@@ -129,7 +131,7 @@ def fit(network, epochs, lr):
 
 
 fit(mine, 4, 0.05)
-quantised = quantise(mine, "cs-qcfs", levels=4, initial_threshold="calibrated", sample=digits.train_x[:256])
+quantised = quantise(mine, "cs-qcfs", levels=4, initial_threshold="max", sample=digits.train_x[:256])
 print(summary(quantised))
 folded = fold_batch_norms(fit(quantised, 4, 0.02))
 target = answer(folded, digits.test_x)
@@ -138,7 +140,7 @@ print(f"quantised: {100 * (target.argmax(1) == digits.test_y).double().mean():.2
 for schedule, steps in (("integrate-then-fire", 4), ("signed", 8)):
     s = simulate(convert(folded, schedule), digits.test_x, steps)
     print(f"{schedule}: equal in every bit {torch.equal(s.logits[-1], target)}, after {s.latency} steps, "
-          f"least active layer {100 * min(s.nonzero_share.values()):.0f} %")  # fmt: skip
+          f"least active layer {100 * min(s.nonzero_share.values()):.0f} % spiking")  # fmt: skip
     assert torch.equal(s.logits[-1], target)
     assert min(s.nonzero_share.values()) > 0.05
 
@@ -153,7 +155,7 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# What cannot be converted is refused by name, before anything is trained:
+# What cannot be converted is refused before training, and the error names it:
 
 # %%
 try:
@@ -168,7 +170,7 @@ assert "SiLU" in refused
 # %% [markdown]
 # ## Questions
 #
-# 1. Why is streaming's "logits equal" not filled in for $T \ne L$?
-# 2. `signed` above ran 8 steps and the bound of T3 is $1 + D (L - 1) = 7$. What does the eighth show?
-# 3. Run the command with `--arithmetic increments`. What is added, and why does T5 not promise its equality
-#    (derivations 6, the end)? In float32 you will probably see no difference.
+# 1. Why is the column "logits equal" empty for streaming with $T \ne L$?
+# 2. `signed` above ran 8 steps, and the bound of T3 is $1 + D (L - 1) = 7$. What does the eighth step show?
+# 3. Run the command with `--arithmetic increments`. What is added, and why does T5 not guarantee equality for it
+#    (end of derivations 6)? In float32 you will probably see no difference.

@@ -10,12 +10,12 @@
 # # 9. Attend: attention in spikes
 #
 # **You will** build quantised attention, run it with spikes in the published way and in the exact way, and see where the
-# published way loses.
+# published way loses accuracy.
 #
-# **You will learn** why a softmax of spikes is not the spikes of a softmax, how products of two spike trains are summed,
-# and why a whole transformer can still be exact.
+# **You will learn** why the softmax of each step's spikes does not give the softmax of their mean, how products of two
+# spike trains are summed, and why a whole transformer can still be exact.
 #
-# **You need** tutorials 6 and 7, and to know what attention is: $\mathrm{softmax}(Q K^\top / \sqrt d)\, V$.
+# **You need** tutorials 6 and 7, and the definition of attention: $\mathrm{softmax}(Q K^\top / \sqrt d)\, V$.
 
 # %%
 import matplotlib.pyplot as plt
@@ -28,14 +28,14 @@ random = np.random.default_rng(0)
 # %% [markdown]
 # ## Where attention is quantised
 #
-# Spikes can carry levels, so every value that travels is quantised: $Q$, $K$, $V$, the softmax's output and each head's
-# output with one threshold *per head* (H-QCFS), the projection with one per layer, the two feed-forward layers with one *per
-# neuron* (N-QCFS). Together: HN-QCFS (thesis, 4.2.3). Softmax, layer norm and the two products stay real-valued operators
-# between the spikes.
+# Spikes can represent levels only, so every value that is sent is quantised: $Q$, $K$, $V$, the softmax's output and
+# each head's output with one threshold *per head* (H-QCFS), the projection with one per layer, the two feed-forward
+# layers with one *per neuron* (N-QCFS). Together this is HN-QCFS (thesis, 4.2.3). Softmax, layer norm and the two
+# products stay real-valued operators between the spikes.
 #
-# A level is never negative, so all these values are cut off at 0, which an ordinary transformer does not do, and GELU is
-# replaced. That *changes the function*: the quantised transformer has to be trained on. What is not changed is the answer of
-# the quantised one when it spikes.
+# A level is never negative, so all these values are cut off at 0, which an ordinary transformer does not do, and GELU
+# is replaced. That *changes the function*: the quantised transformer needs further training. What conversion to spikes
+# does not change is the answer of the quantised transformer.
 
 # %%
 heads, width, tokens, L = 4, 16, 6, 16
@@ -50,7 +50,7 @@ def largest(value, axes):
     return np.maximum(value, 0).max(axis=axes, keepdims=True)[0]
 
 
-def calibrate():
+def from_the_maximum():
     """Thresholds at the largest value of each head, computed by hand with ReLUs in place of the quantisers."""
     split = lambda value: value.reshape(8, tokens, heads, -1).transpose(0, 2, 1, 3)
     relu = lambda value: np.maximum(value, 0)
@@ -64,16 +64,16 @@ def calibrate():
     return each | {"projection": relu(out).max()}, a
 
 
-thresholds, softmax_values = calibrate()
+thresholds, softmax_values = from_the_maximum()
 print({name: np.ravel(theta).round(2).tolist() for name, theta in thresholds.items()})
 target = reference.attention(x, weights, thresholds, L, heads)
 
 # %% [markdown]
 # ## With many tokens a threshold of 3 silences attention
 #
-# The thesis starts all thresholds at 3. A softmax over 6 tokens gives values around $1/6$, and with $\theta = 3$, $L = 16$
-# everything below $3/32$ is level 0. With 65 tokens or more, nearly everything is; then an equality of silent layers is
-# worth nothing.
+# The thesis starts all thresholds at 3. With $\theta = 3$ and $L = 16$, everything below $3/32$ has level 0. A softmax
+# over 6 tokens gives values around $1/6$. With 65 tokens or more, nearly every value has level 0; and an equality of
+# silent layers is worthless.
 
 # %%
 for theta in (3.0, thresholds["attention"]):
@@ -96,33 +96,36 @@ plt.show()
 # %% [markdown]
 # ## Per step: the published way
 #
-# In step $t$ take the spikes of that step, multiply *them*, take the softmax of *that*. But
+# In step $t$, the spikes of that step alone are multiplied, and the softmax is taken of that product. But
 #
 # $$
 # \tfrac1T \sum_t A_t B_t \;\ne\; \Big(\tfrac1T \sum_t A_t\Big) \Big(\tfrac1T \sum_t B_t\Big) .
 # $$
 #
-# The smallest case: one spike each in two steps. If they meet, the product is 1 in one step of two, $1/2$ on average; if they
-# miss each other, 0. The product of the averages is $1/4$ either way.
+# The smallest case is two trains of two steps with one spike each. If both spikes are in the same step, the product is
+# 1 in one step of two, $1/2$ on average; if they are in different steps, it is 0. The product of the averages is $1/4$
+# in both cases.
 
 # %%
 meet = [np.array([1.0, 0]), np.array([1.0, 0])]
 miss = [np.array([1.0, 0]), np.array([0, 1.0])]
-for name, (a, b) in (("meet", meet), ("miss", miss)):
+for name, (a, b) in (("same step", meet), ("different steps", miss)):
     a, b = a.reshape(2, 1, 1), b.reshape(2, 1, 1)
     per_step = reference.product_run(a, b, "per-step").mean()
-    accumulated = reference.product_run(a, b, "accumulated").sum() / 4  # of the sums; each sum is twice its average
-    print(f"{name}: per step the average is {per_step:g}, accumulated {accumulated:g}; wanted {a.mean() * b.mean():g}")
+    accumulated = reference.product_run(a, b, "accumulated").sum() / 4  # a product of sums, each twice its average
+    print(
+        f"{name}: per step the average is {per_step:g}, accumulated {accumulated:g}; correct is {a.mean() * b.mean():g}"
+    )
     assert accumulated == a.mean() * b.mean() == 0.25
-    assert per_step == {"meet": 0.5, "miss": 0}[name]
+    assert per_step == {"same step": 0.5, "different steps": 0}[name]
 
 # %% [markdown]
 # ## Accumulated: increments that telescope
 #
-# Let $X_t$ be all that has arrived up to step $t$. Pass on the *increment* of the function of the total,
-# $y_1 = f(X_1)$ and $y_t = f(X_t) - f(X_{t-1})$ from then on, and the increments add up to $f$ of the total, whatever $f$ is: a
-# telescope (derivations 7). For a product, with $A_t$ the spikes of step $t$, $A_{\le t}$ all up to it and $A_{< t}$ all before,
-# what is passed on in step $t$ is
+# Let $X_t$ be the sum of all that has arrived up to step $t$. Send the *increment* of the function of this total:
+# $y_1 = f(X_1)$, and $y_t = f(X_t) - f(X_{t-1})$ from then on. The increments add up to $f$ of the total, whatever $f$
+# is: the sum telescopes (derivations 7). For a product, let $A_t$ be the spikes of step $t$, $A_{\le t}$ the sum up to
+# step $t$ and $A_{< t}$ the sum before it. The increment of step $t$ is
 #
 # $$
 # A_{\le t} B_{\le t} - A_{< t} B_{< t} = A_t B_{\le t} + A_{< t} B_t .
@@ -143,8 +146,8 @@ print("sum of increments  ", summed.round(3).tolist())
 # %% [markdown]
 # ## Attention over time
 #
-# One layer, streaming, both ways, each after $T$ steps against the layer quantised with $L = T$ levels; and the two exact
-# schedules of tutorial 6, on accumulated values, against $L = 16$.
+# We run one layer under streaming in both ways, and compare it after $T$ steps with the layer quantised with $L = T$
+# levels. We also run the two exact schedules of tutorial 6, on accumulated values, and compare them with $L = 16$.
 
 
 # %%
@@ -186,9 +189,10 @@ assert signed.settled
 # %% [markdown]
 # ## A whole vision transformer
 #
-# The same in the fast backend, with timm's own ViT: two blocks, random weights, calibrated thresholds. On the longest path lie 6
-# spiking layers in a block ($Q$, softmax, head, projection, two of the feed-forward part), $D = 12$ in all: signed spikes settle
-# within $1 + D (L - 1) = 181$ steps, and usually long before, so we give them 80 and ask whether they have.
+# Now the same in the fast backend, with timm's ViT: two blocks, random weights, thresholds from the maximum. On the
+# longest path each block has 6 spiking layers ($Q$, softmax, head, projection, two of the feed-forward part), so
+# $D = 12$. Signed spikes settle within $1 + D (L - 1) = 181$ steps, and usually long before; so we run 80 steps and
+# check that they have settled.
 
 # %%
 import timm
@@ -199,7 +203,7 @@ from accelerated import answer, convert, quantise, simulate, summary
 torch.manual_seed(0)
 images = torch.randn(4, 3, 32, 32)
 vit = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=10).eval()
-quantised = quantise(vit, "hn-qcfs", levels=L, initial_threshold="calibrated", sample=images).eval()
+quantised = quantise(vit, "hn-qcfs", levels=L, initial_threshold="max", sample=images).eval()
 print(summary(quantised))
 expected = answer(quantised, images)
 for schedule, T in (("integrate-then-fire", L), ("signed", 80)):
@@ -215,18 +219,18 @@ print(f"per step, streaming, T = 32: off by {100 * off:.0f} % of the largest log
 assert not torch.equal(published.logits[-1], expected)
 
 # %% [markdown]
-# **Why it loses nothing** (T5): each neuron's state is the *total* that has arrived and the spikes it has sent. The ANN's
-# forward pass is a state in which every neuron has sent its level; it is the only one in which no neuron wants to fire; and
-# under both exact schedules the network gets there. Softmax, layer norm and products are computed on totals, by the same
-# code as in the ANN, on the same numbers: the same bits.
+# **Why the answer is exact** (T5): each neuron's state is its *total* input and the number of spikes that it has sent.
+# The quantised network's forward pass is a state in which every neuron has sent its level. It is the only state in
+# which no neuron fires, and under both exact schedules the network reaches it. Softmax, layer norm and products are
+# computed on totals, by the same code as in the quantised network and on the same numbers, so they give the same bits.
 #
-# What this does *not* say: that softmax is computed by spikes. It is a real-valued operator, counted as multiplications
-# when energy is counted ([conventions](../conventions.md)).
+# This does *not* mean that softmax is computed by spikes. It is a real-valued operator, and its energy is counted as that of
+# multiplications ([conventions](../conventions.md)).
 #
 # ## Questions
 #
-# 1. Let $A$ fire in all odd steps, and $B$ in all even ones. What is the average of the per-step products for any even $T$, and
-#    what should it be? Does waiting longer help?
-# 2. $f(0)$ of a softmax is $1/n$, not 0. Where in the telescope does it go?
-# 3. Give the layer 65 tokens (`x = random.normal(size=(2, 65, width))`), set the attention's threshold to 3.0, and run the equality
-#    again, with `nonzero_share` beside it. It holds. Why is that no good news?
+# 1. Let $A$ fire in all odd steps, and $B$ in all even ones. What is the average of the per-step products for any even
+#    $T$, and what should it be? Does waiting longer help?
+# 2. For a softmax, $f(0)$ is $1/n$, not 0. Where does it appear in the telescoping sum?
+# 3. Give the layer 65 tokens (`x = random.normal(size=(2, 65, width))`), set the attention's threshold to 3.0, and run the
+#    comparison again; also print `nonzero_share`. The equality holds. Why does that say little?

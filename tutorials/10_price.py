@@ -9,10 +9,11 @@
 # %% [markdown]
 # # 10. Price: what a spike costs
 #
-# **You will** count the operations of a spiking network, turn them into joules, put an honest latency beside them, and stop
-# early where the answer is clear.
+# **You will** count the operations of a spiking network, convert them into joules, compare them with the full latency,
+# and stop early where the answer is clear.
 #
-# **You will learn** when spikes save energy, when they do not, and which numbers a table must show so that nobody is fooled.
+# **You will learn** when spikes save energy, when they do not, and which numbers a table must show so that it does not
+# mislead.
 #
 # **You need** tutorials 6, 7 and 8.
 
@@ -41,7 +42,7 @@ def fit(network, epochs, lr):
 
 fit(network, 3, 0.05)
 L = 4
-quantised = fit(quantise(network, "cs-qcfs", L, "calibrated", digits.train_x[:256]), 3, 0.02)
+quantised = fit(quantise(network, "cs-qcfs", L, "max", digits.train_x[:256]), 3, 0.02)
 quantised = fold_batch_norms(quantised)
 x, y = digits.test_x, digits.test_y
 
@@ -55,12 +56,14 @@ print(f"quantised network: {100 * accuracy(answer(quantised, x)):.1f} %")
 # %% [markdown]
 # ## Two kinds of operation
 #
-# An ordinary layer multiplies and adds: one **MAC** for each weight and place. A spike is 0 or 1, so a spiking layer only
-# adds: one **AC** for each spike and each weight that it meets. On 45 nm silicon (Horowitz 2014, float32) a MAC takes
-# 3.7 + 0.9 = 4.6 pJ and an AC 0.9 pJ. Memory traffic, which may well be more, is left out, here as nearly everywhere.
+# An ordinary layer multiplies and adds: one multiply-accumulate (**MAC**) for each weight and position. A spike is 0 or
+# 1, so a spiking layer only adds: one accumulate (**AC**) for each spike and each weight that it reaches. On 45 nm
+# silicon (Horowitz 2014, float32) a MAC takes 3.7 + 0.9 = 4.6 pJ and an AC 0.9 pJ. Memory traffic, which may well take
+# more, is left out here, as nearly everywhere.
 #
-# So a layer saves energy if its inputs send fewer than $4.6 / 0.9 \approx 5$ spikes each. (Behind a pooling of 4 pixels fewer than
-# a quarter of that: pooling is not spiking, so each of the 4 pixels' spikes is counted once for every weight behind it.)
+# So a layer saves energy if its inputs send fewer than $4.6 / 0.9 \approx 5$ spikes each. (After pooling over 4 pixels
+# it must be fewer than a quarter of that: pooling does not spike, so the spikes of each of the 4 pixels count once for
+# every weight after it.)
 
 # %%
 streaming = convert(quantised, "streaming")
@@ -70,19 +73,19 @@ print(f"{'layer':>14}  thousand MACs of the ANN  thousand ACs of the SNN")
 for name, macs in cost.ann_macs.items():
     print(f"{name:>14}  {macs / 1e3:24.1f}  {cost.acs.get(name, 0) / 1e3:23.1f}")
 print(
-    f"ANN {1e6 * cost.ann_joules:.2f} µJ, SNN {1e6 * cost.joules:.2f} µJ an image, {s.spikes_per_neuron:.2f} spikes a neuron"
+    f"ANN {1e6 * cost.ann_joules:.2f} µJ, SNN {1e6 * cost.joules:.2f} µJ per image, {s.spikes_per_neuron:.2f} spikes per neuron"
 )
 assert cost.joules < cost.ann_joules
 
 # %% [markdown]
-# The first layer sees the image, not spikes: it multiplies, once, since the image does not change.
+# The first layer reads the image, not spikes. It multiplies, but only once, since the image does not change.
 #
-# A spike through a layer costs as many additions as it has outgoing weights, through a pooling if there is one. Check one layer by hand: spikes sent, times
-# fan-out. For the read-out that is 10 for each spike that reaches it.
+# A spike costs as many additions as it has outgoing weights, counted through the pooling if there is any. Check one
+# layer by hand: the number of spikes times the fan-out. For the read-out the fan-out is 10.
 
 # %%
 by_hand = {name: count.double().sum().item() / len(x) for name, count in s.counts.items()}
-print({name: f"{spikes:.0f} spikes an image" for name, spikes in by_hand.items()})
+print({name: f"{spikes:.0f} spikes per image" for name, spikes in by_hand.items()})
 assert abs(cost.acs["fc"] - 10 * by_hand["block2.relu2"]) < 1e-6  # a mean over images, summed in another order
 total = sum(cost.acs.values()) * 0.9e-12 + sum(cost.macs.values()) * 4.6e-12
 assert abs(total - cost.joules) < 1e-9 * total
@@ -90,8 +93,8 @@ assert abs(total - cost.joules) < 1e-9 * total
 # %% [markdown]
 # ## Everything in one table
 #
-# Accuracy alone is half of the truth, so is "T". Latency counts every step from the image to the answer: the pre-steps of a
-# calibration and the phases of integrate-then-fire too.
+# Accuracy alone is only half of the truth, and so is "T". Latency counts every step from the image to the answer,
+# including the pre-steps of a calibration and the phases of integrate-then-fire.
 
 # %%
 ways = [("streaming", "none", T) for T in (1, 2, 4, 8, 16)]
@@ -121,19 +124,19 @@ for name in dict.fromkeys(row[0] for row in rows):
     axes[1].plot([r[4] for r in chosen], [r[2] for r in chosen], "o-", label=name)
 axes[1].axvline(1e6 * cost.ann_joules, color="grey", linestyle=":", label="ordinary network")
 axes[0].set_xlabel("latency in steps, all counted")
-axes[1].set_xlabel("energy of an image in µJ")
+axes[1].set_xlabel("energy per image in µJ")
 axes[0].set_ylabel("accuracy")
 axes[1].legend()
 plt.show()
 
 by_name = {row[0]: row for row in rows}
-assert by_name["COS"][3] > by_name["signed"][3], "offset spikes are not low latency, once their pre-steps count"
+assert by_name["COS"][3] > by_name["signed"][3], "COS does not have a low latency, once its pre-steps count"
 
 # %% [markdown]
 # ## Stop when you are sure?
 #
-# A streaming network has an answer in every step. Why not read out as soon as the best class leads the second by a margin
-# (in softmax)? We try it twice: from the first step on, and from the third on.
+# A streaming network has an answer in every step. Why not read it out as soon as the softmax of the best class leads
+# the second by a margin? We try it twice: from the first step on, and from the third step on.
 
 # %%
 long_run = simulate(convert(quantised, "streaming"), x, 16)
@@ -151,7 +154,7 @@ for first in (1, 3):
 over_time = [accuracy(logits) for logits in long_run.logits]
 fig, ax = plt.subplots(figsize=(8, 3.2))
 for first, curve in curves.items():
-    ax.plot([c[1] for c in curve], [c[2] for c in curve], "o-", label=f"read out when sure, from step {first}")
+    ax.plot([c[1] for c in curve], [c[2] for c in curve], "o-", label=f"read out at a margin, from step {first}")
 ax.plot(range(1, 17), over_time, label="read out after T steps")
 ax.set_xlabel("steps (mean)")
 ax.set_ylabel("accuracy")
@@ -159,24 +162,27 @@ ax.legend()
 plt.show()
 
 early = next(c for c in curves[1] if c[1] > 4)  # needs more than four steps on average
-assert over_time[3] > early[2], "four steps for everybody are better than a margin from step 1"
+assert over_time[3] > early[2], "four steps for every image are better than a margin from step 1"
 patient = next(c for c in curves[3] if c[0] == 0.9)
 assert patient[2] > early[2]
 
 # %% [markdown]
-# A plausible idea, and from step 1 on it loses to simply waiting four steps: the first logits are *confident and wrong*,
-# because deep layers have hardly fired. A margin needs a few steps before it means anything. Measure before you believe.
+# The idea is plausible, but from step 1 on it is worse than simply waiting four steps: the first logits are *confident
+# and wrong*, because deep layers have hardly fired. A margin means something only after a few steps. Measure before you
+# believe.
 
 # %% [markdown]
 # ## What this does not say
 #
-# - These are operation counts of *hardware that adds increments*. The exact schedules as we compute them here carry totals,
-#   so that every bit comes out right; a chip would use fixed-point increments, which are exact too.
-# - No memory, no leakage, no idle time. A chip that fetches each weight from far away spends more on that than on adding.
-# - An average over images. The margin above changes the average, not the worst case.
+# - These are operation counts for *hardware that adds increments*. The exact schedules, as computed here, carry totals
+#   so that every bit is right; a chip would use fixed-point increments, which are exact too.
+# - Memory, leakage and idle time are not included. A chip that fetches weights from distant memory spends more on that
+#   than on adding.
+# - These are averages over images. The margin above changes the average, not the worst case.
 #
 # ## Questions
 #
-# 1. At how many spikes per neuron does this network stop saving energy? Find the $T$ at which streaming passes the ANN.
-# 2. Why does signed cost more than integrate-then-fire although it is much faster?
-# 3. Margin and first step were chosen on test images here. What would an honest experiment do?
+# 1. At how many spikes per neuron does this network stop saving energy? Find the $T$ at which streaming needs more than
+#    the ANN.
+# 2. Why does signed cost more than integrate-then-fire although it needs far fewer steps?
+# 3. The margin and the first step were chosen on test images here. What would a correct experiment do?

@@ -24,25 +24,25 @@ def if_run(currents, threshold, v0=None):
 
 
 def lif_run(currents, threshold, leak, v0=None):
-    """As `if_run`, threshold subtracted and all, but the membrane decays first: V <- leak V + z_t, leak in [0, 1]."""
+    """As `if_run`, with the same soft reset, but the membrane decays first: V <- leak V + z_t, leak in [0, 1]."""
 
 
 def integrate_then_fire_run(currents, threshold):
-    """Take in all T currents from V = theta / 2 without firing; then fire for T steps without any input (statement T2).
+    """Add all T currents to V = theta / 2 without firing; then fire for T steps without any input (statement T2).
 
-    Returns (spikes of the T firing steps [T, batch, ...], the last V).
+    Returns (spikes of the T firing steps [T, batch, ...], the last V [batch, ...]).
     """
 
 
 def signed_step(total, sent, threshold, levels):
     """The next signed spike, -1, 0 or 1: one step from `sent` towards level(total) (statement T3).
 
-    `total` [batch, ...] is all the input so far, `sent` the spikes sent so far (a spike taken back counts as -1).
+    `total` [batch, ...] is the sum of all input so far, `sent` the spikes sent so far (a spike taken back counts as -1).
     """
 
 
 def st_bif_run(currents, threshold, levels):
-    """The signed neuron on its membrane. V starts at 1/2, in units of theta / L; N = 0 spikes sent. In every step:
+    """The signed neuron on its membrane. V starts at 1/2, in units of theta / L, and N, the spikes sent, at 0. Each step:
 
         V <- V + z_t L / theta
         s_t = 1 if V >= 1 and N < L;   s_t = -1 if V < 0 and N > 0;   else 0

@@ -1,6 +1,6 @@
 """A2, QCFS and its derivatives. Fill in the functions; what you may import is in README.md, under Rules.
 
-Arrays go in and come out in the same format (dtype): in float16, say, compute in float16, and cast L and the shift to it.
+Return arrays of the format (dtype) of the arguments, and compute in it: cast L and the shift to float16, for instance.
 You may call your own functions from one another.
 """
 
@@ -8,11 +8,11 @@ import numpy as np  # noqa: F401
 
 
 def softplus(x):
-    """log(1 + e^x), elementwise, for any x: also for 1000, where e^x is no number (derivations 1.1)."""
+    """log(1 + e^x), elementwise, for any x, also for 1000, where e^x overflows (derivations 1.1)."""
 
 
 def softplus_inverse(y):
-    """The x with softplus(x) = y, for y > 0; exact to a few last places for small and for large y (derivations 1.2)."""
+    """The x with softplus(x) = y, for y > 0; accurate to a few ulp for small and for large y (derivations 1.2)."""
 
 
 def softplus_slope(x):
@@ -40,7 +40,7 @@ def qcfs(z, threshold, levels, shift=0.5):
 
 
 def qcfs_grad(z, threshold, levels, shift=0.5):
-    """(d/dz, d/dtheta), elementwise, straight-through. With u = z L / theta + shift (derivations 2.4, 2.5):
+    """(d/dz, d/dtheta), elementwise, by the straight-through estimator. With u = z L / theta + shift (derivations 2.4, 2.5):
 
     d/dz = 1 for 0 <= u < L, else 0;  d/dtheta = (qcfs(z) - z) / theta for 0 <= u < L, 1 for u >= L, 0 for u < 0.
     """

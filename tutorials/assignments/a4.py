@@ -9,7 +9,7 @@ import numpy as np  # noqa: F401
 
 
 def softmax(x):
-    """Over the last axis; for arguments of any size."""
+    """Over the last axis; without overflow for arguments of any size."""
 
 
 def layer_norm(x, gamma, beta, eps=1e-5):
@@ -17,14 +17,14 @@ def layer_norm(x, gamma, beta, eps=1e-5):
 
 
 def product_run(a, b, operators="accumulated"):
-    """Trains [T, ..., N, d] and [T, ..., d, M] -> [T, ..., N, M]: what is new in A B, a_t B_<=t + A_<t b_t (7.3).
+    """Trains [T, ..., N, d] and [T, ..., d, M] -> [T, ..., N, M]: increments of A B, a_t B_<=t + A_<t b_t (7.3).
 
     "per-step": a_t b_t alone.
     """
 
 
 def softmax_run(x, operators="accumulated"):
-    """A train [T, ..., F]: what is new in the softmax of the sum so far (7.4), or the softmax of each step."""
+    """A train [T, ..., F]: the increments of the softmax of the sum so far (7.4), or the softmax of each step."""
 
 
 def layer_norm_run(x, gamma, beta, eps=1e-5, operators="accumulated"):
@@ -38,15 +38,15 @@ def attention(x, weights, thresholds, levels, heads, bias=None):
 
 
 def attention_grad(x, weights, thresholds, levels, heads, upstream, bias=None):
-    """(dx, {part: (dW, db)}, {part: dtheta}), straight-through; in the shapes of the arguments."""
+    """(dx, {part: (dW, db)}, {part: dtheta}) by the straight-through estimator, in the shapes of the arguments."""
 
 
 def attention_spiking(x, weights, thresholds, levels, heads, steps, schedule, operators="accumulated", bias=None):
-    """The layer with neurons for QCFS, x given in every step as an image is. Returns an object with logits [steps, batch,
-    N, F] (what has been sent after each step), latency, spikes_per_neuron and nonzero_share, as in assignment 3.
+    """The layer with neurons in place of QCFS; x enters as an image does. Returns an object with logits [steps, batch,
+    N, F] (what has been sent up to each step), latency, spikes_per_neuron and nonzero_share, as in assignment 3.
 
-    Streaming: a neuron sends theta per spike; operators that are not linear see each step alone ("per-step"), or pass on
-    what is new in t f(sum so far / t).
+    Streaming: a neuron sends theta per spike; operators that are not linear see each step alone ("per-step"), or send
+    the increments of t f(sum so far / t).
     """
 
 
