@@ -122,7 +122,8 @@ def in_short(results):
             continue
         best = max(rows, key=lambda row: row["accuracy"])
         points = 100 * (best["accuracy"] - target)
-        parts.append(f"{name} comes nearest at T = {best['T']} ({points:+.2f} points of accuracy)")
+        off = f"{points:+.2f} points of accuracy" if points else "the same accuracy, but other logits"
+        parts.append(f"{name} comes nearest at T = {best['T']} ({off})")
     return f"In short: {'; '.join(parts)}."
 
 
