@@ -83,7 +83,8 @@ class Implementation:
         """A file's answer to floats, with integers and truth values as floats: they are judged by value, and noted."""
         format = next((a.dtype for a in arguments if isinstance(a, np.ndarray) and a.dtype.kind == "f"), None)
         if isinstance(answer, tuple):
-            return tuple(self.by_value(name, arguments, part) for part in answer)
+            parts = [self.by_value(name, arguments, part) for part in answer]
+            return type(answer)(*parts) if hasattr(answer, "_fields") else tuple(parts)
         if format is None or not isinstance(answer, np.ndarray) or answer.dtype.kind not in "iub":
             return answer
         self.notes.setdefault(f"{name} returns {answer.dtype} where {format} is asked for, judged by value", None)
@@ -138,7 +139,8 @@ def load(name):
         return RUNNING[name]
     path = Path(name)
     source = path / "__init__.py" if path.is_dir() else path
-    own = path.stem if path.is_dir() else f"student_{path.stem}"  # a file called reference.py is not the reference
+    copied = path.is_dir() and path.stem.startswith(("reference_", "accelerated_"))  # one of ours, with an edit
+    own = path.stem if copied else f"student_{path.stem}"  # a folder called reference or copy is not what is loaded
     spec = importlib.util.spec_from_file_location(
         own, source, submodule_search_locations=[str(path)] * path.is_dir() or None
     )

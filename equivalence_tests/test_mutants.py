@@ -86,7 +86,7 @@ def test_a_planted_error_is_caught_by_the_whole_suite(mutant, tmp_path):
 @pytest.mark.parametrize(("package", "kernels"), [("reference", "off"), ("accelerated", "off"), ("accelerated", "on")])
 def test_a_copy_without_an_error_passes(package, kernels, tmp_path):
     """The control: what fails above fails for the edit, not for being a copy."""
-    copy = tmp_path / "copy"
+    copy = tmp_path / f"{package}_copy"
     shutil.copytree(ROOT / package, copy, ignore=shutil.ignore_patterns("tests", "__pycache__"))
     status, output = suite(
         copy, "test_t1.py", "test_t2.py", "test_t3.py", "test_g1.py", "test_laws.py", kernels=kernels
