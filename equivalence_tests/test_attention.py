@@ -86,7 +86,7 @@ def test_N1_products_of_single_steps_do_not_average_to_the_product(impl, seen):
     seen(f"N1 {impl.name}: spikes {a}, {b}: the products' mean is {per_step:g}, the product of the means {whole:g}")
 
 
-def calibrated(random, x, heads, hidden, levels):
+def thresholds_from_maximum(random, x, heads, hidden, levels):
     """Weights and thresholds {part: ...} of one attention layer and one feed-forward layer, none of them dead on x."""
     width = x.shape[-1]
     weights, more = nets.attention_weights(random, width), nets.feed_forward_weights(random, width, hidden)
@@ -110,7 +110,7 @@ def test_T5_one_attention_and_one_feed_forward_layer(impl, seen, rounds, format,
     def check(seed, heads, levels):
         random = np.random.default_rng(seed)
         x = random.normal(size=(2, 6, 4 * heads))
-        weights, more, theta, theta_more = calibrated(random, x, heads, 12, levels)
+        weights, more, theta, theta_more = thresholds_from_maximum(random, x, heads, 12, levels)
         expected = (
             reference.attention(x, weights, theta, levels, heads),
             reference.feed_forward(x, more, theta_more, levels),
@@ -146,7 +146,7 @@ def test_per_step_attention_does_not_converge_to_the_quantised_one(impl, seen):
     """Streaming for T steps approaches the layer of T levels if operators accumulate, and stays off it per step."""
     random = np.random.default_rng(0)
     x = random.normal(size=(4, 8, 8))
-    weights, _, theta, _ = calibrated(random, x, 2, 12, 16)
+    weights, _, theta, _ = thresholds_from_maximum(random, x, 2, 12, 16)
     off = {}
     for operators in ("per-step", "accumulated"):
         for steps in (16, 256):

@@ -34,7 +34,7 @@ def room(options: PlatformOptions, folders: Iterable[Path], more: int = 0) -> No
 
 
 def _reserve_file(options: PlatformOptions) -> Path:
-    return options.home / "ballast"
+    return options.home / "reserve"
 
 
 def make_reserve(options: PlatformOptions) -> None:

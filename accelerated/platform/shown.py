@@ -25,12 +25,12 @@ FILES = {  # what can be downloaded: name on the page -> path in the record's fo
 
 
 def row(record: Record) -> dict:
-    """A record as lists show it; the key "wish" is the request to stop or delete it."""
+    """A record as lists show it; the key "request" is "stop" or "delete" once that was asked."""
     settings = record.settings
     return {
         "id": record.id, "kind": record.kind, "name": record.name, "user": record.user.name,
         "network": networks.MODELS[settings["model"]], "data": networks.DATA[settings["data"]].label,
-        "activation": settings.get("activation", ""), "state": record.state, "wish": record.request,
+        "activation": settings.get("activation", ""), "state": record.state, "request": record.request,
         "best": record.best, "message": record.message, "detail": record.detail,
         "created": record.created, "began": record.began,
         "ended": record.ended if record.state in ENDED else None, "source": record.source_id,

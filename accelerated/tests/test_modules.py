@@ -31,7 +31,7 @@ class Functional(nn.Module):
         return self.fc(y.view(y.size(0), -1))
 
 
-def calibrated(network, x, activation="cs-qcfs", levels=8):
+def from_maximum(network, x, activation="cs-qcfs", levels=8):
     torch.manual_seed(0)
     return acc.fold_batch_norms(acc.quantise(network, activation, levels, "max", x))
 
@@ -55,7 +55,7 @@ def test_every_relu_is_replaced_wherever_it_is_called(images):
 @pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed"])
 def test_the_claim_in_three_lines(make, schedule, images):
     torch.manual_seed(1)
-    q = calibrated(make(), images)
+    q = from_maximum(make(), images)
     s = acc.simulate(acc.convert(q, schedule), images, 8 if schedule == "integrate-then-fire" else 60)
     assert torch.equal(s.logits[-1], q(images))
     assert min(s.nonzero_share.values()) > 0.05, f"dead layers are equal for free: {s.nonzero_share}"
@@ -64,7 +64,7 @@ def test_the_claim_in_three_lines(make, schedule, images):
 def test_an_in_place_sum_does_not_spoil_what_is_kept_between_steps(images):
     """`y += x` writes into a value that the next step reads again; the graph adds out of place."""
     torch.manual_seed(2)
-    q = calibrated(Functional(), images)
+    q = from_maximum(Functional(), images)
     with torch.no_grad():
         assert torch.equal(acc.simulate(acc.convert(q, "signed"), images, 60).logits[-1], q(images))
     network = Functional().eval()
@@ -100,22 +100,25 @@ def test_quantise_leaves_its_argument_alone(images):
 
 
 def test_weights_survive_the_disk_and_misfits_are_named(tmp_path, images):
-    q = calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images)
+    q = from_maximum(ResidualCNN((1, 8, 8), 10, 0.25), images)
     acc.save_weights(q, tmp_path / "w.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
-    again = acc.load_weights(calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images), tmp_path / "w.safetensors")
+    again = acc.load_weights(from_maximum(ResidualCNN((1, 8, 8), 10, 0.25), images), tmp_path / "w.safetensors")
     assert torch.equal(again(images), q(images))
     spiking = acc.convert(q, "signed")
     assert set(spiking.state_dict()) == {f"graph.{name}" for name in q.state_dict()}
     for other, message in (
-        (calibrated(ResidualCNN((1, 8, 8), 10, 0.5), images), "has shape"),
-        (calibrated(MLP((1, 8, 8), 10, 0.25), images), "it lacks"),
-        (calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images, "s-qcfs"), "has shape"),
+        (from_maximum(ResidualCNN((1, 8, 8), 10, 0.5), images), "has shape"),
+        (from_maximum(MLP((1, 8, 8), 10, 0.25), images), "it lacks"),
+        (from_maximum(ResidualCNN((1, 8, 8), 10, 0.25), images, "s-qcfs"), "has shape"),
         (
-            calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images, levels=4),
+            from_maximum(ResidualCNN((1, 8, 8), 10, 0.25), images, levels=4),
             "has L = 8, softplus, the network L = 4, softplus",
         ),
-        (calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images, "c-qcfs"), "has L = 8, softplus, the network L = 8, raw"),
+        (
+            from_maximum(ResidualCNN((1, 8, 8), 10, 0.25), images, "c-qcfs"),
+            "has L = 8, softplus, the network L = 8, raw",
+        ),
     ):
         with pytest.raises(acc.InputError, match=message) as error:
             acc.load_weights(other, tmp_path / "w.safetensors")
@@ -129,7 +132,7 @@ def test_weights_survive_the_disk_and_misfits_are_named(tmp_path, images):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_moving_both_networks_to_another_format_keeps_them_equal(dtype, images):
     """The neuron makes its threshold from the activation's own parameter, so both stay equal under `.to`."""
-    q = calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images)
+    q = from_maximum(ResidualCNN((1, 8, 8), 10, 0.25), images)
     spiking = acc.convert(q, "signed").to(dtype)
     s = acc.simulate(spiking, images.to(dtype), 60)
     assert s.settled
@@ -137,7 +140,7 @@ def test_moving_both_networks_to_another_format_keeps_them_equal(dtype, images):
 
 
 def test_stepping_by_hand_is_the_simulation(images):
-    q = calibrated(MLP((1, 8, 8), 10, 0.25), images)
+    q = from_maximum(MLP((1, 8, 8), 10, 0.25), images)
     spiking = acc.convert(q, "signed").eval()
     spiking.reset()
     with torch.no_grad():
@@ -146,7 +149,7 @@ def test_stepping_by_hand_is_the_simulation(images):
 
 
 def test_memory_format_is_kept(images):
-    q = calibrated(ResidualCNN((1, 8, 8), 10, 0.25), images).to(memory_format=torch.channels_last)
+    q = from_maximum(ResidualCNN((1, 8, 8), 10, 0.25), images).to(memory_format=torch.channels_last)
     x = images.to(memory_format=torch.channels_last)
     spiking = acc.convert(q, "signed")
     weight = dict(spiking.named_parameters())["graph.block1.conv1.0.weight"]
@@ -156,7 +159,7 @@ def test_memory_format_is_kept(images):
 
 def test_quantised_networks_pass_through_torch_compile(images):
     """Traced whole by dynamo; the eager backend needs no compiler."""
-    q = calibrated(MLP((1, 8, 8), 10, 0.25), images)
+    q = from_maximum(MLP((1, 8, 8), 10, 0.25), images)
     compiled = torch.compile(q, backend="eager", fullgraph=True)
     assert torch.equal(compiled(images), q(images))
 
@@ -299,13 +302,13 @@ def test_counts_that_a_format_cannot_hold_are_refused():
 
 
 def test_a_copied_spiking_network_simulates(images):
-    spiking = acc.convert(calibrated(MLP((1, 8, 8), 10, 0.25), images), "signed")
+    spiking = acc.convert(from_maximum(MLP((1, 8, 8), 10, 0.25), images), "signed")
     first, second = (acc.simulate(s, images, 20, "increments").logits for s in (spiking, copy.deepcopy(spiking)))
     assert torch.equal(first, second)
 
 
 def test_images_of_integers_and_empty_batches(images):
-    spiking = acc.convert(calibrated(MLP((1, 8, 8), 10, 0.25), images), "signed")
+    spiking = acc.convert(from_maximum(MLP((1, 8, 8), 10, 0.25), images), "signed")
     whole = (images * 3).long()
     assert torch.equal(acc.simulate(spiking, whole, 20).logits, acc.simulate(spiking, whole.float(), 20).logits)
     with pytest.raises(acc.InputError, match="at least one"):

@@ -89,7 +89,7 @@ def activations(means, path):
         axis.plot(i + torch.linspace(-0.35, 0.35, len(values)), scaled, ".", ms=3)
     axis.set_xticks(range(len(means)), means, rotation=60, fontsize=7)
     axis.axhline(0, color="black", lw=0.5)
-    axis.set(ylabel="mean of a channel / largest of its layer", title="Pre-activations differ between channels")
+    axis.set(ylabel="channel mean / largest in its layer", title="Pre-activations differ between channels")
     axis.grid(alpha=0.3)
     save(axis.figure, path)
 

@@ -75,7 +75,7 @@ async function followList(table) {
     const state = line.querySelector("[data-state]");
     if (!record || !state.classList.contains(record.state)) return location.reload();
     if (record.best !== null) line.querySelector("[data-best]").textContent = `${(100 * record.best).toFixed(2)} %`;
-    active = active || record.ended === null || record.wish === "delete";
+    active = active || record.ended === null || record.request === "delete";
   }
   if (active) setTimeout(followList, 3000, table);
 }

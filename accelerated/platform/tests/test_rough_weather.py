@@ -116,7 +116,7 @@ def test_nobody_takes_more_than_their_share(inside, ada):
 
 def test_on_a_full_disk_pages_say_so_and_the_reserve_file_is_deleted(inside, ada, monkeypatch):
     disk.make_reserve(inside.options)
-    assert (inside.options.home / "ballast").stat().st_size == disk.RESERVE
+    assert (inside.options.home / "reserve").stat().st_size == disk.RESERVE
 
     def full(*_):
         raise OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk is full"))
@@ -126,7 +126,7 @@ def test_on_a_full_disk_pages_say_so_and_the_reserve_file_is_deleted(inside, ada
         ada.post("/ann/new", json={})
         answer = ada.post("/record/1/delete")
     assert answer.status_code == 507
-    assert not (inside.options.home / "ballast").exists()
+    assert not (inside.options.home / "reserve").exists()
     assert ada.post("/record/1/delete").status_code == 202
 
 
