@@ -1,6 +1,6 @@
 """Training in memory by plain SGD, and the two-stage algorithm (Algorithm 1): `reference.training` with autograd.
 
-Runs on disk, with all their settings, are in runs/training.py.
+Runs on disk, with all their settings, are in runs/learning.py.
 """
 
 import math

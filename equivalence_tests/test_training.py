@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 import accelerated
 import reference
-from accelerated.runs.training import optimiser
+from accelerated.runs.learning import optimiser
 from reference import network, tokens, training
 
 from . import random_networks as nets

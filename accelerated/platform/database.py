@@ -82,7 +82,7 @@ class Record(Base):
     settings: Mapped[dict] = mapped_column(JSON)  # fields of accelerated.runs.config.Config
     source_id: Mapped[int | None] = mapped_column(ForeignKey("records.id", ondelete="SET NULL"), index=True)
     state: Mapped[str] = mapped_column(default="queued", index=True)  # see records.STATES
-    request: Mapped[str] = mapped_column("wish", default="")  # "", stop or delete
+    request: Mapped[str] = mapped_column(default="")  # "", stop or delete
     attempt: Mapped[int] = mapped_column(default=0)  # how many times it was started
     created: Mapped[float] = mapped_column(default=time.time)
     began: Mapped[float | None]
@@ -120,13 +120,17 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the tables to this version's schema."""
+        try:
+            alembic.command.upgrade(self.migrations(), "head")
+        except OperationalError as error:
+            raise InputError(f"the database does not answer: {str(error.orig).splitlines()[0]}") from None
+
+    def migrations(self) -> alembic.config.Config:
+        """The migrations of `migrations/versions`, for this database."""
         config = alembic.config.Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.attributes["engine"] = self.engine
-        try:
-            alembic.command.upgrade(config, "head")
-        except OperationalError as error:
-            raise InputError(f"the database does not answer: {str(error.orig).splitlines()[0]}") from None
+        return config
 
 
 def changed(db: orm.Session, statement: Executable) -> int:

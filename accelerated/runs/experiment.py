@@ -15,7 +15,7 @@ from ..conversion import convert, fold_batch_norms
 from ..exports.weights import save_weights
 from ..network import answer
 from ..schedules import SCHEDULES
-from . import distributed, training
+from . import distributed, learning
 from .config import Config
 from .evaluation import plan, rows_of, shown
 from .folders import environment, lock, open_folder, read_state, settings_of, write_json
@@ -172,7 +172,7 @@ class _Run:
         with Progress(*columns, TextColumn("left:"), TimeRemainingColumn(), console=self.console) as progress:
             bar = _Bar(progress, config, data, self.images)
             if self.state:
-                behind = training.STAGES.index(self.state["stage"])
+                behind = learning.STAGES.index(self.state["stage"])
                 bar.trained(self.state["stage"], sum(config.epochs[:behind]) + self.state["epoch"])
 
             def begin():
@@ -185,7 +185,7 @@ class _Run:
                 return self.folder, self._finished(network, accuracies, {"rows": []}), None, None
             quantised = distributed.everywhere(lambda: fold_batch_norms(network))
             depth, rows = self._simulated(quantised, bar)
-            test = training.tested(quantised, shown(config, data, "test", config.test_images))
+            test = learning.tested(quantised, shown(config, data, "test", config.test_images))
             accuracies["folded"] = test.top1
         if distributed.rank() == 0:
             x = next(shown(config, data, "test", config.test_batch))[0]

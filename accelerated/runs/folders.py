@@ -13,7 +13,7 @@ import torch
 
 from ..checks import InputError
 from ..exports.weights import whole_file
-from . import training
+from . import learning
 from .config import NOT_PART_OF_A_RUN, default_name
 
 STATE = ("stage", "epoch", "accuracies", "metrics", "network", "sgd", "generator", "seconds")  # what resume.pt holds
@@ -98,7 +98,7 @@ def read_state(folder, settings, device):
             raise TypeError("config.json holds no settings")
         if (folder / "resume.pt").exists():
             state = torch.load(folder / "resume.pt", weights_only=True, map_location=device)
-            _ = training.STAGES.index(state["stage"]), [state[key] for key in STATE]
+            _ = learning.STAGES.index(state["stage"]), [state[key] for key in STATE]
     except Exception as error:  # a damaged file can raise anything
         raise InputError(f"{folder} cannot be resumed ({type(error).__name__}): delete it and start again") from error
     for key, value in settings.items():

@@ -10,7 +10,7 @@ from .. import data as datasets
 from ..checks import InputError
 from ..conversion import fold_batch_norms
 from ..exports.weights import load_weights
-from . import training
+from . import learning
 from .config import Config
 from .evaluation import shown
 from .stages import form_of, network_for
@@ -53,7 +53,7 @@ def network_of(folder, config, data):
     with torch.random.fork_rng(devices=[]):
         network = network_for(replace(config, pretrained=False), data)
     sample = datasets.first(data, "train", 2, "cpu")
-    for stage in training.STAGES:
+    for stage in learning.STAGES:
         settings = config.activation, config.stage1, config.levels, 1.0, sample, form_of(config)
-        network = training.enter(stage, network, *settings)
+        network = learning.enter(stage, network, *settings)
     return load_weights(network, folder / "weights.safetensors")

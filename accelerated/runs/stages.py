@@ -13,7 +13,7 @@ from ..checks import InputError
 from ..exports.weights import load_weights, thresholds_in, whole_file
 from ..graph.timm import with_sites
 from ..models import TRANSFORMERS, make
-from . import distributed, training
+from . import distributed, learning
 from .compiling import compiled
 from .evaluation import laid_out, shown
 from .journal import memory, per_cent
@@ -44,7 +44,7 @@ def stage_of(config):
         stage = 2 if any(shapes) else 1
     if any(config.epochs[:stage]):
         zeros = " ".join(["0"] * stage)
-        raise InputError(f"{config.start} holds a network of {training.STAGES[stage]}: begin --epochs with {zeros}")
+        raise InputError(f"{config.start} holds a network of {learning.STAGES[stage]}: begin --epochs with {zeros}")
     if stage and config.until == "relu":
         raise InputError(f"{config.start} holds a quantised network: choose until training or simulation")
     return stage
@@ -76,8 +76,8 @@ class Stages:
         self.sample = datasets.first(self.data, "train", 256, config.device)
         self.journal.begin(self.metrics)
         start = distributed.everywhere(lambda: stage_of(config)) if config.start else -1
-        reached = training.STAGES.index(state["stage"]) if state else 0
-        for index in range(1 if config.until == "relu" else len(training.STAGES)):
+        reached = learning.STAGES.index(state["stage"]) if state else 0
+        for index in range(1 if config.until == "relu" else len(learning.STAGES)):
             network = self._enter(index, network, start)
             if index == max(reached, start, 0):
                 self.begin()
@@ -87,23 +87,23 @@ class Stages:
 
     def _enter(self, index, network, start):
         """The network as a stage begins, with the weights of a file where the run starts with them."""
-        config, stage = self.config, training.STAGES[index]
+        config, stage = self.config, learning.STAGES[index]
         first = 1.0 if index <= start else config.initial_threshold  # weights from a file bring their own thresholds
         settings = config.activation, config.stage1, config.levels, first, self.sample, form_of(config)
         if config.distillation and stage == "stage 1":
             self.teacher = copy.deepcopy(network).eval()
             if self.state and self.state.get("teacher"):
                 self.teacher.load_state_dict(self.state["teacher"])
-        network = distributed.everywhere(partial(training.enter, stage, network, *settings))
+        network = distributed.everywhere(partial(learning.enter, stage, network, *settings))
         if index == start:
             distributed.everywhere(partial(load_weights, network, config.start))
         return network
 
     def _train(self, index, network, state):
         """The epochs of a stage, from where `state` was if it is given."""
-        config, stage, epochs = self.config, training.STAGES[index], self.config.epochs[index]
+        config, stage, epochs = self.config, learning.STAGES[index], self.config.epochs[index]
         lr = config.lr * config.fine_tuning if stage == "stage 2" else config.lr
-        sgd = training.optimiser(network, lr, config.optimiser, config.weight_decay, config.decay_thresholds)
+        sgd = learning.optimiser(network, lr, config.optimiser, config.weight_decay, config.decay_thresholds)
         scaler = torch.amp.GradScaler(config.device) if config.precision == "float16" else None
         done = self._go_on(state, network, sgd, scaler) if state else 0
         trained = compiled(network, config.device) if config.compile and epochs > done else network
@@ -116,7 +116,7 @@ class Stages:
             self.journal.epoch(self.metrics[-1], epochs)
             self.advance(stage)
         if not epochs:
-            test = training.tested(network, shown(config, self.data, "test", config.test_images))
+            test = learning.tested(network, shown(config, self.data, "test", config.test_images))
             self.accuracies[stage] = test.top1
             self.journal.say(f"{stage}: no epochs; test Acc@1 {per_cent(test.top1)}")
 
@@ -135,21 +135,21 @@ class Stages:
 
     def _epoch(self, index, epoch, trained, network, sgd, scaler, lr):
         """One epoch and its test: a line of metrics.jsonl."""
-        config, data, stage = self.config, self.data, training.STAGES[index]
+        config, data, stage = self.config, self.data, learning.STAGES[index]
         began, epochs = time.perf_counter(), config.epochs[index]
         seed = (config.seed * 1_009 + index * 100_003 + epoch * 10_007 + distributed.rank()) % 2**40
         torch.manual_seed(seed)  # for dropout; whoever resumes here draws the same
-        rows = training.order(len(data.train_y), config.batch, self.generator)
-        rate = training.cosine(lr, epoch, epochs, config.warmup)
+        rows = learning.order(len(data.train_y), config.batch, self.generator)
+        rate = learning.cosine(lr, epoch, epochs, config.warmup)
         shares = [distributed.share(step) for step in rows]
         drawn = datasets.batches(data, "train", shares, config.device, config.augment, seed, config.workers)
         sizes = [len(step) for step in rows]
         teach = (self.teacher, config.distillation) if self.teacher is not None else None
-        seen = training.train_epoch(
+        seen = learning.train_epoch(
             trained, sgd, laid_out(config, drawn), rate, sizes, config.precision, config.accumulate, scaler, teach,
             self.journal.watch(stage, epoch + 1, epochs, len(sizes)),
         )  # fmt: skip
-        test = training.tested(network, shown(config, data, "test", config.test_images))
+        test = learning.tested(network, shown(config, data, "test", config.test_images))
         self.accuracies[stage] = test.top1
         return {
             "stage": stage, "epoch": epoch + 1, "lr": rate(0), "loss": seen.loss, "accuracy": test.top1,

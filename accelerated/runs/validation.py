@@ -17,7 +17,7 @@ from ..models import MODELS, STEMS, TRANSFORMERS
 from ..quantisation import FROM_SAMPLE
 from ..schedules import SCHEDULES
 from ..tokens import FORMS
-from . import training
+from . import learning
 from .config import Config, default_name
 
 QUICK = {"epochs": (3, 3, 2), "times": (1, 2, 4, 8)}
@@ -32,12 +32,12 @@ CHOICES = {
     "arithmetic": ("totals", "increments"),
     "engine": ENGINES,
     "until": UNTIL,
-    "precision": training.PRECISIONS,
+    "precision": learning.PRECISIONS,
     "augment": ("auto", *AUGMENTATIONS),
     "activation": VARIANTS,
     "placement": STYLES,
     "norm": NORMS,
-    "optimiser": training.OPTIMISERS,
+    "optimiser": learning.OPTIMISERS,
     "stage1": ("auto", *LAYERWISE),
 }
 EACH = {  # fields that name several: (choices, what one is called)
@@ -150,7 +150,7 @@ def _carried_out(config):
     if config.quick:  # what was asked for by name stays
         values = {name: value for name, value in QUICK.items() if getattr(config, name) == getattr(Config, name)}
     if config.stage1 == "auto":
-        values["stage1"] = training.first_stage(config.activation)
+        values["stage1"] = learning.first_stage(config.activation)
     values["initial_threshold"] = _initial_threshold(config.initial_threshold)
     values["device"] = device(config.device)
     values["name"] = config.name or default_name(config)

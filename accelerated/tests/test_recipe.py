@@ -11,7 +11,7 @@ import accelerated as acc
 from accelerated import data as datasets
 from accelerated import run
 from accelerated.models import make
-from accelerated.runs import distributed, evaluation, folders, training
+from accelerated.runs import distributed, evaluation, folders, learning
 from accelerated.runs.config import Config
 from accelerated.runs.validation import checked
 from accelerated.simulation import read_out_early
@@ -27,10 +27,10 @@ def epoch(parts, precision="float32"):
     """Weights after one epoch on the same images, with each batch in several parts."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), acc.QCFS((8,), 4, "softplus", 1.0), nn.Linear(8, 3))
-    sgd = training.optimiser(network, 0.1)
+    sgd = learning.optimiser(network, 0.1)
     x, y = torch.rand(48, 4, 4), torch.arange(48) % 3
     batches = zip(x.split(16), y.split(16), strict=True)
-    loss = training.train_epoch(network, sgd, batches, lambda p: 0.1, [16] * 3, precision, parts)
+    loss = learning.train_epoch(network, sgd, batches, lambda p: 0.1, [16] * 3, precision, parts)
     return torch.cat([p.detach().flatten() for p in network.parameters()]), loss
 
 
@@ -44,15 +44,15 @@ def test_accumulation_changes_nothing_but_rounding():
 def test_thresholds_decay_only_on_request():
     network = nn.Sequential(nn.Linear(4, 4), acc.QCFS((4,), 4, "raw", 1.0), nn.BatchNorm1d(4))
     for asked in (False, True):
-        decayed = training.optimiser(network, 0.1, decay_thresholds=asked).param_groups[0]["params"]
+        decayed = learning.optimiser(network, 0.1, decay_thresholds=asked).param_groups[0]["params"]
         assert [p.shape for p in decayed] == [(4, 4), (4,)][: 1 + asked]
 
 
 def test_every_image_once_in_an_order_that_is_drawn():
-    rows = training.order(100, 32, torch.Generator().manual_seed(0))
+    rows = learning.order(100, 32, torch.Generator().manual_seed(0))
     assert [len(step) for step in rows] == [32, 32, 32, 4]
     assert sorted(torch.cat(rows).tolist()) == list(range(100))
-    assert [len(step) for step in training.order(97, 32, torch.Generator())] == [32] * 3, "batch norm needs two"
+    assert [len(step) for step in learning.order(97, 32, torch.Generator())] == [32] * 3, "batch norm needs two"
 
 
 def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
@@ -61,7 +61,7 @@ def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
     short = ["--epochs", 0, 2, 1, "--times", 1, "--schedules", "streaming", "--test-images", 8, "--out", tmp_path]
     arguments = [*network, *short]
     assert call(*arguments, "--name", "whole") == 0
-    real, calls = training.tested, []
+    real, calls = learning.tested, []
 
     def interrupted(*what):
         calls.append(what)
@@ -69,9 +69,9 @@ def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return real(*what)
 
-    monkeypatch.setattr(training, "tested", interrupted)
+    monkeypatch.setattr(learning, "tested", interrupted)
     assert call(*arguments, "--name", "cut") == 130
-    monkeypatch.setattr(training, "tested", real)
+    monkeypatch.setattr(learning, "tested", real)
     torch.rand(7)  # whatever happens between
     assert call(*arguments, "--name", "cut", "--resume") == 0
     cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
@@ -84,15 +84,15 @@ def test_shares_of_the_test_images_add_up_to_all_of_them(processes, monkeypatch)
     torch.manual_seed(0)
     config, data = checked(Config(device="cpu")), datasets.load("digits")
     network = make("cnn", data.shape, data.classes, 0.25)
-    training.tested(network.train(), evaluation.shown(config, data, "test"))
-    whole, seen, right = training.tested(network, evaluation.shown(config, data, "test")).top1, 0, 0
+    learning.tested(network.train(), evaluation.shown(config, data, "test"))
+    whole, seen, right = learning.tested(network, evaluation.shown(config, data, "test")).top1, 0, 0
     for rank in range(processes):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(distributed, "world", lambda: processes)
         images = sum(len(y) for _, y in evaluation.shown(config, data, "test"))
         seen, right = (
             seen + images,
-            right + images * training.tested(network, evaluation.shown(config, data, "test")).top1,
+            right + images * learning.tested(network, evaluation.shown(config, data, "test")).top1,
         )
     assert seen == 360
     assert right == pytest.approx(whole * 360, abs=1e-6)  # whole numbers
@@ -131,17 +131,17 @@ def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
 
 def test_a_loss_that_explodes_names_the_step_and_keeps_what_was_saved(tmp_path, monkeypatch, capsys):
     arguments = [*TINY, "--epochs", 3, 0, 0, "--out", tmp_path, "--name", "x"]
-    real, calls = training.cosine, []
+    real, calls = learning.cosine, []
 
     def rate(lr, epoch, *others):
         calls.append(epoch)
         return (lambda share: 1e30) if epoch == 2 else real(lr, epoch, *others)
 
-    monkeypatch.setattr(training, "cosine", rate)
+    monkeypatch.setattr(learning, "cosine", rate)
     assert call(*arguments) == 2
     assert "at step 2 of 23 in this epoch" in capsys.readouterr().err
     assert torch.load(tmp_path / "x" / "resume.pt", weights_only=True)["epoch"] == 2
-    monkeypatch.setattr(training, "cosine", real)
+    monkeypatch.setattr(learning, "cosine", real)
     assert call(*arguments, "--resume") == 0
 
 

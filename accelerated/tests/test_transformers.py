@@ -18,7 +18,7 @@ from accelerated.graph.modules import FeatureBatchNorm
 from accelerated.graph.timm import with_sites
 from accelerated.models import make
 from accelerated.models.vit import xavier
-from accelerated.runs import config, experiment, training
+from accelerated.runs import config, experiment, learning
 
 NAMES = ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
 
@@ -252,7 +252,7 @@ def test_a_distilled_run_that_is_cut_ends_with_the_same_weights(tmp_path, monkey
 
     arguments = [*TINY, "--epochs", 1, 3, 1, "--distillation", 0.5, "--out", tmp_path]
     assert call(*arguments, "--name", "whole") == 0
-    real, seen = training.train_epoch, []
+    real, seen = learning.train_epoch, []
 
     def stops(*a, **k):
         seen.append(1)
@@ -260,23 +260,23 @@ def test_a_distilled_run_that_is_cut_ends_with_the_same_weights(tmp_path, monkey
             raise KeyboardInterrupt
         return real(*a, **k)
 
-    monkeypatch.setattr(training, "train_epoch", stops)
+    monkeypatch.setattr(learning, "train_epoch", stops)
     assert call(*arguments, "--name", "cut") == 130
-    monkeypatch.setattr(training, "train_epoch", real)
+    monkeypatch.setattr(learning, "train_epoch", real)
     assert call(*arguments, "--name", "cut", "--resume") == 0
     cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
     assert all(torch.equal(cut[name], value) for name, value in whole.items())
 
 
 def test_warm_up_and_what_decays():
-    rate = [training.cosine(1.0, epoch, 100, 10)(0.0) for epoch in range(100)]
+    rate = [learning.cosine(1.0, epoch, 100, 10)(0.0) for epoch in range(100)]
     assert rate[0] == 0
     assert 0.4 < rate[5] < 0.5
     assert max(rate) == rate[10] > 0.97
     assert rate[99] < 0.001
     network = experiment.network_for(experiment.checked(config.Config(model="swin_tiny", width=0.1, size=32)), Shape)
     named = dict(network.named_parameters())
-    decaying = {id(p) for p in training.optimiser(network, 0.1, "adamw", 0.05).param_groups[0]["params"]}
+    decaying = {id(p) for p in learning.optimiser(network, 0.1, "adamw", 0.05).param_groups[0]["params"]}
     assert id(named["layers.0.blocks.0.attn.qkv.weight"]) in decaying
     for name in ("layers.0.blocks.0.attn.bias.table", "layers.0.blocks.0.norm1.weight", "head.fc.bias"):
         assert id(named[name]) not in decaying, name

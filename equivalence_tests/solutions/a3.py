@@ -116,22 +116,30 @@ def simulate(network, x, steps, arithmetic=None):
             out = propagate(nodes, x, lambda node, _: threshold(node) * sent[node["name"]] / (now + 1))  # noqa: B023
         logits.append(out)
 
-    ann = {}
-
-    def compare(node, z):
-        ann[node["name"]] = level(z, node, node["levels"])
-        return threshold(node) * ann[node["name"]] / node["levels"]
-
-    propagate(nodes, x, compare)
+    settled = last < steps if schedule == "signed" else None
+    latency = last if schedule == "signed" else phases * steps
     same = schedule == "signed" or all(n["levels"] == steps for n in nodes if n["op"] == "qcfs")
-    differ = [sent[name] != ann[name] for name in ann]
-    units = sum(d.size for d in differ)
+    return result(logits[-steps:], sent, emitted, latency, settled, ann_levels(nodes, x) if same else None)
+
+
+def ann_levels(nodes, x):
+    levels = {}
+
+    def quantised(node, z):
+        levels[node["name"]] = level(z, node, node["levels"])
+        return threshold(node) * levels[node["name"]] / node["levels"]
+
+    propagate(nodes, x, quantised)
+    return levels
+
+
+def result(logits, sent, emitted, latency, settled, ann):
+    units = sum(count.size for count in sent.values())
+    differ = ann and [sent[name] != ann[name] for name in ann]
     return Simulation(
-        logits=np.stack(logits[-steps:]), counts=sent,
-        latency=last if schedule == "signed" else phases * steps,
+        logits=np.stack(logits), counts=sent, latency=latency, settled=settled,
         spikes_per_neuron=float(sum(e.sum() for e in emitted.values()) / units),
-        settled=last < steps if schedule == "signed" else None,
-        units_that_differ=float(sum(d.sum() for d in differ) / units) if same else None,
-        units_that_differ_last=float(differ[-1].mean()) if same else None,
+        units_that_differ=float(sum(d.sum() for d in differ) / units) if differ else None,
+        units_that_differ_last=float(differ[-1].mean()) if differ else None,
         nonzero_share={name: float((count != 0).mean()) for name, count in sent.items()},
     )  # fmt: skip

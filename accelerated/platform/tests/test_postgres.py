@@ -120,6 +120,24 @@ def test_migrations_make_the_tables_that_the_code_expects(inside):
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
+def test_a_database_of_the_first_schema_keeps_what_it_holds(tmp_path):
+    import alembic.command
+    from sqlalchemy import text
+
+    database = Database(f"sqlite:///{tmp_path}/old.db")
+    config = database.migrations()
+    alembic.command.upgrade(config, "0001")
+    with database.begin() as db:
+        db.execute(text("INSERT INTO users VALUES (1, 'ada', '', true, 0)"))
+        columns = "user_id, kind, name, settings, state, wish, attempt, created, message, detail"
+        db.execute(
+            text(f"INSERT INTO records ({columns}) VALUES (1, 'ann', 'first', '{{}}', '', 'stop', 1, 0, '', '')")
+        )
+    database.migrate()
+    with database.begin() as db:
+        assert [(record.name, record.request) for record in db.query(Record)] == [("first", "stop")]
+
+
 def test_sqlite_has_the_same_tables_and_migrating_twice_changes_nothing(tmp_path, monkeypatch):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
