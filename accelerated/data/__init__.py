@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
 from ..checks import InputError, one_of
+from . import binary
 from .augment import LARGE_SIDE, pipeline
 
 SPLIT_SEED = 20260
@@ -123,13 +124,18 @@ def _cifar(called, mean, std):
         kind = getattr(datasets, called)
         if size and size < 32:
             raise InputError(f"{kind.__name__} has images of 32 x 32: size must be at least 32, or 0, got {size}")
+        folder = binary.folder_of(called, root)
+        if folder is not None:
+            (train_x, train_y), (test_x, test_y) = binary.read(called, folder)
+            return Dataset(train_x, train_y, test_x, test_y, 10 if called == "CIFAR10" else 100, size or 32, mean, std)
         folder = Path(root) / kind.base_folder
         if download:
             _downloaded(lambda: kind(root, download=True), root, kind.url)
         meta = (kind.meta["filename"], kind.meta["md5"])
         for name, md5 in [*kind.train_list, *kind.test_list, meta]:
             if not (folder / name).exists():
-                what = f"{kind.__name__} was looked for in {folder}, which lacks {name}"
+                other = binary.FORMATS[called][0]
+                what = f"{kind.__name__} was looked for in {folder}, which lacks {name} (there is no {other} either)"
                 raise InputError(f"{what}: fetch it with --download, or name its folder with --data-root")
             if not datasets.utils.check_integrity(str(folder / name), md5):
                 raise InputError(f"{folder / name} is damaged: delete it and fetch it again with --download")

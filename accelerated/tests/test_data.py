@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision import datasets as vision
 
 from accelerated import InputError, data
+from accelerated.data import binary
 from accelerated.data.augment import cutout, flipped, shifted
 
 DRAWN = {"digits": "80ae5be7", "mnist5k": "b8cb6315"}  # of the test labels: the same on every machine
@@ -120,6 +121,32 @@ def test_cifar_is_read_by_the_real_loader(name, kind, classes, tmp_path, monkeyp
         data.load(name, tmp_path)
     with pytest.raises(InputError, match="size must be at least 32, or 0, got 16"):
         data.load(name, tmp_path, size=16)
+
+
+@pytest.mark.parametrize(("name", "called", "classes"), [("cifar10", "CIFAR10", 10), ("cifar100", "CIFAR100", 100)])
+def test_cifar_is_read_from_the_binary_version(name, called, classes, tmp_path, monkeypatch):
+    folder, labels, *parts = binary.FORMATS[called]
+    (tmp_path / folder).mkdir()
+    written, listed = [], []
+    for files in parts:
+        rows = [RANDOM.integers(0, 10, (3, labels + binary.PIXELS), dtype=np.uint8) for _ in files]
+        for file, content in zip(files, rows, strict=True):
+            (tmp_path / folder / file).write_bytes(content.tobytes())
+        listed.append({f: hashlib.md5(r.tobytes()).hexdigest() for f, r in zip(files, rows, strict=True)})
+        written.append(np.concatenate(rows))
+    with pytest.raises(
+        InputError, match=rf"{next(iter(parts[0]))} is damaged: its MD5 is not {next(iter(parts[0].values()))}"
+    ):
+        data.load(name, tmp_path)
+    monkeypatch.setitem(binary.FORMATS, called, (folder, labels, *listed))
+    for root in (tmp_path, tmp_path / folder):
+        d = data.load(name, root)
+        assert (d.classes, d.shape) == (classes, (3, 32, 32))
+        assert torch.equal(d.train_x.flatten(1), torch.from_numpy(written[0][:, labels:]))
+        assert d.test_y.tolist() == written[1][:, labels - 1].tolist()
+    next((tmp_path / folder).glob("test*")).unlink()
+    with pytest.raises(InputError, match=r"test.*\.bin cannot be read: No such file"):
+        data.load(name, tmp_path)
 
 
 def picture(path, size):
