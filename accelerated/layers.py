@@ -46,3 +46,23 @@ def avg_pool2d(x: torch.Tensor, size: int) -> torch.Tensor:
     if x.ndim != 4 or min(x.shape[2:]) < size:
         raise InputError(f"avg_pool2d: an input of shape {tuple(x.shape)} holds no window of {size} x {size}")
     return F.avg_pool2d(x, size)
+
+
+def max_pool2d(x: torch.Tensor, size: int) -> torch.Tensor:
+    """The maximum over non-overlapping size x size windows: [n, C, H, W] -> [n, C, H // size, W // size].
+
+    Of counts it is a count: with one threshold per window the maximum commutes with the value of a spike (M1).
+    """
+    size = whole(size, "the pooling size")
+    if x.ndim != 4 or min(x.shape[2:]) < size:
+        raise InputError(f"max_pool2d: an input of shape {tuple(x.shape)} holds no window of {size} x {size}")
+    return F.max_pool2d(x, size)
+
+
+def max_pool2d_run(spikes: torch.Tensor, size: int) -> torch.Tensor:
+    """Max pooling of a train [T, n, C, H, W] of spikes -1, 0, 1: what is new in the maximum of the counts (M1; 7.5).
+
+    Again -1, 0 or 1 in each step; of a train under integrate-then-fire it is the OR of a window's spikes.
+    """
+    counts = torch.stack([max_pool2d(total, size) for total in spikes.cumsum(0)])
+    return torch.cat([counts[:1], counts.diff(dim=0)])

@@ -53,6 +53,7 @@ MODULES = {  # operator -> module, from the node and the kind of layer before it
     "layer_norm": lambda n, after: _normalisation(n, nn.LayerNorm(len(n["gamma"]), n.get("eps", 1e-5))),
     "softmax": lambda n, after: nn.Softmax(dim=-1),
     "avg_pool2d": lambda n, after: nn.AvgPool2d(whole(n["size"], "the pooling size")),
+    "max_pool2d": lambda n, after: nn.MaxPool2d(whole(n["size"], "the pooling size")),
     "flatten": lambda n, after: nn.Flatten(),
     "relu": lambda n, after: Site(n["site"], n.get("heads")) if n.get("site") else nn.ReLU(),
     "qcfs": lambda n, after: _qcfs(n),

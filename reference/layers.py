@@ -84,6 +84,36 @@ def avg_pool2d_grad(x, size, upstream):
     return by_x
 
 
+def max_pool2d(x: np.ndarray, size: int) -> np.ndarray:
+    """The maximum over non-overlapping size x size windows: [n, C, H, W] -> [n, C, H // size, W // size].
+
+    Of counts it is a count: with one threshold per window the maximum commutes with the value of a spike (M1).
+    """
+    size = whole(size, "the pooling size")
+    if x.ndim != 4 or min(x.shape[2:]) < size:
+        raise InputError(f"max_pool2d: an input of shape {x.shape} holds no window of {size} x {size}")
+    return _windows(x, (size, size), size, 0).max(axis=(4, 5))
+
+
+def max_pool2d_run(spikes: np.ndarray, size: int) -> np.ndarray:
+    """Max pooling of a train [T, n, C, H, W] of spikes -1, 0, 1: what is new in the maximum of the counts (M1; 7.5).
+
+    Again -1, 0 or 1 in each step; of a train under integrate-then-fire it is the OR of a window's spikes.
+    """
+    counts = np.stack([max_pool2d(total, size) for total in np.cumsum(spikes, axis=0)])
+    return np.concatenate([counts[:1], counts[1:] - counts[:-1]])
+
+
+def max_pool2d_grad(x, size, upstream):
+    """The first largest input of a window, row by row, gets its output's gradient, the others 0."""
+    by_x = array(np.zeros(x.shape), like=upstream)
+    windows = _windows(x, (size, size), size, 0)
+    first = windows.reshape(*windows.shape[:4], -1).argmax(axis=-1)
+    n, c, h, w = np.indices(first.shape)
+    by_x[n, c, h * size + first // size, w * size + first % size] = upstream
+    return by_x
+
+
 def _by_channel(v, x):
     """v [C] shaped to broadcast against x [n, C, ...]."""
     return v.reshape(v.shape + (1,) * (x.ndim - 2))

@@ -6,6 +6,7 @@
     batch_norm    1       gamma, beta     mean, var, eps        mean_tokens   1
     layer_norm    1       gamma, beta     eps                   split_heads   1                   heads
     avg_pool2d    1                       size                  merge_heads   1
+    max_pool2d    1                       size
     shift         1       bias                                  softmax       1
     scale         1                       factor                product       2                   transpose
     add           2                                             relu          1                   site, heads
@@ -36,6 +37,7 @@ FORWARD: dict[str, Callable[..., np.ndarray]] = {
     "layer_norm": lambda n, x: tokens.layer_norm(x, n["gamma"], n["beta"], n["eps"]),
     "softmax": lambda n, x: tokens.softmax(x),
     "avg_pool2d": lambda n, x: layers.avg_pool2d(x, n["size"]),
+    "max_pool2d": lambda n, x: layers.max_pool2d(x, n["size"]),
     "add": lambda n, x, y: x + y,
     "product": lambda n, x, y: tokens.product(x, y, n["transpose"]),
     "split_heads": lambda n, x: tokens.split_heads(x, n["heads"]),
@@ -57,6 +59,7 @@ BACKWARD: dict[
     "layer_norm": lambda n, x, g: tokens.layer_norm_grad(x[0], n["gamma"], g, n["eps"]),
     "softmax": lambda n, x, g: (tokens.softmax_grad(x[0], g),),
     "avg_pool2d": lambda n, x, g: (layers.avg_pool2d_grad(x[0], n["size"], g),),
+    "max_pool2d": lambda n, x, g: (layers.max_pool2d_grad(x[0], n["size"], g),),
     "add": lambda n, x, g: tuple(sum_to(g, term.shape) for term in x),
     "product": lambda n, x, g: tokens.product_grad(x[0], x[1], g, n["transpose"]),
     "split_heads": lambda n, x, g: (tokens.merge_heads(g),),
@@ -75,6 +78,7 @@ BACKWARD: dict[
 NEEDS = {
     "linear": ("weight", "bias"), "conv2d": ("weight", "bias", "stride", "padding"),
     "batch_norm": ("gamma", "beta", "mean", "var", "eps"), "layer_norm": ("gamma", "beta", "eps"),
-    "avg_pool2d": ("size",), "relu": ("site", "heads"), "qcfs": ("parameter", "levels", "positivity", "site", "heads"),
+    "avg_pool2d": ("size",), "max_pool2d": ("size",), "relu": ("site", "heads"),
+    "qcfs": ("parameter", "levels", "positivity", "site", "heads"),
     "product": ("transpose",), "split_heads": ("heads",), "shift": ("bias",), "scale": ("factor",),
 }  # fmt: skip
