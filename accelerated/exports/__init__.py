@@ -1,1 +1,1 @@
-"""Networks on disk: saved weights."""
+"""Networks on disk: saved weights, published checkpoints."""

@@ -1,0 +1,103 @@
+"""Bias correction: `reference.correction` on a graph of torch modules, from any number of batches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.fx.node import map_arg
+from torch.utils.data import DataLoader
+
+from .activation import QCFS
+from .checks import InputError
+from .conversion import SpikingNetwork, fold_batch_norms
+from .engines.structure import read_last
+from .graph.operations import WEIGHTED, module_of, operation_of
+from .graph.trace import evaluating, output_of, value_of
+from .network import batches_of
+from .quantisation import AT_ONCE
+
+
+@torch.no_grad()
+def correct_biases(
+    network: fx.GraphModule, sample: torch.Tensor | np.ndarray | Sequence | DataLoader
+) -> fx.GraphModule:
+    """A copy of a quantised network, batch norm folded, with biases corrected on `sample` [batch, ...].
+
+    Its levels must be those that it will run at. Layers whose input does not come from a convolution or linear layer of
+    their own (directly, or through a sum) are left as they are.
+    """
+    if isinstance(network, SpikingNetwork) or not any(isinstance(m, QCFS) for m in network.modules()):
+        raise InputError("biases are corrected in a quantised network, before it is converted")
+    quantised, original = fold_batch_norms(network), _with_relus(fold_batch_norms(network))
+    batches = [part for x in batches_of(network, sample) for part in x.split(AT_ONCE)]
+    with evaluating(quantised), evaluating(original):
+        pairs = zip(_values(quantised, batches), _values(original, batches), strict=True)
+        compared = _compared(quantised)
+        for (node, values), (_, wanted) in pairs:
+            if node in compared:
+                _correct(compared[node], values, wanted)
+    return quantised
+
+
+def _with_relus(network):
+    """The network with its own activations in place of the quantised ones."""
+    bounds = network.meta.get("bounds", {})
+    for name, module in list(network.named_modules()):
+        if isinstance(module, QCFS):
+            network.set_submodule(name, nn.Hardtanh(0.0, bounds.get(name, float("inf"))))
+    return network
+
+
+def _compared(graph):
+    """{node: the layer whose bias shifts its value alone}, of the inputs of activations and of the answer."""
+    read = [node.all_input_nodes[0] for node in graph.graph.nodes if isinstance(module_of(graph, node), QCFS)]
+    layers = {node: _layer_before(graph, node) for node in [*read, output_of(graph)]}
+    return {node: layer for node, layer in layers.items() if layer is not None}
+
+
+def _layer_before(graph, node):
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        module = module_of(graph, node)
+        if operation_of(graph, node) in WEIGHTED and module is not None and _read_once(node):
+            return module
+        if operation_of(graph, node) == "add":
+            stack.extend(reversed(node.all_input_nodes))
+    return None
+
+
+def _read_once(node):
+    arguments: list = []
+    for user in node.users:
+        map_arg((user.args, user.kwargs), arguments.append)
+    return arguments.count(node) == 1
+
+
+def _correct(layer, values, wanted):
+    """Add the mean difference of each channel to the layer's bias, and to the values that it shifts, in place."""
+    axis = -1 if isinstance(layer, nn.Linear) else 1
+    channels_out = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    if values[0].shape[axis] != channels_out:  # its output is broadcast
+        return
+    channels = [sum(v.double().movedim(axis, 0).flatten(1).sum(1) for v in of) for of in (wanted, values)]
+    numbers = sum(v.numel() for v in values) / len(channels[0])
+    shift = ((channels[0] - channels[1]) / numbers).to(values[0].dtype)
+    layer.bias = nn.Parameter(shift if layer.bias is None else layer.bias + shift)
+    for value in values:
+        value.movedim(axis, -1).add_(shift)
+
+
+def _values(graph, batches):
+    """(node, its values for all batches), one node after another; what was yielded may be changed."""
+    values: list = [{} for _ in batches]
+    nodes = [node for node in graph.graph.nodes if node.op != "output"]
+    done = read_last(nodes)
+    for node in nodes:
+        for x, of in zip(batches, values, strict=True):
+            of[node] = x if node.op == "placeholder" else value_of(graph, node, of)
+        yield node, [of[node] for of in values]
+        for source in done.get(node, ()):
+            for of in values:
+                del of[source]
