@@ -1,6 +1,7 @@
 """The contract of `reference`, for torch tensors and modules, in reading order.
 
-All functions of networks take any module that torch.fx can trace; `build` makes one from a list of nodes.
+All functions of networks take any module; `quantise` reads it while it answers a sample. `build` makes a network from a
+list of nodes.
 """
 
 from .activation import QCFS, qcfs, qcfs_grad, qcfs_level, qcfs_parameter_grad
@@ -16,9 +17,10 @@ from .calibration import calibrate, cos_run, srp_run
 from .checks import InputError
 from .conversion import SpikingNetwork, convert, fold_batch_norm, fold_batch_norms, summary
 from .conversion_error import conversion_error
+from .correction import correct_biases
 from .energy import Energy, energy
 from .exports.weights import load_weights, save_weights
-from .layers import avg_pool2d, conv2d, linear
+from .layers import avg_pool2d, conv2d, linear, max_pool2d, max_pool2d_run
 from .network import answer, build
 from .neuron import SpikingNeuron, if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run
 from .quantisation import expand, quantise
@@ -30,8 +32,9 @@ __all__ = [
     "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
     "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad", "QCFS",
     "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "srp_run", "cos_run", "SpikingNeuron",
-    "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax", "product_run", "softmax_run", "layer_norm_run",
-    "build", "answer", "quantise", "expand",
+    "linear", "conv2d", "avg_pool2d", "max_pool2d", "max_pool2d_run",
+    "layer_norm", "softmax", "product_run", "softmax_run", "layer_norm_run",
+    "build", "answer", "quantise", "expand", "correct_biases",
     "fold_batch_norm", "fold_batch_norms", "convert", "SpikingNetwork", "summary",
     "simulate", "Simulation", "evaluate", "calibrate", "energy", "Energy", "conversion_error",
     "attention", "attention_grad", "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking",

@@ -6,7 +6,8 @@ import torch
 
 from .checks import InputError, one_of, tensor, whole
 from .conversion import SpikingNetwork
-from .graph.trace import layer_name, module_of
+from .graph.operations import module_of
+from .graph.trace import layer_name
 from .increments import IncrementalOperators
 from .network import images
 from .neuron import SpikingNeuron, if_run, if_step, prepare, resting

@@ -8,15 +8,28 @@ from torch import fx, nn
 
 from .activation import QCFS
 from .checks import InputError, finite, one_of, positive
+from .engines.structure import batch_leads
 from .graph.modules import SpikeMask
-from .graph.operations import BATCH_NORMS, is_real_valued, is_relu, label_of, refuse_unfoldable, refuse_unknown
-from .graph.trace import evaluating, layer_name, module_of, trace
+from .graph.operations import (
+    FIXED,
+    Kind,
+    foldable,
+    is_max_pool,
+    is_relu,
+    kinds_of,
+    label_of,
+    module_of,
+    named,
+    refuse_unknown,
+)
+from .graph.trace import evaluating, layer_name, trace
 from .neuron import SpikingNeuron, State
 from .schedules import Schedule, arithmetic_of, schedule_of
 from .stepping import OnIncrements, OnTotals
 from .tokens import FORMS
 
 MANY = 6  # names in one line; more are counted
+REAL_VALUED = (Kind.PRODUCT, Kind.MONOTONE, Kind.FUNCTION)
 
 
 class Prepared(dict):
@@ -61,6 +74,8 @@ class SpikingNetwork(nn.Module):
 
     def begin(self, x, steps, arithmetic, states=None):
         """(a stepped run on images x, its states {layer: `State`}); `steps` is T (per phase)."""
+        if self.schedule.streams:
+            batch_leads(self, x)
         totals = arithmetic == "totals"
         states = states or {name: State(steps, totals) for name in self.layers}
         return (OnTotals if totals else OnIncrements)(self, x, states), states
@@ -127,20 +142,19 @@ def _features_only(module, inputs):
 
 @torch.no_grad()
 def fold_batch_norms(network: nn.Module) -> fx.GraphModule:
-    """A copy without batch norm, in evaluation mode: each is folded into the convolution or linear layer before it.
+    """A copy in evaluation mode, each batch norm folded into the convolution or linear layer of its own before it.
 
-    A module that is called in several places becomes one copy per place.
+    Any other batch norm stays. A module that is called in several places becomes one copy per place.
     """
     graph = trace(network).eval()
-    refuse_unfoldable(graph)
     _one_module_a_call(graph)
     for node in list(graph.graph.nodes):
-        norm = module_of(graph, node)
-        if not isinstance(norm, BATCH_NORMS):
+        if not foldable(graph, node):
             continue
+        norm: Any = module_of(graph, node)
         before = node.all_input_nodes[0]
-        source = module_of(graph, before)
-        statistics: tuple[Any, Any, Any, Any] = norm.weight, norm.bias, norm.running_mean, norm.running_var
+        source: Any = module_of(graph, before)
+        statistics = norm.weight, norm.bias, norm.running_mean, norm.running_var
         weight, bias = fold_batch_norm(source.weight, source.bias, *statistics, norm.eps)
         source.weight, source.bias = nn.Parameter(weight), nn.Parameter(bias)
         if isinstance(source, nn.Linear):
@@ -182,23 +196,21 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
     one_of(operators, FORMS, "operators")
     if operators == "per-step" and not schedule.streams:
         raise InputError(f"operators 'per-step' need a schedule that streams; {schedule.name!r} carries totals")
-    graph = trace(network)
-    kinds = [is_relu(graph, node) or isinstance(module_of(graph, node), QCFS) for node in graph.graph.nodes]
-    if not any(kinds):
-        raise InputError("the network has no QCFS activation to convert: quantise it first")
-    graph = fold_batch_norms(graph)
+    graph = fold_batch_norms(network)
     refuse_unknown(graph)
+    if not any(is_relu(graph, node) or isinstance(module_of(graph, node), QCFS) for node in graph.graph.nodes):
+        raise InputError("the network has no QCFS activation to convert: quantise it first")
     for name, value in graph.state_dict().items():
         finite(value, name)
     depth = depths(graph, QCFS)
-    for node in graph.graph.nodes:
-        if is_relu(graph, node):
-            raise InputError(f"{node.target} is still a ReLU: quantise the network before it is converted")
+    for node, kind in kinds_of(graph).items():
+        if is_relu(graph, node) and kind not in FIXED:
+            raise InputError(f"{named(node)} is still a ReLU: quantise the network before it is converted")
         module = module_of(graph, node)
         if isinstance(module, QCFS):
             positive(module.threshold, f"the threshold of {layer_name(node)!r}")
             exact_levels(module.levels, module.parameter.dtype, layer_name(node))
-            graph.set_submodule(node.target, SpikingNeuron(module, schedule, depth[node.name]))
+            graph.set_submodule(str(node.target), SpikingNeuron(module, schedule, depth[node.name]))
     if not schedule.streams and any(isinstance(module, SpikeMask) for module in graph.modules()):
         raise InputError(f"random spike masks change in every step: {schedule.name!r} cannot be exact with them")
     return SpikingNetwork(graph, schedule, operators)
@@ -208,18 +220,21 @@ def summary(network: nn.Module) -> str:
     """One line on a network: what was replaced, and which operators stay real-valued.
 
     An operator that is neither linear nor an activation (layer norm, softmax, a product) is computed on real numbers
-    in every step, with multiplications instead of spikes: exact by T5, but not what a spiking chip does.
+    in every step, with multiplications instead of spikes: exact by T5, but not what a spiking chip does. Max pooling
+    right after a spiking layer is none of these: the largest count of a window is again a count (M1).
     """
     graph = network.graph if isinstance(network, SpikingNetwork) else trace(network)
     became = {"MaxPool2d": "AvgPool2d", "max_pool2d": "AvgPool2d"}
-    kinds: dict[str, int] = {}
+    changes: dict[str, int] = {}
     for was in graph.meta.get("replaced", {}).values():
         change = f"{was} -> {became.get(was, 'QCFS')}"
-        kinds[change] = kinds.get(change, 0) + 1
-    parts = [f"{count} {change}" for change, count in kinds.items()] or ["nothing replaced"]
-    real = [node for node in graph.graph.nodes if is_real_valued(graph, node)]
-    named = [node.name for node in real]
+        changes[change] = changes.get(change, 0) + 1
+    parts = [f"{count} {change}" for change, count in changes.items()] or ["nothing replaced"]
+    kinds = kinds_of(graph)
+    real = [node for node, kind in kinds.items() if kind in REAL_VALUED and not is_relu(graph, node)]
+    real = [node for node in real if not (is_max_pool(graph, node) and kinds[node.all_input_nodes[0]] is Kind.NEURON)]
+    names = [named(node) for node in real]
     if len(real) > MANY:
         labels = [label_of(graph, node) for node in real]
-        named = [f"{labels.count(label)} {label}" for label in dict.fromkeys(labels)]
-    return ", ".join(parts) + (f"; real-valued operators: {', '.join(named)}" if real else "")
+        names = [f"{labels.count(label)} {label}" for label in dict.fromkeys(labels)]
+    return ", ".join(parts) + (f"; real-valued operators: {', '.join(names)}" if real else "")

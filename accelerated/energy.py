@@ -1,18 +1,34 @@
 """What an answer costs: the synaptic operations and joules of `reference.energy`, on a graph of modules."""
 
-import math
+import copy
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import fx, nn
+from torch import fx
+from torch.utils._pytree import tree_map
 
 from .conversion import SpikingNetwork
-from .graph.operations import is_difference, is_linear, is_product, is_scaling, is_shape, is_sum
-from .graph.trace import layer_name, module_of, value_of
-from .neuron import SpikingNeuron
+from .graph.operations import (
+    FIXED,
+    KIND,
+    MATRIX_PRODUCTS,
+    WEIGHTED,
+    Kind,
+    kinds_of,
+    module_of,
+    named,
+    operands,
+    operation_of,
+    unbiased_arguments,
+)  # fmt: skip
+from .graph.trace import layer_name, value_of
 from .simulation import Simulation
 
+WINDOWS = (  # their supports are products of one interval per axis, behind batch and channel
+    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "interpolate", "upsample", "upsample_nearest", "upsample_bilinear",
+)  # fmt: skip
+ADDING = ("add", "sub", "subtract", "rsub")
 MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
 
 
@@ -40,90 +56,163 @@ class Energy(NamedTuple):
         return sum(self.totals_macs.values()) * MAC
 
 
-def _weighted(module):
-    return isinstance(module, (nn.Linear, nn.Conv2d))
-
-
 def dense(graph, node, values):
     """MACs of one image: outputs times the inputs of each; 1 per output of an operator without weights."""
-    module, fan_in = module_of(graph, node), 1
-    if _weighted(module):
-        fan_in = module.weight[0].numel()
-    elif node.target in (F.linear, F.conv2d):
-        fan_in = values[node.all_input_nodes[1]][0].numel()
-    elif is_product(node):
-        fan_in = values[node.all_input_nodes[0]].shape[-1]
-    return values[node][0].numel() * fan_in
+    module, name, out = module_of(graph, node), operation_of(graph, node), values[node]
+    if name in MATRIX_PRODUCTS:
+        ones = {
+            n: torch.ones_like(values[n], dtype=torch.float64) for n in node.all_input_nodes if _is_float(values[n])
+        }
+        return round(float(value_of(graph, node, {**values, **ones}).sum()) / len(out))
+    if name not in WEIGHTED:
+        return out[0].numel() if isinstance(out, torch.Tensor) else sum(o[0].numel() for o in out)
+    weight = module.weight if module is not None else values[node.all_input_nodes[1]]
+    transposed = name.startswith("conv_transpose")  # each input reaches weight[0] outputs
+    return (values[node.all_input_nodes[0]] if transposed else out)[0].numel() * weight[0].numel()
+
+
+def _is_float(value):
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def structure(graph, node, values):
-    """How many spikes reach each output: the operator with all weights 1, and sums in place of means."""
-    module, first = module_of(graph, node), values[node.all_input_nodes[0]]
-    if isinstance(module, nn.Linear):
-        return F.linear(first, torch.ones_like(module.weight, dtype=first.dtype))
-    if isinstance(module, nn.Conv2d):
-        return module._conv_forward(first, torch.ones_like(module.weight, dtype=first.dtype), None)
-    if is_scaling(node):
-        return first
-    if is_difference(node):  # a subtracted spike costs as much as an added one
-        return sum(values[source] for source in node.args)
-    out = value_of(graph, node, values)
-    if isinstance(module, nn.AvgPool2d):
-        return out * math.prod(nn.modules.utils._pair(module.kernel_size))
-    mean = isinstance(module, nn.AdaptiveAvgPool2d) or node.target in (
-        torch.mean,
-        "mean",
-        F.avg_pool2d,
-        F.adaptive_avg_pool2d,
-    )
-    return out * (first.numel() / out.numel()) if mean else out
+    """How many spikes reach each output of a linear node: all its weights 1, no bias, and sums in place of means."""
+    name, first = operation_of(graph, node), values[node.all_input_nodes[0]]
+    if name in WINDOWS:
+        return _by_windows(graph, node, values, first)
+    module, args, kwargs = module_of(graph, node), node.args, dict(node.kwargs)
+    if name in WEIGHTED and module is not None:
+        module = copy.copy(module)
+        weight = torch.ones_like(module.weight, dtype=first.dtype)
+        module._parameters = {**module._parameters, "weight": weight, "bias": None}
+        return module(first)
+    if name in WEIGHTED:
+        args, kwargs = unbiased_arguments(node)
+    ones = {}
+    if name in WEIGHTED or KIND.get(name) == "product":
+        fixed = (n for n in node.all_input_nodes if n in values["fixed"] and _is_float(values[n]))
+        ones = {n: torch.ones_like(values[n], dtype=first.dtype) for n in fixed}
+        args = tuple(1.0 if isinstance(arg, (int, float)) and KIND.get(name) == "product" else arg for arg in args)
+    out = value_of(graph, node, {**values, **ones}, args, kwargs)
+    return out * (first.numel() / out.numel()) if name == "mean" else out
+
+
+def _by_windows(graph, node, values, traffic):
+    """Sums over the windows of a pooling or interpolation: along each axis, the inputs on which an output depends."""
+    source, counts = node.all_input_nodes[0], traffic
+    for axis in range(2, traffic.ndim):
+        length = traffic.shape[axis]
+        shape = [length if i == 0 else 1 if i == 1 else n for i, n in enumerate(traffic.shape)]
+        places = torch.arange(length, device=traffic.device)
+        impulses = traffic.new_zeros(shape)
+        impulses.movedim(axis, 1)[places, places] = 1  # image i is 1 in row i
+        reached = value_of(graph, node, {**values, source: impulses}) != 0  # [length, 1, ...]
+        others = [i for i in range(1, reached.ndim) if i != axis]
+        pattern = reached.any(dim=tuple(others)).to(traffic.dtype)  # [length, outputs along this axis]
+        counts = torch.tensordot(counts, pattern, dims=([axis], [0])).movedim(-1, axis)
+    return counts
+
+
+def _meeting(graph, node, values):
+    """Accumulates of a product of two spike trains: each spike of one meets what the other has sent."""
+    first, second = node.all_input_nodes
+    total = 0.0
+    for spikes, other in ((first, second), (second, first)):
+        ones = {other: torch.ones_like(values[other])}
+        total += float(value_of(graph, node, {**values, **ones, spikes: values[spikes]}).sum())
+    return total
 
 
 @torch.no_grad()
 def energy(network: SpikingNetwork, x: torch.Tensor, simulation: Simulation) -> Energy:
     """The `Energy` of a simulation of a spiking network on images x [batch, ...]."""
-    batch, graph = len(x), network.graph
-    steps = simulation.latency // network.phases  # integrate-then-fire: T
-    format = next((p.dtype for p in network.parameters()), torch.get_default_dtype())
-    kind: dict[fx.Node, str | None] = {}  # what a node's values come from: image, spikes or values
-    values, acs, macs, ann_macs = {}, {}, {}, {}  # values: the spikes that reach a node, or ones of its shape
+    graph, count = network.graph, _Count(network, x, simulation)
     for node in graph.graph.nodes:
-        module, sources = module_of(graph, node), [s for s in node.all_input_nodes if kind.get(s) is not None]
-        kinds = {kind[source] for source in sources}
-        spikes = [values[source] for source in sources if kind[source] == "spikes"]
-        name = node.target if node.op == "call_module" else node.name
-        if node.op == "placeholder":
-            kind[node], values[node] = "image", torch.ones(tuple(x.shape), dtype=torch.float64, device=x.device)
-        elif isinstance(module, SpikingNeuron):
-            kind[node], values[node] = "spikes", simulation.emitted[layer_name(node)].double()
-            acs[name] = sum(float(traffic.sum()) for traffic in spikes) / batch
-        elif node.op == "output":
-            break
-        elif not sources or is_shape(node):  # weights and sizes
-            kind[node], values[node] = None, value_of(graph, node, values)
-        elif _weighted(module):
-            values[node] = structure(graph, node, values)
-            kind[node] = "image" if kinds == {"image"} else "values"
-            ann_macs[name] = dense(graph, node, values)
-            acs[name] = float(values[node].sum()) / batch if spikes else 0.0
-            macs[name] = 0 if spikes else ann_macs[name] * (steps if kinds == {"values"} else 1)
-        elif is_sum(node):
-            kind[node] = "values" if kinds not in ({"spikes"}, {"image"}) else next(iter(kinds))
-            terms = [values[arg] for arg in node.args if isinstance(arg, fx.Node) and kind.get(arg)]
-            values[node] = torch.stack(torch.broadcast_tensors(*terms)).sum(0)  # a constant adds no spikes
-            acs[name] = sum(float(t.sum()) for t in spikes) / batch if kind[node] == "values" else 0.0
-        elif is_product(node) and len(spikes) == 2:
-            a, b = spikes
-            kind[node], values[node] = "values", value_of(graph, node, values)
-            ann_macs[name], macs[name] = dense(graph, node, values), 0
-            acs[name] = (float(a.sum()) * b.shape[-1] + float(b.sum()) * a.shape[-2]) / batch
-        elif is_linear(graph, node):
-            kind[node] = next(iter(kinds)) if len(kinds) == 1 else "values"
-            values[node] = structure(graph, node, values)
+        count.node(node)
+    totals = {name: macs * count.steps for name, macs in count.ann_macs.items()}
+    return Energy(count.acs, count.macs, count.ann_macs, totals)
+
+
+class _Count:
+    """Counts the operations of a simulation, node by node.
+
+    `fed` says what a node's values come from: "image", "spikes" or "values"; `values` holds the spikes that reach it,
+    or ones of its shape.
+    """
+
+    def __init__(self, network, x, simulation):
+        self.graph, self.simulation, self.batch, self.x = network.graph, simulation, len(x), x
+        self.steps = simulation.latency // network.phases  # integrate-then-fire: T
+        self.format = next((p.dtype for p in network.parameters()), torch.get_default_dtype())
+        self.kinds = kinds_of(network.graph)
+        self.fed: dict[fx.Node, str] = {}
+        self.values: dict = {"fixed": {node for node, kind in self.kinds.items() if kind in FIXED}}
+        self.acs: dict[str, float] = {}
+        self.macs: dict[str, float] = {}
+        self.ann_macs: dict[str, float] = {}
+
+    def node(self, node):
+        """Count a node, after those before it."""
+        kind, name = self.kinds[node], named(node)
+        moving = [source for source in node.all_input_nodes if source in self.fed]
+        fed = {self.fed[source] for source in moving}
+        spikes = [self.values[source] for source in moving if self.fed[source] == "spikes"]
+        if kind is Kind.OUTPUT:
+            return
+        if kind is Kind.IMAGE:
+            self.fed[node] = "image"
+            self.values[node] = torch.ones(tuple(self.x.shape), dtype=torch.float64, device=self.x.device)
+        elif kind in FIXED:
+            self.values[node] = value_of(self.graph, node, self.values)
+        elif kind is Kind.NEURON:
+            self.fed[node], self.values[node] = "spikes", self.simulation.emitted[layer_name(node)].double()
+            self.acs[name] = sum(float(traffic.sum()) for traffic in spikes) / self.batch
+        elif kind is Kind.LINEAR and operation_of(self.graph, node) in (*WEIGHTED, *MATRIX_PRODUCTS):
+            self._layer(node, name, fed, spikes)
+        elif operation_of(self.graph, node) in ADDING:
+            self._sum(node, name, moving, fed, spikes)
+        elif kind in (Kind.LINEAR, Kind.AFFINE):
+            self.fed[node] = next(iter(fed)) if len(fed) == 1 else "values"
+            self.values[node] = self._passed_on(node, moving)
+        elif kind is Kind.PRODUCT and len(spikes) == 2:
+            self.fed[node], self.values[node] = "values", value_of(self.graph, node, self.values)
+            self.ann_macs[name], self.macs[name] = dense(self.graph, node, self.values), 0
+            self.acs[name] = _meeting(self.graph, node, self.values) / self.batch
         else:
-            real = {n: values[n].to(format) if kind.get(n) else values[n] for n in node.all_input_nodes}
-            kind[node] = "image" if kinds == {"image"} else "values"
-            values[node] = value_of(graph, node, real).double()
-            ann_macs[name] = dense(graph, node, values)
-            macs[name] = ann_macs[name] * (steps if kinds != {"image"} else 1)
-    return Energy(acs, macs, ann_macs, {name: count * steps for name, count in ann_macs.items()})
+            self._real(node, name, fed)
+
+    def _layer(self, node, name, fed, spikes):
+        """A layer with weights: accumulates for spikes; multiplications once for the image, else in every step."""
+        self.values[node] = structure(self.graph, node, self.values)
+        self.fed[node] = "image" if fed == {"image"} else "values"
+        self.ann_macs[name] = dense(self.graph, node, self.values)
+        self.acs[name] = float(self.values[node].sum()) / self.batch if spikes else 0.0
+        self.macs[name] = 0 if spikes else self.ann_macs[name] * (self.steps if fed == {"values"} else 1)
+
+    def _sum(self, node, name, moving, fed, spikes):
+        """A sum or difference: a subtracted spike costs as much as an added one, a constant nothing."""
+        self.fed[node] = "values" if fed not in ({"spikes"}, {"image"}) else next(iter(fed))
+        terms = [source for source in operands(node) if source in moving]
+        shape = torch.broadcast_shapes(*(self.values[source].shape for source in node.all_input_nodes))
+        self.values[node] = sum(self.values[source].expand(shape) for source in terms)
+        counted = self.fed[node] == "values"
+        self.acs[name] = sum(float(t.sum()) for t in spikes) / self.batch if counted else 0.0
+
+    def _passed_on(self, node, moving):
+        """What a linear or affine operator without weights of its own passes on; it is part of the next weights."""
+        if operation_of(self.graph, node) == "batch_norm":
+            return self.values[moving[0]]
+        if self.kinds[node] is Kind.LINEAR:
+            return structure(self.graph, node, self.values)
+        nothing = {n: torch.zeros_like(v) for n, v in self.values.items() if n in moving}
+        return value_of(self.graph, node, self.values) - value_of(self.graph, node, {**self.values, **nothing})
+
+    def _real(self, node, name, fed):
+        """Anything else is computed on real numbers: in every step, or once if it reads the image alone."""
+        sources = [source for source in node.all_input_nodes if source in self.fed]
+        real = {source: self.values[source].to(self.format) for source in sources}
+        self.fed[node] = "image" if fed == {"image"} else "values"
+        value = value_of(self.graph, node, {**self.values, **real})
+        self.values[node] = tree_map(lambda part: part.double() if _is_float(part) else part, value)
+        self.ann_macs[name] = dense(self.graph, node, self.values)
+        self.macs[name] = self.ann_macs[name] * (self.steps if fed != {"image"} else 1)

@@ -1,11 +1,25 @@
 """Operators of a spiking network on increments: `reference.increments` on a graph of torch modules."""
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+import copy
+from functools import partial
 
-from .graph.operations import is_linear, is_product, is_shape
-from .graph.trace import module_of, value_of
+import torch
+from torch.fx.node import map_arg
+from torch.utils._pytree import tree_map
+
+from .checks import InputError
+from .graph.operations import (
+    FIXED,
+    WEIGHTED,
+    Kind,
+    kinds_of,
+    module_of,
+    named,
+    operation_of,
+    place_of,
+    unbiased_arguments,
+)  # fmt: skip
+from .graph.trace import value_of
 from .tokens import product_step
 
 
@@ -28,13 +42,36 @@ class Shown:
         return x._version != self.version
 
 
+def difference(node, total, before):
+    """total - before, and 0 where both are the same infinity (a mask); InputError for what has no increments."""
+    if total.dtype == torch.bool:
+        raise InputError(
+            f"{named(node)}{place_of(node)} says true or false, which has no increments: simulate on totals"
+        )
+    return torch.where(total == before, torch.zeros_like(total), total - before)
+
+
+def _without_bias(module):
+    """A module with the same weight and no bias."""
+    module = copy.copy(module)
+    module._parameters = {**module._parameters, "bias": None}
+    return module
+
+
 class IncrementalOperators:
     """All operators of a network in one run of `steps` steps (per phase), with their running sums."""
 
     def __init__(self, network, steps):
         self.schedule, self.operators, self.depth = network.schedule, network.operators, network.depth
         self.graph, self.steps = network.graph, steps
-        self.sums, self.constant = {}, set()
+        self.kinds = kinds_of(network.graph)
+        self.unbiased = {}  # node of a weighted module -> the module without its bias
+        for node, kind in self.kinds.items():
+            module = module_of(self.graph, node) if kind is Kind.LINEAR else None
+            if operation_of(self.graph, node) in WEIGHTED and module is not None:
+                self.unbiased[node] = _without_bias(module)
+        self.zeros: dict = {}  # weighted node -> what it returns for no spikes
+        self.sums: dict = {}
         self.shown: Shown | None = None
 
     def image(self, x, now):
@@ -48,30 +85,43 @@ class IncrementalOperators:
 
     def __call__(self, node, values, now):
         """The increment of a node's output in step `now`, from those of its inputs."""
-        moving = [source for source in node.all_input_nodes if source not in self.constant]
-        if not moving or is_shape(node):  # weights, sizes and values computed from them alone
-            self.constant.add(node)
+        kind = self.kinds[node]
+        if kind is Kind.OUTPUT:  # read out from what was sent
+            return None
+        if kind in FIXED or self.operators == "per-step":
             return value_of(self.graph, node, values)
-        if self.operators == "per-step":
-            return value_of(self.graph, node, values)
-        module, depth = module_of(self.graph, node), max(self.depth[source.name] for source in moving)
-        on = self.schedule.due(now, self.steps, depth)
-        if isinstance(module, nn.Linear) and not on:
-            return F.linear(values[moving[0]], module.weight)
-        if isinstance(module, nn.Conv2d) and not on:
-            return module._conv_forward(values[moving[0]], module.weight, None)
-        if is_linear(self.graph, node):
-            return value_of(self.graph, node, values)
+        moving = [source for source in node.all_input_nodes if self.kinds[source] not in FIXED]
+        if kind is Kind.LINEAR:
+            on = self.schedule.due(now, self.steps, max(self.depth[source.name] for source in moving))
+            return value_of(self.graph, node, values) if on else self._unbiased(node, values)
         # the sum represents `scale` presentations of the image: the output's total is scale f(sum / scale)
         scale = self.schedule.images(now, self.steps)
-        sums, before = self.sums.get(node, ([0] * len(moving), 0))
-        if is_product(node) and len(moving) == 2 and not self.schedule.streams:
+        sums, before = self.sums.get(node, ([0] * len(moving), None))
+        if kind is Kind.PRODUCT and len(moving) == 2 and not self.schedule.streams:
             return self._product(node, values, moving, scale)
         sums = [s + values[source] for s, source in zip(sums, moving, strict=True)]
         mean = {source: s / scale for source, s in zip(moving, sums, strict=True)}
-        total = scale * value_of(self.graph, node, {**values, **mean})
+        total = tree_map(lambda value: scale * value, value_of(self.graph, node, {**values, **mean}))
         self.sums[node] = sums, total
-        return total - before
+        return total if before is None else tree_map(partial(difference, node), total, before)
+
+    def _unbiased(self, node, values):
+        """The value of a linear node without its bias, which is added once, or once in every step of its phase.
+
+        Nothing is computed for a layer that no spike reaches.
+        """
+        if operation_of(self.graph, node) not in WEIGHTED:
+            return value_of(self.graph, node, values)
+        first = values[node.all_input_nodes[0]]
+        if node not in self.zeros:
+            self.zeros[node] = torch.zeros_like(self._weighted(node, values))
+        return self._weighted(node, values) if first.any() else self.zeros[node]
+
+    def _weighted(self, node, values):
+        if node in self.unbiased:
+            args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+            return self.unbiased[node](*args, **kwargs)
+        return value_of(self.graph, node, values, *unbiased_arguments(node))
 
     def _product(self, node, values, moving, scale):
         """The increment of a product of two trains, by the product rule."""

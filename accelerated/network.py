@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import fx, nn
+from torch.utils.data import DataLoader
 
 from .checks import InputError, finite, one_of
 from .graph.trace import evaluating
@@ -60,16 +61,51 @@ def build(nodes: Sequence[dict]) -> fx.GraphModule:
         except KeyError as missing:
             raise InputError(f"node {name!r} ({op}) lacks {missing}") from missing
     graph.output(values[name])
-    return fx.GraphModule(root, graph)
+    network = fx.GraphModule(root, graph)
+    network.meta["isospike"] = True
+    return network
 
 
-def images(network, x):
-    """x as a tensor [batch, ...] in the format of the weights; InputError for NaN, infinity or an empty batch."""
-    x = torch.as_tensor(x)
-    x = x.to(next((p.dtype for p in network.parameters()), torch.get_default_dtype()))
-    if not x.ndim or not len(x):
-        raise InputError(f"the images must be a batch [batch, ...] of at least one, got shape {tuple(x.shape)}")
-    return finite(x, "the images")
+def images(network, x, name="the images"):
+    """x as a tensor [batch, ...] in the format and on the device of the weights; InputError if it cannot be one."""
+    try:
+        x = torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(f"{name} must be a tensor or an array [batch, ...], got {type(x).__name__}: {line}") from error
+    if x.is_complex() or x.is_sparse or x.is_quantized:
+        raise InputError(f"{name} must hold plain real numbers, got {x.dtype} in layout {x.layout}")
+    some = next(iter(network.parameters()), torch.zeros((), dtype=torch.get_default_dtype(), device=x.device))
+    if x.device != some.device:
+        raise InputError(f"{name} are on {x.device} and the network is on {some.device}: move one to the other")
+    if not x.ndim or not x.numel():
+        raise InputError(f"{name} must be a batch [batch, ...] of at least one, got shape {tuple(x.shape)}")
+    return finite(x.to(some.dtype), name)
+
+
+def batches_of(network, sample) -> list[torch.Tensor]:
+    """A sample as batches [batch, ...]: of a tensor, an array, a list of images, or a DataLoader.
+
+    Of a DataLoader's batches that are tuples or lists, the first entry holds the images.
+    """
+    if not isinstance(sample, DataLoader):
+        if isinstance(sample, (list, tuple)) and all(hasattr(image, "shape") for image in sample):
+            shapes = {tuple(image.shape) for image in sample}
+            if len(shapes) > 1:
+                raise InputError(f"a sample that is a list holds images of one shape, got {sorted(shapes)[:3]}")
+            sample = torch.stack([torch.as_tensor(image) for image in sample]) if sample else sample
+        return [images(network, sample, "the sample")]
+    found = []
+    for batch in sample:
+        first = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
+        if not isinstance(first, torch.Tensor):
+            raise InputError(
+                f"a batch of the DataLoader must be images, or begin with them, got {type(batch).__name__}"
+            )
+        found.append(images(network, first, "the sample"))
+    if not found:
+        raise InputError("the sample has no images: the DataLoader is empty")
+    return found
 
 
 @torch.no_grad()
@@ -81,5 +117,7 @@ def answer(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
             return network.forward(x) if isinstance(network, fx.GraphModule) else network(x)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"the images do not fit the network: {str(error).splitlines()[0]}") from error

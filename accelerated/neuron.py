@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ._native import elementwise
-from .activation import WithLevels, level_value, qcfs_level
+from .activation import WithLevels, level_value, qcfs_level, unchecked_level
 from .checks import InputError, broadcasts, finite, positive, tensor, whole
 from .thresholds import threshold_of
 
@@ -172,6 +172,11 @@ class SpikingNeuron(WithLevels):
         theta = self.threshold.to(x.dtype)
         sent = torch.zeros_like(x) if state.sent is None else state.sent
         return (self._on_totals if state.totals else self._on_increments)(x, sent, theta, state)
+
+    def quantised(self, z):
+        """What the activation answers that it stands for: (theta level(z)) / L."""
+        theta = self.threshold.to(z.dtype)
+        return level_value(unchecked_level(z, theta, self.levels), theta, self.levels)
 
     def value(self, state):
         """What has been sent so far: theta N / resolution."""

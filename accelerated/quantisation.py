@@ -3,19 +3,35 @@
 Works on any module that torch.fx can trace.
 """
 
-import contextlib
-import copy
+from collections.abc import Sequence
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import fx, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader
 
 from .activation import QCFS, Site, variant
 from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
-from .graph.modules import SpikeMask
-from .graph.operations import ACTIVATIONS, average_pools, is_relu, kind_of, label_of, refuse_unfoldable, refuse_unknown
+from .graph.operations import (
+    FIXED,
+    average_pools,
+    is_activation,
+    is_relu,
+    kinds_of,
+    label_of,
+    module_of,
+    named,
+    operation_of,
+    refuse_unknown,
+    relu_bound,
+)  # fmt: skip
 from .graph.timm import is_timm_transformer, with_sites
-from .graph.trace import forward, layer_name, module_of, trace
+from .graph.trace import evaluating, forward, layer_name, trace, unwrapped
+from .initial import block_maximum, filled, histogram, image_maxima, method_of
+from .initial import initial_threshold as threshold_from
+from .network import batches_of
 from .thresholds import parameter_for, threshold_shape
 
 SITES = {  # site -> {granularity of the variant: granularity at the site}; all others: one threshold per layer
@@ -23,12 +39,19 @@ SITES = {  # site -> {granularity of the variant: granularity at the site}; all 
     "neuron": {"neuron": "neuron", "head and neuron": "neuron", "channel": "neuron"},
     "layer": {},
 }
-FROM_SAMPLE = ("max", "calibrated")  # initial thresholds from the maximum; two names for the same
+AT_ONCE = 256  # images of a sample in one pass
+KEEPS_AXES = (  # operations whose output has the axes of their first input
+    "add", "sub", "mul", "div", "batch_norm", "layer_norm", "softmax", "relu", "relu6", "hardtanh", "clamp", "dropout",
+    "identity", "contiguous", "clone", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d",
+)  # fmt: skip
 ELSEWHERE = {"head and neuron": "neuron"}
 
 
 def feature_shape(graph, node):
-    """(C, 1, 1) or (F,) of a node's output, read off the nearest convolution or linear layer before it."""
+    """(C, 1, 1) or (F,) of a node's output, read off the convolution or linear layer before it.
+
+    InputError if anything between them changes axes: then only a sample shows the shape.
+    """
     start = node
     while node.op != "placeholder":
         module = module_of(graph, node)
@@ -36,7 +59,7 @@ def feature_shape(graph, node):
             return (module.out_channels, 1, 1)
         if isinstance(module, nn.Linear):
             return (module.out_features,)
-        if isinstance(module, nn.Flatten) or node.target in (torch.flatten, "flatten", "view", "reshape"):
+        if operation_of(graph, node) not in KEEPS_AXES and not isinstance(module, QCFS):
             break
         node = node.all_input_nodes[0]
     raise InputError(f"the feature shape at {start.name!r} is not known from the network alone: give a sample")
@@ -65,86 +88,49 @@ def activation_shape(graph, node, granularity, value=None):
     return threshold_shape(granularity, features, heads=features[0])
 
 
-def block_maximum(z, shape):
-    """The largest activation of each block, over batch and block; a silent block gets its layer's maximum, or 1."""
-    lead = z.ndim - len(shape)
-    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1)
-    largest = torch.amax(z, dim=axes).reshape(shape)
-    layer = z.max() if z.max() > 0 else torch.ones_like(z.max())
-    return torch.where(largest > 0, largest, layer)
-
-
-def random_draws(network):
-    """A context manager in which every forward pass draws the same random masks."""
-    if not any(isinstance(module, SpikeMask) for module in network.modules()):
-        return contextlib.nullcontext
-
-    @contextlib.contextmanager
-    def same():
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            yield
-
-    return same
-
-
 @torch.no_grad()
-def _values(graph, sample, network):
-    """The values of all nodes for a sample in evaluation mode; empty without one.
-
-    InputError if the graph's answer is not the network's: tracing misses in-place writes through an alias.
-    """
+def _values(graph, sample):
+    """The values of all nodes for a sample in evaluation mode; empty without one."""
     if sample is None:
         return {}
-    still, own = copy.deepcopy(graph).eval(), copy.deepcopy(network).eval()
-    drawn = random_draws(network)
-    with drawn():
-        values = forward(still, finite(sample, "sample"))
-    pairs = dict(zip(graph.graph.nodes, still.graph.nodes, strict=True))
-    answer = next(iter(reversed(graph.graph.nodes))).all_input_nodes[0]
-    with drawn():
-        expected = own(sample)
-    got = values[pairs[answer]]
-    if not torch.allclose(got, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item()):
-        off = (got - expected).abs().max().item()
-        raise InputError(
-            f"{type(network).__name__} as traced answers differently (by {off:.3g}): does it write in place?"
-        )
-    return {ours: values[theirs] for ours, theirs in pairs.items() if theirs in values}
+    plainly = torch.autocast(sample.device.type, enabled=False)
+    with evaluating(graph), plainly:
+        return forward(graph, sample)
 
 
-def _from_sample(initial_threshold, sample):
-    """Whether initial thresholds come from the sample; InputError if they are neither that nor a positive number."""
-    if isinstance(initial_threshold, str) and initial_threshold in FROM_SAMPLE and sample is not None:
-        return True
+def start_of(initial_threshold, sample):
+    """How thresholds start: a positive number, or the name of a method that reads the sample."""
+    if initial_threshold is None:
+        return 4.0 if sample is None else "mse"
+    if isinstance(initial_threshold, str) and sample is not None:
+        method_of(initial_threshold)
+        return initial_threshold
     if not isinstance(initial_threshold, Real):
-        choices = "a positive number, or 'max' together with a sample of images"
+        choices = "a positive number, or 'max', 'mse' or 'p99.9' together with a sample of images"
         raise InputError(f"initial_threshold must be {choices}, got {initial_threshold!r}")
-    positive(initial_threshold)
-    return False
+    return positive(float(initial_threshold))
 
 
-def _captured(network, max_pool):
-    """(graph, network with the expected answer, what was replaced so far); InputError for what cannot be converted."""
+def _captured(network, max_pool, sample):
+    """(graph, what was replaced so far); InputError for what cannot be converted."""
     for name, value in network.state_dict().items():
-        finite(value, name)
-    one_of(max_pool, ("refuse", "average"), "max_pool")
+        if not is_lazy(value):
+            finite(value, name)
+    one_of(max_pool, ("keep", "average"), "max_pool")
     if is_timm_transformer(network):
         network = with_sites(network)
-    graph = trace(network)
+    graph = trace(network, sample)
     replaced = dict(graph.meta.get("replaced", {}))
     if max_pool == "average":
         replaced |= average_pools(graph)
-        network = graph if replaced else network
     refuse_unknown(graph)
-    refuse_unfoldable(graph)
-    return graph, network, replaced
+    return graph, replaced
 
 
 def _put_in_place(graph, node, module, used):
     """Replace `node` by a call of `module`, under a name that is not in `used`; returns the name."""
-    name = node.target if node.op == "call_module" else node.name
-    while name in used:
+    name = named(node)
+    while name in used or (node.op != "call_module" and hasattr(graph, name)):
         name += "_again"
     used.add(name)
     graph.add_submodule(name, module)
@@ -159,42 +145,74 @@ def quantise(
     network: nn.Module,
     activation: str = "cs-qcfs",
     levels: int = 8,
-    initial_threshold: float | str = 4.0,
-    sample: torch.Tensor | None = None,
-    max_pool: str = "refuse",
+    initial_threshold: float | str | None = None,
+    sample: torch.Tensor | np.ndarray | Sequence | DataLoader | None = None,
+    max_pool: str = "keep",
 ) -> fx.GraphModule:
     """A copy of the network in which every ReLU is a QCFS (Algorithm 1, lines 1 to 5): an nn.Module (fx.GraphModule).
 
-    `initial_threshold` is theta, not lambda: a positive number, or "max": each block's largest activation
-    over `sample` [batch, ...] in the given network. Each call of a ReLU gets its own
-    thresholds; ReLU6 counts as a ReLU whose initial thresholds from the maximum are at most 6. `max_pool="average"`
-    replaces max pooling by average pooling over the same windows. `summary` says what was replaced. InputError names
-    the first operation that cannot be converted, and what to do instead.
+    `initial_threshold` is theta, not lambda: a positive number, or "max", "mse" or a percentile ("p99.9") of each
+    block's activations over `sample` in the given network (initial.py). The default is "mse" with a sample, else 4.
+    `sample` [batch, ...] is a tensor, an array, a list of images, or a DataLoader. With it, the network is recorded
+    while it answers (graph/record.py); without it, only what torch.fx can trace is quantised. Each call of a ReLU gets
+    its own thresholds; a ReLU with an upper bound (ReLU6, clamp) is one whose activations end there.
+    `max_pool="average"` replaces max pooling by average pooling over the same windows, which changes the answer.
+    `summary` says what was replaced. InputError names the first operation that cannot be converted.
     """
     granularity, positivity = variant(activation)
-    levels, from_sample = whole(levels, "levels"), _from_sample(initial_threshold, sample)
+    levels, start = whole(levels, "levels"), start_of(initial_threshold, sample)
+    network = unwrapped(network)
     training = network.training
-    graph, network, replaced = _captured(network, max_pool)
-    values, some = _values(graph, sample, network), next(graph.parameters(), torch.zeros(()))
-    relus = [node for node in graph.graph.nodes if is_relu(graph, node)]
+    batches = [] if sample is None else [part for x in batches_of(network, sample) for part in x.split(AT_ONCE)]
+    graph, replaced = _captured(network, max_pool, batches[0] if batches else None)
+    moving = [node for node, kind in kinds_of(graph).items() if kind not in FIXED]
+    relus = [node for node in moving if is_relu(graph, node)]
     if not relus:
         raise InputError("the network has no ReLU to replace")
+    was = [(label_of(graph, node), module_of(graph, node), relu_bound(graph, node)) for node in relus]
+    bounds: dict[str, float] = {}
+    shapes, thetas = _starts(graph, relus, granularity, batches, levels, start)
+    some = next(graph.parameters(), torch.zeros(()))
     kept = {node.target for node in graph.graph.nodes if node.op == "call_module" and node not in relus}
-    used = {name for name, module in graph.named_modules() if name in kept or type(module) not in ACTIVATIONS}
-    was = [(label_of(graph, node), ACTIVATIONS[kind_of(graph, node)]) for node in relus]
-    inputs = [values.get(node.all_input_nodes[0]) for node in relus]
-    for node, z, (label, bound) in zip(relus, inputs, was, strict=True):
-        shape = activation_shape(graph, node, granularity, z)
-        start = block_maximum(z, shape) if from_sample else torch.full(shape, float(initial_threshold))
-        start = start.clamp(max=bound) if from_sample and bound else start
-        site = module_of(graph, node)
+    used = {name for name, module in graph.named_modules() if name in kept or not is_activation(module)}
+    for node, shape, theta, (label, site, bound) in zip(relus, shapes, thetas, was, strict=True):
         of_site = (site.site, site.heads) if isinstance(site, Site) else (None, None)
-        module = QCFS(shape, levels, positivity, tensor(start, like=some), *of_site)
-        replaced[_put_in_place(graph, node, module, used)] = label
+        module = QCFS(shape, levels, positivity, tensor(theta, like=some), *of_site)
+        name = _put_in_place(graph, node, module, used)
+        replaced[name], bounds[name] = label, bound
     graph.delete_all_unused_submodules()
     graph.recompile()
-    graph.meta["replaced"] = replaced
+    graph.meta["replaced"], graph.meta["bounds"] = replaced, bounds
     return graph.train(training)
+
+
+def _starts(graph, relus, granularity, batches, levels, start):
+    """(the shape of each ReLU's threshold, its start): first from the maxima of all batches, then their histograms."""
+    shapes: list = []
+    maxima: list = [[] for _ in relus]
+    counts: list = []
+    for batch in batches or [None]:
+        inputs = _inputs(graph, relus, batch)
+        shapes = [activation_shape(graph, node, granularity, z) for node, z in zip(relus, inputs, strict=True)]
+        if isinstance(start, str):
+            for found, z, shape, node in zip(maxima, inputs, shapes, relus, strict=True):
+                found.append(image_maxima(z, shape, relu_bound(graph, node)))
+    if not isinstance(start, str):
+        return shapes, [torch.full(shape, start) for shape in shapes]
+    largest = [block_maximum(torch.cat(found), start) for found in maxima]
+    if method_of(start)[0] == "max":
+        return shapes, list(map(filled, largest))
+    for batch in batches:
+        found = [histogram(z, most) for z, most in zip(_inputs(graph, relus, batch), largest, strict=True)]
+        counts = list(map(torch.add, counts, found)) if counts else found
+    of_layers = zip(counts, largest, strict=True)
+    return shapes, [threshold_from(count, most, levels, start) for count, most in of_layers]
+
+
+def _inputs(graph, relus, batch):
+    """What each ReLU reads for a batch; None for each without a batch."""
+    values = _values(graph, batch)
+    return [values.get(node.all_input_nodes[0]) for node in relus]
 
 
 @torch.no_grad()
@@ -206,8 +224,9 @@ def expand(network: nn.Module, activation: str = "cs-qcfs", sample: torch.Tensor
     InputError names the first layer whose raw threshold is not positive.
     """
     granularity, positivity = variant(activation)
-    graph = trace(network)
-    values = _values(graph, sample, network)
+    batches = [] if sample is None else batches_of(network, sample)
+    graph = trace(network, batches[0] if batches else None)
+    values = _values(graph, batches[0] if batches else None)
     for node in graph.graph.nodes:
         module = module_of(graph, node)
         if not isinstance(module, QCFS):

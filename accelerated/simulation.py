@@ -6,10 +6,12 @@ Schedules and arithmetics: see `reference.simulation`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple, overload
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map, tree_map_only
 
 from .activation import qcfs_counts
 from .checks import InputError, one_of, whole
@@ -32,7 +34,8 @@ class Recorded(NamedTuple):
 class Simulation:
     """The result of a run; its repr shows the short fields.
 
-    logits                  [steps, batch, classes]; the last row is the answer
+    logits                  [steps, batch, classes]; the last row is the answer. Of a network with several outputs, a
+                            tuple or dictionary of such tensors, nested as the network returns them
     counts                  {layer: spikes sent}, int32 [batch, ...]; a spike taken back counts as -1
     emitted                 {layer: as counts, with each -1 as one spike, and including pre-steps}
     latency                 steps from the image to the answer
@@ -60,7 +63,8 @@ class Simulation:
     def __repr__(self):
         names = ("latency", "settled", "units_that_differ", "spikes_per_neuron", "nonzero_share")
         shown = ", ".join(f"{name}={getattr(self, name)}" for name in names)
-        return f"Simulation({shown}, logits {tuple(self.logits.shape)}, counts of {len(self.counts)} layers)"
+        shapes = tree_map_only(torch.Tensor, lambda logits: tuple(logits.shape), self.logits)
+        return f"Simulation({shown}, logits {shapes}, counts of {len(self.counts)} layers)"
 
 
 def read_out_early(logits: torch.Tensor, margin: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,7 +113,9 @@ def _chunks(run, times):
     for steps in sorted(times):
         while now < steps:
             count = min(run.at_once, steps - now)
-            yield from run.steps(count)
+            rows = run.steps(count)
+            for i in range(count):
+                yield tree_map_only(torch.Tensor, itemgetter(i), rows)
             now += count
 
 
@@ -148,7 +154,8 @@ def _by_theorem(network, x, steps):
 
     logits = visit_levels(network, x, see, steps)
     return Simulation(
-        logits=logits[None], counts=counts, emitted=dict(counts), latency=network.phases * steps,
+        logits=tree_map_only(torch.Tensor, itemgetter(None), logits), counts=counts, emitted=dict(counts),
+        latency=network.phases * steps,
         spikes_per_neuron=sum(total for total, _ in spikes.values()) / sum(c.numel() for c in counts.values()),
         settled_at=None, settled=None, units_that_differ=None, units_that_differ_last=None,
         nonzero_share={name: some / counts[name].numel() for name, (_, some) in spikes.items()},
@@ -189,10 +196,15 @@ class _Seen:
         return found
 
 
+def _stacked(*outputs):
+    """One output over the steps; what is no tensor (a None, a size) stays what it is."""
+    return torch.stack(outputs) if isinstance(outputs[0], torch.Tensor) else outputs[-1]
+
+
 def _result(network, x, states, rows, steps, seen):
     """The `Simulation` of a run so far, its counts compared with levels where they should be equal."""
     for name, state in states.items():
-        if state.sent.isnan().any():
+        if any(part is not None and part.isnan().any() for part in (state.sent, state.membrane)):
             raise InputError(
                 f"{name}: its input overflowed in {state.sent.dtype} on the way; simulate in a wider format"
             )
@@ -206,7 +218,7 @@ def _result(network, x, states, rows, steps, seen):
     neurons = sum(count.numel() for count in counts.values())
     settled_at = seen.settled_at.clone()
     return Simulation(
-        logits=torch.stack(rows[-steps:]),
+        logits=tree_map(_stacked, *rows[-steps:]),
         counts=counts,
         emitted=emitted,
         latency=int(settled_at.max()) if settles else network.pre_steps + len(rows),
@@ -288,7 +300,10 @@ def evaluate(network, batches, steps=None, engine=None):
         raise InputError(f"steps must be given for spiking networks and for no others, got {steps!r} for {kind}")
     right, images_seen = torch.zeros(steps or 1, dtype=torch.long), 0
     for x, y in batches:
-        logits = simulate(network, x, steps, engine=engine).logits if spiking else answer(network, x)[None]
+        logits = simulate(network, x, steps, engine=engine).logits if spiking else answer(network, x)
+        if not isinstance(logits, torch.Tensor):
+            raise InputError("accuracy is that of one output; this network has several: simulate it, and choose")
+        logits = logits if spiking else logits[None]
         right += (logits.argmax(-1) == torch.as_tensor(y, device=logits.device)).sum(dim=1).cpu()
         images_seen += len(x)
     if not images_seen:

@@ -5,7 +5,8 @@ They serve every schedule; engines compute the same faster for schedules that st
 
 from .engines.structure import propagate, read_last, sources_of
 from .engines.totals import Values
-from .graph.trace import layer_name, module_of, output_of
+from .graph.operations import module_of
+from .graph.trace import layer_name, output_of
 from .increments import IncrementalOperators, Shown
 from .neuron import SpikingNeuron
 

@@ -79,7 +79,7 @@ def threshold_shape(granularity: str, sample_shape: Sequence[int], heads: int = 
     """The shape of a threshold that broadcasts against one sample (no batch axis).
 
     layer   ()             one for the whole layer
-    channel (C, 1, 1)      for (C, H, W);  (F,) for (F,) and for tokens (N, F)
+    channel (C, 1, 1)      for (C, H, W), (C, 1, 1, 1) for volumes;  (F,) for (F,) and for tokens (N, F)
     head    (heads, 1, 1)  for (heads, N, F)
     neuron  (F,)           the last axis, shared by all tokens
     """
@@ -87,15 +87,15 @@ def threshold_shape(granularity: str, sample_shape: Sequence[int], heads: int = 
     shape = tuple(whole(n, "a size in sample_shape") for n in sample_shape)
     if granularity == "layer":
         return ()
-    if not 1 <= len(shape) <= 3:
-        raise InputError(f"granularity {granularity!r} needs a sample with one to three axes, got shape {shape}")
+    if not 1 <= len(shape) <= 4:
+        raise InputError(f"granularity {granularity!r} needs a sample with one to four axes, got shape {shape}")
     if granularity == "head":
         heads = whole(heads, "heads")
         if len(shape) != 3 or shape[0] != heads:
             raise InputError(f"granularity 'head' needs samples of shape ({heads}, N, F), got {shape}")
         return (heads, 1, 1)
-    if granularity == "channel" and len(shape) == 3:
-        return (shape[0], 1, 1)
+    if granularity == "channel" and len(shape) >= 3:
+        return (shape[0], *(1,) * (len(shape) - 1))
     return shape[-1:]
 
 

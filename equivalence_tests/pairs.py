@@ -88,7 +88,7 @@ def layer_arguments(draw, op):
         stride, padding = draw(st.sampled_from([(1, 0), (1, 1), (2, 1), (2, 0), (3, 1)]))
         bias = random.normal(size=4) if draw(st.booleans()) else None
         return random.normal(size=(2, 3, 7, 6)), random.normal(size=(4, 3, 3, 3)), bias, stride, padding
-    if op == "avg_pool2d":
+    if op in ("avg_pool2d", "max_pool2d"):
         return random.normal(size=(2, 3, 7, 6)), draw(st.integers(1, 3))
     if op == "layer_norm":
         return random.normal(size=(2, 4, 6)), random.normal(size=6), random.normal(size=6)
@@ -98,6 +98,12 @@ def layer_arguments(draw, op):
     bias = random.normal(size=4) if draw(st.booleans()) else None
     normal = random.normal(size=4), random.normal(size=4), random.normal(size=4)
     return weight, bias, *normal, random.uniform(0.1, 2, 4), 1e-5
+
+
+@st.composite
+def spike_trains(draw):
+    random = draw(FIELD)
+    return random.integers(-1, 2, (draw(st.integers(1, 5)), 2, 3, 5, 4)).astype(float), draw(st.integers(1, 3))
 
 
 @st.composite
@@ -257,6 +263,8 @@ PAIRS = [
     Pair("linear", layer_arguments("linear"), 100 * EPS, NORMAL),
     Pair("conv2d", layer_arguments("conv2d"), 100 * EPS, NORMAL),
     Pair("avg_pool2d", layer_arguments("avg_pool2d"), 100 * EPS, NORMAL),
+    Pair("max_pool2d", layer_arguments("max_pool2d")),
+    Pair("max_pool2d_run", spike_trains()),
     Pair("layer_norm", layer_arguments("layer_norm"), 1e3 * EPS, NORMAL + ", divided by a small deviation"),
     Pair("softmax", layer_arguments("softmax"), 1e3 * EPS, EXP + "; an argument of 800 magnifies its own ulp by 800"),
     Pair("product_run", train_arguments("product"), 0, DYADIC),

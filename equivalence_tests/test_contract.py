@@ -43,7 +43,7 @@ BAD = [  # (name, arguments, what the message must say)
     ("softplus_inverse", (np.array([1.0, 0.0]),), "must be positive and finite, got 0"),
     ("threshold_shape", ("chanel", (3, 4, 4)), "did you mean 'channel'?"),
     ("threshold_shape", ("head", (3, 4, 4), 2), "(2, N, F)"),
-    ("threshold_shape", ("channel", ()), "one to three axes"),
+    ("threshold_shape", ("channel", ()), "one to four axes"),
     ("sum_to", (np.ones((2, 3)), (4,)), "does not broadcast"),
     ("if_run", (np.ones(3), np.array(1.0)), "[T, batch, ...]"),
     ("if_run", (CURRENTS * np.nan, np.array(1.0)), "currents must be finite, got nan"),
@@ -124,7 +124,6 @@ def with_threshold(impl, value):
 
 NETWORK_BAD = [
     (lambda i: with_threshold(i, -0.25), "the threshold of 'act' must be positive and finite, got -0.25 at (1, 0, 0)"),
-    (lambda i: i.convert(i.build(shared()), "signed"), "bn: only a batch norm right after a conv2d or linear"),
     (lambda i: i.convert(i.build(overflowing()), "signed"), "conv.weight must be finite, got inf"),
     (lambda i: i.convert(i.build(small()), "stream"), "unknown schedule 'stream': choose from streaming"),
     (lambda i: i.convert(i.build(relu_network()), "signed"), "quantise the network before"),
@@ -146,7 +145,7 @@ NETWORK_BAD = [
     (lambda i: i.simulate(i.build(small()), X, 4), "convert it first"),
     (lambda i: i.simulate(i.convert(i.build(small()), "signed"), X[:0], 4), "at least one"),
     (lambda i: i.answer(i.build(small()), np.ones((1, 3, 2, 2))), "fit"),
-    (lambda i: i.quantise(i.build(relu_network()), "cs-qcfs", 4, None), "initial_threshold must be"),
+    (lambda i: i.quantise(i.build(relu_network()), "cs-qcfs", 4, "max"), "initial_threshold must be"),
     (lambda i: i.quantise(i.build(relu_network()), "cs-qcfs", 4, "4"), "initial_threshold must be"),
     (lambda i: i.build([*small(), {"name": "fc", "op": "relu", "inputs": ["act"]}]), "'fc' is used twice"),
     (lambda i: i.build([{"name": "a", "op": "relu", "inputs": ["nothing"]}]), "unknown input of 'a' 'nothing'"),
@@ -203,6 +202,17 @@ def test_calibrated_thresholds_are_each_blocks_largest_activation(impl):
         x = np.array([1.0, 3.0]).reshape(2, 1, 1, 1)
         network = impl.native("quantise")(impl.native("build")(impl.encode(nodes)), "c-qcfs", 4, "max", impl.encode(x))
         assert impl.decode(thresholds_of(network)).ravel().tolist() == expected
+
+
+def test_a_batch_norm_that_cannot_be_folded_stays_and_is_exact(impl):
+    x = np.linspace(-1, 2, 8).reshape(8, 1, 1, 1)
+    network = impl.native("build")(impl.encode(shared()))
+    for schedule, steps in (("integrate-then-fire", 4), ("signed", 12)):
+        for arithmetic in ("totals", "increments"):
+            s = impl.native("simulate")(impl.native("convert")(network, schedule), impl.encode(x), steps, arithmetic)
+            answer = impl.decode(impl.native("answer")(network, impl.encode(x)))
+            assert (impl.decode(s).logits[-1] == answer).all(), "dyadic numbers: exact in any order"
+            assert min(impl.decode(s).nonzero_share.values()) > 0
 
 
 def thresholds_of(network):

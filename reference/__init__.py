@@ -16,8 +16,9 @@ from .calibration import calibrate, cos_run, srp_run
 from .checks import InputError
 from .conversion import convert, fold_batch_norm, fold_batch_norms
 from .conversion_error import conversion_error
+from .correction import correct_biases
 from .energy import Energy, energy
-from .layers import avg_pool2d, conv2d, linear
+from .layers import avg_pool2d, conv2d, linear, max_pool2d, max_pool2d_run
 from .network import answer, build
 from .neuron import if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run
 from .quantisation import expand, quantise
@@ -29,8 +30,9 @@ __all__ = [
     "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
     "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad",
     "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "srp_run", "cos_run",
-    "linear", "conv2d", "avg_pool2d", "layer_norm", "softmax", "product_run", "softmax_run", "layer_norm_run",
-    "build", "answer", "quantise", "expand",
+    "linear", "conv2d", "avg_pool2d", "max_pool2d", "max_pool2d_run",
+    "layer_norm", "softmax", "product_run", "softmax_run", "layer_norm_run",
+    "build", "answer", "quantise", "expand", "correct_biases",
     "fold_batch_norm", "fold_batch_norms", "convert",
     "simulate", "Simulation", "calibrate", "energy", "Energy", "conversion_error",
     "attention", "attention_grad", "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking",

@@ -74,25 +74,25 @@ def fold_batch_norm(
 
 
 def fold_batch_norms(network: list[dict]) -> list[dict]:
-    """A copy of the network without batch norm: each is folded into the convolution or linear layer before it."""
+    """A copy of the network, each batch norm folded into the convolution or linear layer of its own before it.
+
+    Any other batch norm stays, and is computed like any operator.
+    """
     users = [name for node in network for name in node["inputs"]]
     folded, renamed = {}, {}
     for node in build(network):
         first = next(iter(node["inputs"]))
         node["inputs"] = [renamed.get(name, name) for name in node["inputs"]]
-        if node["op"] != "batch_norm":
+        source = folded.get(node["inputs"][0], {"op": "image"})
+        own = source["op"] in ("linear", "conv2d") and users.count(first) == 1
+        if node["op"] != "batch_norm" or not own:
             folded[node["name"]] = node
             continue
-        source = folded.get(node["inputs"][0], {"op": "image"})
-        if source["op"] not in ("linear", "conv2d") or users.count(first) != 1:
-            raise InputError(
-                f"{node['name']}: only a batch norm right after a conv2d or linear of its own can be folded"
-            )
         statistics = [node[part] for part in ("gamma", "beta", "mean", "var", "eps")]
         with np.errstate(over="ignore"):  # `convert` reports a weight that became infinite
             source["weight"], source["bias"] = fold_batch_norm(source["weight"], source["bias"], *statistics)
         renamed[node["name"]] = source["name"]
-    if network[-1]["op"] == "batch_norm":  # the answer stays last, also after nodes that nothing reads
+    if network[-1]["name"] in renamed:  # the answer stays last, also after nodes that nothing reads
         answer = renamed[network[-1]["name"]]
         folded[answer] = folded.pop(answer)
     return list(folded.values())

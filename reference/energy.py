@@ -57,7 +57,7 @@ def structure(node, traffic):
     """How many spikes reach each output: the operator with all weights 1, and sums in place of means."""
     if "weight" in node:
         return FORWARD[node["op"]](node | {"weight": np.ones(node["weight"].shape), "bias": None}, traffic)
-    if node["op"] in ("shift", "scale"):
+    if node["op"] in ("shift", "scale", "batch_norm"):
         return traffic
     if node["op"] == "mean_tokens":
         return traffic.sum(axis=1)
@@ -86,7 +86,7 @@ def energy(network: SpikingNetwork, x: np.ndarray, simulation: Simulation) -> En
             mixed = "values" if kinds != {"spikes"} and kinds != {"image"} else kinds.pop()
             fed[name] = mixed, inputs[0][1] + inputs[1][1]
             acs[name] = sum(float(t.sum()) for t in spikes) / batch if mixed == "values" else 0.0
-        elif node["op"] in LINEAR:
+        elif node["op"] in (*LINEAR, "batch_norm"):
             fed[name] = inputs[0][0], structure(node, inputs[0][1])
         elif node["op"] == "product":
             (_, a), (_, b) = inputs

@@ -6,6 +6,8 @@ import numpy as np
 
 from .activation import variant
 from .checks import InputError, broadcasts, finite, positive, whole
+from .initial import block_maximum, histogram, image_maxima, method_of
+from .initial import initial_threshold as threshold_from
 from .network import build, forward
 from .operators import TRAINED
 from .thresholds import parameter_for, threshold_of, threshold_shape
@@ -15,7 +17,6 @@ SITES = {  # site -> {granularity of the variant: granularity at the site}; all 
     "neuron": {"neuron": "neuron", "head and neuron": "neuron", "channel": "neuron"},
     "layer": {},
 }
-FROM_SAMPLE = ("max", "calibrated")  # initial thresholds from the maximum; two names for the same
 ELSEWHERE = {"head and neuron": "neuron"}
 
 
@@ -52,32 +53,22 @@ def activation_shape(network, node, granularity, sample=None):
     return threshold_shape(granularity, features, heads=features[0])
 
 
-def block_maximum(z, shape):
-    """The largest activation of each block, over batch and block; a silent block gets its layer's maximum, or 1."""
-    lead = z.ndim - len(shape)
-    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1)
-    largest = np.asarray(z.max(axis=axes)).reshape(shape)
-    layer = z.max() if z.max() > 0 else np.ones_like(z.max())
-    return np.where(largest > 0, largest, layer)
-
-
 def quantise(
     network: list[dict],
     activation: str = "cs-qcfs",
     levels: int = 8,
-    initial_threshold: float | str = 4.0,
+    initial_threshold: float | str | None = None,
     sample: np.ndarray | None = None,
 ) -> list[dict]:
     """A copy of the network in which every relu is a QCFS (Algorithm 1, lines 1 to 5).
 
-    `initial_threshold` is theta, not lambda: a positive number, or "max": each block's largest activation
-    over `sample` [batch, ...] in the given network.
+    `initial_threshold` is theta, not lambda: a positive number, or "max", "mse" or a percentile ("p99.9") of each
+    block's activations over `sample` [batch, ...] in the given network (initial.py). The default is "mse" with a
+    sample, else 4. InputError names what is neither.
     """
     granularity, positivity = variant(activation)
-    levels, from_sample = whole(levels, "levels"), initial_threshold in FROM_SAMPLE
-    if (from_sample and sample is None) or not (from_sample or isinstance(initial_threshold, Real)):
-        choices = "a positive number, or 'max' together with a sample of images"
-        raise InputError(f"initial_threshold must be {choices}, got {initial_threshold!r}")
+    levels = whole(levels, "levels")
+    start = start_of(initial_threshold, sample)
     network = build(network)
     values = {} if sample is None else forward(network, finite(sample, "sample"))
     quantised, found = [], False
@@ -85,14 +76,33 @@ def quantise(
         if node["op"] == "relu":
             found, z = True, values.get(node["inputs"][0])
             shape = activation_shape(network, node, granularity, z)
-            start = block_maximum(z, shape) if from_sample else np.full(shape, positive(initial_threshold, "threshold"))
-            parameter = parameter_for(start, positivity).astype(dtype(network))
+            theta = from_sample(z, shape, levels, start) if isinstance(start, str) else np.full(shape, start)
+            parameter = parameter_for(theta, positivity).astype(dtype(network))
             settings = {"op": "qcfs", "parameter": parameter, "levels": levels, "positivity": positivity}
             node = node | settings
         quantised.append(node)
     if not found:
         raise InputError("the network has no relu to replace")
     return quantised
+
+
+def start_of(initial_threshold, sample):
+    """How thresholds start: a positive number, or the name of a method that reads the sample."""
+    if initial_threshold is None:
+        return 4.0 if sample is None else "mse"
+    if isinstance(initial_threshold, str) and sample is not None:
+        method_of(initial_threshold)
+        return initial_threshold
+    if not isinstance(initial_threshold, Real):
+        choices = "a positive number, or 'max', 'mse' or 'p99.9' together with a sample of images"
+        raise InputError(f"initial_threshold must be {choices}, got {initial_threshold!r}")
+    return positive(initial_threshold, "threshold")
+
+
+def from_sample(z, shape, levels, method):
+    """The initial thresholds of a layer with inputs z."""
+    largest = block_maximum(image_maxima(z, shape), method)
+    return threshold_from(histogram(z, largest), largest, levels, method)
 
 
 def dtype(network):

@@ -4,7 +4,7 @@ replayed."""
 import torch
 
 from ..checks import InputError
-from ..graph.operations import is_constant, is_shape
+from ..graph.operations import FIXED
 from .dense import DenseRun
 
 
@@ -28,7 +28,7 @@ class GraphRun(DenseRun):
             raise InputError(f"engine 'graph' needs images on a CUDA device, got {x.device}")
         self.graphs, self.seen, self.in_place = {}, set(), False
         self.plain = network.operators == "per-step" or all(
-            node in self.neurons or node in self.linear or is_shape(node) or is_constant(node)
+            node in self.neurons or node in self.linear or self.kinds[node] in FIXED
             for node in self.moving & self.feeding
         )
 

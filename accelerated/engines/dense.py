@@ -6,14 +6,14 @@ so memory does not grow with T.
 """
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from .._native import elementwise
 from ..checks import InputError
-from ..graph.modules import SpikeMask
-from ..graph.operations import is_constant, is_shape
+from ..graph.operations import FIXED, named, place_of
 from ..graph.trace import layer_name, value_of
 from ..neuron import State, if_step, resting
-from .structure import Structure
+from .structure import Structure, batch_leads
 
 CHUNK, MANY_NUMBERS = 4, 2**22  # steps at once; fewer if a batch holds more numbers than this
 
@@ -40,13 +40,13 @@ def means(values, count, sums, now):
 
 def increments_of(values, count, before, now):
     """The increments of a sum, from its means after each step; `before`, the sum after `now` steps, is updated."""
-    native = elementwise.increments(values, count, before, now + 1)
+    native = None if values.isinf().any() else elementwise.increments(values, count, before, now + 1)
     if native is not None:
         return native
     out = []
     for step, value in enumerate(values.unflatten(0, (count, -1)), now + 1):
         total = value * step
-        out.append(total - before)
+        out.append(torch.where(total == before, torch.zeros_like(total), total - before))  # a mask is infinite
         before.copy_(total)
     return torch.cat(out)
 
@@ -64,6 +64,7 @@ class DenseRun:
         known = network.prepared["structure"]
         self.nodes, self.answer, self.neurons, self.constant = known.nodes, known.answer, known.neurons, known.constant
         self.moving, self.feeding, self.linear = known.moving, known.feeding, known.linear
+        self.kinds = known.kinds
         self.ends, self.tail, self.done, self.mixed = known.ends, known.tail, known.done, known.mixed
         self.states = {layer_name(node): State() for node in self.neurons}
         self.sums: dict = {}
@@ -77,13 +78,14 @@ class DenseRun:
 
     @property
     def foldable(self):
-        """Whether time can be folded into the batch: no moving value is combined with the batch size.
+        """Whether time can be folded into the batch: it leads everywhere, and no value that moves meets its size.
 
         Random masks and hooks on neurons need single steps.
         """
-        masks = any(isinstance(module, SpikeMask) for module in self.graph.modules())
-        masks |= any(module._forward_hooks or module._forward_pre_hooks for module in self.neurons.values())
-        return not masks and not self.mixed
+        if not batch_leads(self.network, self.x):
+            return False
+        hooks = any(module._forward_hooks or module._forward_pre_hooks for module in self.neurons.values())
+        return not hooks and not self.mixed
 
     def steps(self, count):
         """The logits of the next `count` steps."""
@@ -129,15 +131,20 @@ class DenseRun:
         for source in node.all_input_nodes:
             if source not in self.moving and source not in self.constant and isinstance(values[source], torch.Tensor):
                 seen[source] = self._folded(values[source], count)
-        if is_shape(node) or self.network.operators == "per-step" or node in self.linear or is_constant(node):
+        if self.network.operators == "per-step" or node in self.linear or self.kinds[node] in FIXED:
             return value_of(self.graph, node, seen)
         sums = self.sums.setdefault(node, {})
         for source in node.all_input_nodes:
-            if source in self.moving and isinstance(seen[source], torch.Tensor):
+            if source in self.moving and self.kinds[source] not in FIXED:
                 total = sums.setdefault(source, _zeros(seen[source], count))
                 seen[source] = means(seen[source], count, total, self.now)
         value = value_of(self.graph, node, seen)
-        return increments_of(value, count, sums.setdefault(node, _zeros(value, count)), self.now)
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bool:
+            raise InputError(f"{named(node)}{place_of(node)} says true or false, which has no increments")
+        if isinstance(value, torch.Tensor):
+            return increments_of(value, count, sums.setdefault(node, _zeros(value, count)), self.now)
+        parts = [(part, sums.setdefault((node, i), _zeros(part, count))) for i, part in enumerate(value)]
+        return tuple(increments_of(part, count, before, self.now) for part, before in parts)
 
     def _theta(self, module, dtype):
         """A layer's threshold, computed from its parameter once."""
@@ -193,7 +200,7 @@ class DenseRun:
                 values[node] = means(values[node], count, total, self.now)
             elif node in self.tail:
                 values[node] = self._once(node, values, count)
-        return values[self.answer].unflatten(0, (count, -1))
+        return tree_map_only(torch.Tensor, lambda rows: rows.unflatten(0, (count, -1)), values[self.answer])
 
     def _once(self, node, values, count):
         """A node of the tail on means: the operator itself, independent of `operators`."""

@@ -11,22 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..graph.operations import is_sum, kind_of
-from ..graph.trace import layer_name, module_of, value_of
+from ..graph.operations import Kind, module_of, operation_of
+from ..graph.trace import layer_name, value_of
 from ..kernels import serves
 from ..kernels.events import Spikes, State, Weights
 from .dense import DenseRun
 from .structure import read_last
 
 CLEARLY = 0.8  # dense convolutions must stay below this share of the event layer's time, which includes the neuron
-FLATTEN = (
-    nn.Flatten,
-    torch.flatten,
-    torch.reshape,
-    "flatten",
-    "reshape",
-    "view",
-)  # flatten an image if the result is features
+FLATTEN = ("flatten", "reshape", "view")  # flatten an image if the result is features
 
 
 def _one(value):
@@ -80,7 +73,7 @@ class EventRun(DenseRun):
         values, shapes = {}, {}
         for node in self.nodes:
             if node.op == "placeholder":
-                values[node] = self.x[:1]
+                values[node] = torch.cat([self.x[:1]] * 2)
             elif node in self.neurons:
                 values[node] = values[node.all_input_nodes[0]]
             else:
@@ -144,7 +137,8 @@ class EventRun(DenseRun):
         module = module_of(self.graph, node)
         if node in self.neurons and self._per_channel(node):
             return [Term(node, (node, False))]
-        if is_sum(node) and len(node.all_input_nodes) == 2 and not node.kwargs:
+        plain_sum = operation_of(self.graph, node) == "add" and self.kinds[node] is Kind.LINEAR
+        if plain_sum and len(node.all_input_nodes) == 2:
             return [term for source in node.all_input_nodes for term in self._terms(source)]
         if isinstance(module, nn.Conv2d):
             plain = module.groups == 1 and _one(module.dilation) == 1 and module.padding_mode == "zeros"
@@ -156,7 +150,7 @@ class EventRun(DenseRun):
             return [Term(node, found, module)] if found and not found[1] else [Term(node)]
         if isinstance(module, nn.Linear) and len(self.shapes[node]) == 1:
             before = self._through(node.all_input_nodes[0])
-            found = self._source(before.all_input_nodes[0] if kind_of(self.graph, before) in FLATTEN else before)
+            found = self._source(before.all_input_nodes[0] if operation_of(self.graph, before) in FLATTEN else before)
             image = self._image(found[0]) if found else None
             if image and image[1] == image[2]:
                 return [Term(node, found, module)]

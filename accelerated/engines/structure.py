@@ -1,7 +1,12 @@
 """What a streaming run knows of a network before it reads an image: which values move, how the answer is computed."""
 
-from ..graph.operations import is_constant, is_linear, is_shape
-from ..graph.trace import layer_name, module_of, output_of, value_of
+import torch
+from torch.utils._pytree import tree_leaves
+
+from ..checks import InputError
+from ..graph.modules import SpikeMask
+from ..graph.operations import FIXED, KIND, Kind, kinds_of, label_of, module_of, named, operation_of, place_of
+from ..graph.trace import evaluating, layer_name, output_of, value_of
 from ..neuron import SpikingNeuron
 
 
@@ -49,21 +54,76 @@ def sources_of(network, targets):
     return wanted
 
 
-def _of_a_shape(node):
-    """Whether a constant depends on the batch size: on a shape, and not on weights alone."""
-    stack = [node]
-    while stack:
-        node = stack.pop()
-        if is_shape(node):
-            return True
-        stack.extend(node.all_input_nodes)
-    return False
+@torch.no_grad()
+def batch_leads(network, x):
+    """Whether the first axis of every value is the batch, sample after sample, so that time can be folded into it.
+
+    Found by trying: another first image must leave what belongs to the second as it is. InputError for a network whose
+    answer to one image depends on the others: while streaming, it would depend on the batch.
+    """
+    key = "batch leads", x.shape[1:]
+    if key not in network.prepared:
+        network.prepared[key] = _tried(network, x)
+    leads, culprit = network.prepared[key]
+    if culprit is not None:
+        what = f"{named(culprit)} ({label_of(network.graph, culprit)}){place_of(culprit)}"
+        raise InputError(f"{what} mixes the images of a batch: {network.schedule.name!r} cannot simulate it, an exact "
+                         "schedule can")  # fmt: skip
+    return leads
+
+
+def _tried(network, x):
+    """(whether the batch leads everywhere, the first node that mixes samples or None)."""
+    graph, first = network.graph, None
+    if any(isinstance(module, SpikeMask) for module in graph.modules()):  # drawn anew for each row
+        return False, None
+    ours = torch.cat([x[:1], x[-1:]])
+    theirs = torch.cat([-2 * x[:1].flip(-1) + 0.5, x[-1:]])
+    with evaluating(network):
+        passes = zip(_values(graph, ours), _values(graph, theirs), strict=True)
+        for (node, a), (_, b) in passes:
+            pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
+            if all(kept(ours, theirs) for ours, theirs in pairs if isinstance(ours, torch.Tensor)):
+                continue
+            first = first or node
+            if node is output_of(graph):
+                return False, first
+    return first is None, None
+
+
+def kept(a, b):
+    """Whether the second half of the rows is the same in both."""
+    half = len(a) // 2 if a.ndim else 0
+    return a.ndim > 0 and len(a) == 2 * half and torch.equal(a[half:], b[half:])
+
+
+def _values(graph, x):
+    """(node, value) of the values that move, neurons sending their levels."""
+    values, kinds = {}, kinds_of(graph)
+    nodes = [node for node in graph.graph.nodes if node.op != "output"]
+    done = read_last(nodes)
+    for node in nodes:
+        module = module_of(graph, node)
+        if isinstance(module, SpikingNeuron):
+            values[node] = module.quantised(values[node.all_input_nodes[0]])
+        else:
+            values[node] = x if node.op == "placeholder" else value_of(graph, node, values)
+        if kinds[node] not in FIXED:
+            yield node, values[node]
+        for source in done.get(node, ()):
+            values.pop(source, None)
+
+
+def reads_shapes(graph, node):
+    """Whether sizes among a node's arguments are shapes, as of `reshape`, and no numbers that enter its value."""
+    return KIND.get(operation_of(graph, node) or "") == "linear"
 
 
 class Structure:
     """The structure of a graph with spiking neurons:
 
     nodes     all but the output; `answer` is the node that it returns
+    kinds     {node: `Kind`}
     neurons   {node: module} of the spiking layers
     constant  nodes that depend on weights alone
     moving    nodes whose values differ from step to step, and their shapes
@@ -79,13 +139,14 @@ class Structure:
         self.nodes, self.answer = [node for node in graph.graph.nodes if node.op != "output"], output_of(graph)
         modules = {node: module_of(graph, node) for node in self.nodes}
         self.neurons = {node: module for node, module in modules.items() if isinstance(module, SpikingNeuron)}
-        self.constant = {node for node in self.nodes if is_constant(node) and not _of_a_shape(node)}
-        self.linear = {node for node in self.nodes if is_linear(graph, node)}
+        self.kinds = kinds_of(graph)
+        self.constant = {node for node in self.nodes if self.kinds[node] is Kind.CONSTANT}
+        self.linear = {node for node in self.nodes if self.kinds[node] is Kind.LINEAR}
         self.moving, self.feeding, self.done = self._moving(), self._feeding(), read_last(self.nodes)
         self.ends, self.tail = self._ending()
         self.mixed = any(
-            source not in self.moving and source not in self.constant and is_constant(source)
-            for node in self.moving for source in node.all_input_nodes
+            self.kinds[source] is Kind.SHAPE and (source not in self.moving or not reads_shapes(graph, node))
+            for node in self.moving if self.kinds[node] is not Kind.SHAPE for source in node.all_input_nodes
         )  # fmt: skip
 
     def _moving(self):

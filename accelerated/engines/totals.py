@@ -2,7 +2,8 @@
 
 import torch
 
-from ..graph.trace import layer_name, module_of, output_of, value_of
+from ..graph.operations import module_of
+from ..graph.trace import layer_name, output_of, value_of
 from ..neuron import SpikingNeuron
 
 

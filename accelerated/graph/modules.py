@@ -3,6 +3,8 @@
 A `Site` (a ReLU) marks the place of a QCFS; leading axes may be batch, or batch and windows.
 """
 
+import contextlib
+
 import torch
 from torch import nn
 
@@ -19,6 +21,20 @@ class SpikeMask(nn.Module):
 
     def forward(self, x):
         return x * (torch.rand_like(x) >= self.ratio)
+
+
+def random_draws(network):
+    """A context manager in which every forward pass draws the same random masks."""
+    if not any(isinstance(module, SpikeMask) for module in network.modules()):
+        return contextlib.nullcontext
+
+    @contextlib.contextmanager
+    def same():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            yield
+
+    return same
 
 
 class FeatureBatchNorm(nn.Module):

@@ -1,9 +1,19 @@
-"""The operations of a network: which are replaced, which commute with sums over time, which are rejected.
+"""What each operation of a network is: one table, from which follows how it is simulated, folded over time and counted.
 
-The type of a module or the identity of a function decides, never a name.
+    linear    f(x + y) = f(x) + f(y), bias apart, if only its first argument changes with the image
+    sum       adds, subtracts or joins values: linear if all change with the image, affine if one does not
+    product   of two values: linear if only one changes with the image
+    affine    linear but for a constant that no argument names (a batch norm with running statistics)
+    monotone  a maximum or a bound
+    function  any other function of one sample
+    shape     reads a shape
+
+The type of a module or the identity of a function decides, never a name that a user chose. An operation that the table
+does not know is refused.
 """
 
 import operator
+from enum import Enum
 
 import torch
 import torch.nn.functional as F
@@ -12,182 +22,345 @@ from torch.fx import Node
 
 from ..activation import QCFS, Site
 from ..checks import InputError
+from ..neuron import SpikingNeuron
 from .modules import FeatureBatchNorm, SpikeMask
 from .timm import is_drop_path
-from .trace import module_of
 
-ACTIVATIONS = {  # what a QCFS replaces: type, function or method -> upper bound, if any
-    nn.ReLU: None, F.relu: None, torch.relu: None, "relu": None, nn.ReLU6: 6.0, F.relu6: 6.0,
-    Site: None,
+NAMES = {  # kind -> names of operations in torch, torch.nn.functional, torch.Tensor and operator
+    "linear": """
+        linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
+        avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+        mean sum cumsum diff flatten view view_as reshape reshape_as unflatten ravel squeeze unsqueeze permute transpose
+        swapaxes swapdims movedim moveaxis t T mT H adjoint contiguous clone detach data positive neg negative
+        chunk split split_with_sizes tensor_split unbind getitem narrow select index_select take_along_dim diagonal
+        expand expand_as broadcast_to repeat tile repeat_interleave roll flip fliplr flipud rot90 tril triu
+        pixel_shuffle pixel_unshuffle channel_shuffle interpolate upsample upsample_nearest upsample_bilinear
+        fold unfold dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout identity
+        to type type_as float double half bfloat16 cpu cuda
+    """,
+    "sum": "add sub subtract rsub cat concat concatenate stack hstack vstack dstack",
+    "product": "mul multiply matmul bmm mm mv einsum tensordot inner outer div divide true_divide",
+    "affine": "batch_norm",
+    "monotone": """
+        relu relu6 hardtanh clamp clip clamp_min clamp_max threshold amax amin max min maximum minimum
+        max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    """,
+    "function": """
+        sigmoid logsigmoid tanh softmax log_softmax softmin softplus softsign gelu silu mish elu celu selu leaky_relu
+        prelu rrelu hardswish hardsigmoid hardshrink softshrink tanhshrink glu logsumexp normalize
+        layer_norm group_norm instance_norm rms_norm local_response_norm lp_pool1d lp_pool2d
+        baddbmm addmm addcmul addcdiv bilinear where masked_fill floor_divide written
+        exp expm1 exp2 log log1p log2 log10 sqrt rsqrt square pow reciprocal abs absolute sign sgn sin cos tan
+        long int bool erf erfc atan sinh cosh floor ceil round trunc remainder
+        var std norm logical_not logical_and logical_or eq ne lt le gt ge cosine_similarity lerp sort topk gather
+    """,
+    "shape": """
+        size dim numel ndim shape dtype device len floordiv mod is_floating_point
+        zeros_like ones_like full_like new_zeros new_ones new_full
+    """,
+    "random": "rand randn randint rand_like randn_like bernoulli multinomial normal randperm poisson",
 }  # fmt: skip
-SHAPES = ("size", "dim", getattr)  # operations that read a shape: the same in every step
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)  # folded by conversion
-OTHER_ACTIVATIONS = (F.gelu, F.silu, F.hardswish, F.hardsigmoid, torch.sigmoid, torch.tanh, "sigmoid", "tanh", F.elu)
-MAX_POOLS = (F.max_pool2d, torch.max_pool2d)
-CONVERTIBLE = (
-    nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.Softmax, nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, QCFS, Site, FeatureBatchNorm,
-    SpikeMask,
-)  # fmt: skip
 
 
-CONVERTIBLE_FUNCTIONS = (
-    operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.getitem, operator.floordiv,
-    operator.mod, getattr, torch.roll, torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.bmm, torch.cat,
-    torch.stack, torch.chunk, torch.split, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.mean,
-    torch.sum, torch.softmax, F.linear, F.conv2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.layer_norm, F.softmax, F.pad,
-    F.relu, torch.relu, F.relu6,
-)  # fmt: skip
-CONVERTIBLE_METHODS = (
-    "add", "sub", "mul", "div", "matmul", "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk",
-    "split", "unsqueeze", "squeeze", "expand", "mean", "sum", "softmax", "size", "dim", "relu", "unflatten",
-)  # fmt: skip
-LINEAR_MODULES = (
-    nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, SpikeMask,
-)  # fmt: skip
-PRODUCTS = (operator.matmul, torch.matmul, torch.bmm, "matmul")
-SUMS = (operator.add, torch.add, "add")
-JOINS = (torch.cat, torch.stack)
-DIFFERENCES = (operator.sub, torch.sub, "sub")
-SCALINGS = (operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div")  # by a number
-LINEAR_FUNCTIONS = (
-    operator.getitem, torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.chunk, torch.split,
-    torch.mean, torch.sum, torch.roll, F.avg_pool2d, F.adaptive_avg_pool2d,
-)  # fmt: skip
-LINEAR_METHODS = (
-    "flatten", "view", "reshape", "permute", "transpose", "contiguous", "chunk", "split", "unsqueeze", "squeeze",
-    "expand", "mean", "sum", "unflatten",
-)  # fmt: skip
+def written(x, index, value):
+    """A copy of x with x[index] = value."""
+    x = x.clone()
+    x[index] = value
+    return x
 
 
-def kind_of(graph, node):
-    """What a node calls: the type of its module, its function, or its method's name; None if it calls nothing."""
+def answers(tree):
+    """The outputs of a network that has several: a tuple, list or dictionary of them, nested as it returns them."""
+    return tree
+
+
+KIND = {name: kind for kind, names in NAMES.items() for name in names.split()}
+SAME = {"truediv": "div", "conv": "conv2d"}  # other words for the same
+HOMES = (operator, torch, F, torch.Tensor)
+FUNCTIONS: dict = {}  # function -> its name in the table
+for home in HOMES:
+    for word in [*KIND, *SAME]:
+        if callable(function := getattr(home, word, None)):
+            FUNCTIONS[function] = SAME.get(word, word)
+FUNCTIONS |= {len: "len", written: "written"}
+
+MODULES = {  # type of a module -> the name of its operation
+    nn.Linear: "linear", nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d",
+    nn.ConvTranspose1d: "conv_transpose1d", nn.ConvTranspose2d: "conv_transpose2d",
+    nn.ConvTranspose3d: "conv_transpose3d",
+    nn.AvgPool1d: "avg_pool1d", nn.AvgPool2d: "avg_pool2d", nn.AvgPool3d: "avg_pool3d",
+    nn.AdaptiveAvgPool1d: "adaptive_avg_pool1d", nn.AdaptiveAvgPool2d: "adaptive_avg_pool2d",
+    nn.AdaptiveAvgPool3d: "adaptive_avg_pool3d",
+    nn.MaxPool1d: "max_pool1d", nn.MaxPool2d: "max_pool2d", nn.MaxPool3d: "max_pool3d",
+    nn.AdaptiveMaxPool1d: "adaptive_max_pool1d", nn.AdaptiveMaxPool2d: "adaptive_max_pool2d",
+    nn.AdaptiveMaxPool3d: "adaptive_max_pool3d", nn.LPPool1d: "lp_pool1d", nn.LPPool2d: "lp_pool2d",
+    nn.BatchNorm1d: "batch_norm", nn.BatchNorm2d: "batch_norm", nn.BatchNorm3d: "batch_norm",
+    nn.SyncBatchNorm: "batch_norm", FeatureBatchNorm: "batch_norm",
+    nn.LayerNorm: "layer_norm", nn.GroupNorm: "group_norm", nn.RMSNorm: "rms_norm",
+    nn.InstanceNorm1d: "instance_norm", nn.InstanceNorm2d: "instance_norm", nn.InstanceNorm3d: "instance_norm",
+    nn.LocalResponseNorm: "local_response_norm", nn.CrossMapLRN2d: "local_response_norm",
+    nn.Flatten: "flatten", nn.Unflatten: "unflatten", nn.Identity: "identity", SpikeMask: "dropout",
+    nn.Dropout: "dropout", nn.Dropout1d: "dropout1d", nn.Dropout2d: "dropout2d", nn.Dropout3d: "dropout3d",
+    nn.AlphaDropout: "alpha_dropout", nn.FeatureAlphaDropout: "feature_alpha_dropout",
+    nn.PixelShuffle: "pixel_shuffle", nn.PixelUnshuffle: "pixel_unshuffle", nn.ChannelShuffle: "channel_shuffle",
+    nn.Upsample: "interpolate", nn.UpsamplingNearest2d: "interpolate", nn.UpsamplingBilinear2d: "interpolate",
+    nn.Fold: "fold", nn.Unfold: "unfold",
+    nn.ConstantPad1d: "pad", nn.ConstantPad2d: "pad", nn.ConstantPad3d: "pad", nn.ZeroPad1d: "pad", nn.ZeroPad2d: "pad",
+    nn.ZeroPad3d: "pad", nn.ReflectionPad1d: "pad", nn.ReflectionPad2d: "pad", nn.ReflectionPad3d: "pad",
+    nn.ReplicationPad1d: "pad", nn.ReplicationPad2d: "pad", nn.ReplicationPad3d: "pad", nn.CircularPad1d: "pad",
+    nn.CircularPad2d: "pad", nn.CircularPad3d: "pad",
+    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardtanh: "hardtanh", Site: "relu", nn.Threshold: "threshold",
+    nn.Sigmoid: "sigmoid", nn.LogSigmoid: "logsigmoid", nn.Tanh: "tanh", nn.Softmax: "softmax",
+    nn.LogSoftmax: "log_softmax", nn.Softmin: "softmin", nn.Softmax2d: "softmax", nn.Softplus: "softplus",
+    nn.Softsign: "softsign", nn.GELU: "gelu", nn.SiLU: "silu", nn.Mish: "mish", nn.ELU: "elu", nn.CELU: "celu",
+    nn.SELU: "selu", nn.LeakyReLU: "leaky_relu", nn.PReLU: "prelu", nn.RReLU: "rrelu", nn.Hardswish: "hardswish",
+    nn.Hardsigmoid: "hardsigmoid", nn.Hardshrink: "hardshrink", nn.Softshrink: "softshrink",
+    nn.Tanhshrink: "tanhshrink", nn.GLU: "glu", nn.CosineSimilarity: "cosine_similarity",
+}  # fmt: skip
+SHAPE_ATTRIBUTES = ("shape", "ndim", "dtype", "device", "is_cuda", "layout")  # other attributes are values
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # folded by conversion where that is possible
+WEIGHTED = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+MAX_POOLS = {"max_pool1d": nn.AvgPool1d, "max_pool2d": nn.AvgPool2d, "max_pool3d": nn.AvgPool3d}  # -> its average
+POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+MATRIX_PRODUCTS = ("matmul", "bmm", "mm", "mv", "einsum", "tensordot", "inner", "outer")
+QUOTIENTS = ("div", "divide", "true_divide")
+DIFFERENCES = ("sub", "subtract", "rsub")
+MEANS = ("mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+         "adaptive_avg_pool3d")  # fmt: skip
+
+
+class Kind(Enum):
+    """What a node is, given what its arguments are."""
+
+    IMAGE = "image"
+    CONSTANT = "constant"  # computed from weights and numbers alone
+    SHAPE = "shape"  # computed from shapes, and thus from the size of the batch
+    NEURON = "neuron"  # an activation: quantised or spiking
+    LINEAR = "linear"
+    AFFINE = "affine"
+    PRODUCT = "product"
+    MONOTONE = "monotone"
+    FUNCTION = "function"
+    UNKNOWN = "unknown"
+    OUTPUT = "output"
+
+
+FIXED = (Kind.CONSTANT, Kind.SHAPE)  # the same in every step
+
+
+def module_of(graph, node):
+    """The module that a node calls, or None."""
+    return graph.get_submodule(node.target) if node.op == "call_module" else None
+
+
+def operation_of(graph, node):
+    """The name of a node's operation in the table; None if the table does not know it."""
     if node.op == "call_module":
-        return type(module_of(graph, node))
-    return node.target if node.op in ("call_function", "call_method") else None
+        module = module_of(graph, node)
+        return "dropout" if is_drop_path(module) else MODULES.get(type(module))
+    if node.op == "call_method":
+        return SAME.get(node.target, node.target) if node.target in KIND or node.target == "pad" else None
+    if node.op != "call_function":
+        return None
+    if node.target is getattr:
+        return "shape" if node.args[1] in SHAPE_ATTRIBUTES else node.args[1]
+    return "pad" if node.target is F.pad else FUNCTIONS.get(node.target)
+
+
+def kinds_of(graph) -> dict[Node, Kind]:
+    """{node: its kind}, from the table and the kinds of the nodes before it."""
+    kinds: dict[Node, Kind] = {}
+    for node in graph.graph.nodes:
+        kinds[node] = _kind(graph, node, kinds)
+    return kinds
+
+
+def _kind(graph, node, kinds):
+    if node.op in ("placeholder", "output", "get_attr"):
+        return {"placeholder": Kind.IMAGE, "output": Kind.OUTPUT, "get_attr": Kind.CONSTANT}[node.op]
+    if node.target is answers:
+        return Kind.OUTPUT
+    module, name = module_of(graph, node), operation_of(graph, node)
+    if isinstance(module, (QCFS, SpikingNeuron)):
+        return Kind.NEURON
+    sources = node.all_input_nodes
+    moving = [source for source in sources if kinds[source] not in FIXED]
+    kind = KIND.get(name, "linear" if name == "pad" else "unknown")
+    if kind == "shape" and sources:
+        return Kind.SHAPE
+    if not moving:
+        constant = Kind.SHAPE if any(kinds[source] is Kind.SHAPE for source in sources) else Kind.CONSTANT
+        return Kind.UNKNOWN if kind == "random" else constant
+    if kind == "sum":
+        return _kind_of_sum(node, moving)
+    if kind == "product":
+        return _kind_of_product(node, name, moving)
+    if kind == "linear":
+        return _kind_of_linear(graph, node, name, moving)
+    if kind == "affine" and not _has_statistics(module, node, moving):
+        return Kind.FUNCTION
+    return Kind(kind) if kind not in ("random", "shape") else Kind.UNKNOWN
+
+
+def operands(node):
+    """The arguments that a sum or join combines, numbers included."""
+    found = []
+    for argument in (
+        *node.args,
+        *(value for key, value in node.kwargs.items() if key in ("other", "tensors", "input")),
+    ):
+        found += argument if isinstance(argument, (list, tuple)) else [argument]
+    return found
+
+
+def _kind_of_sum(node, moving):
+    if set(node.kwargs) - {"dim", "axis", "other", "tensors", "input"}:  # alpha
+        return Kind.FUNCTION
+    joins = any(isinstance(argument, (list, tuple)) for argument in (*node.args, *node.kwargs.values()))
+    terms = [a for a in operands(node) if isinstance(a, Node) or not joins]
+    return Kind.LINEAR if all(term in moving for term in terms) else Kind.AFFINE
+
+
+def _kind_of_product(node, name, moving):
+    terms = [term for term in operands(node) if isinstance(term, Node)]
+    count = sum(term in moving for term in terms)
+    if name in QUOTIENTS:
+        numerator = node.args[0] if node.args else node.kwargs.get("input")
+        plain = numerator in moving and count == 1 and not node.kwargs.get("rounding_mode")
+        return Kind.LINEAR if plain else Kind.FUNCTION
+    return Kind.LINEAR if count == 1 else Kind.PRODUCT if count == 2 else Kind.FUNCTION
+
+
+def _kind_of_linear(graph, node, name, moving):
+    first = node.args[0] if node.args else next(iter(node.kwargs.values()))
+    if moving != [first]:
+        return Kind.FUNCTION
+    if name in ("to", "type") and any(isinstance(a, torch.dtype) and not a.is_floating_point for a in formats(node)):
+        return Kind.FUNCTION
+    if name == "type" and any(isinstance(argument, str) for argument in formats(node)):
+        return Kind.UNKNOWN
+    if name == "pad" and not _pads_with_zeros(module_of(graph, node), node):
+        return Kind.AFFINE
+    return Kind.LINEAR
+
+
+def formats(node):
+    """The arguments of a change of format."""
+    return (*node.args[1:], *node.kwargs.values())
+
+
+def unbiased_arguments(node):
+    """(args, kwargs) of a weighted function without its bias."""
+    args = (*node.args[:2], None, *node.args[3:]) if len(node.args) > 2 else node.args
+    return args, {key: value for key, value in node.kwargs.items() if key != "bias"}
+
+
+def _pads_with_zeros(module, node):
+    """Whether padding is linear: by zeros, or by values of the sample."""
+    if module is not None:
+        return not getattr(module, "value", 0)
+    settings = dict(zip(("mode", "value"), node.args[2:], strict=False), **node.kwargs)
+    return settings.get("mode", "constant") != "constant" or not settings.get("value")
+
+
+def _has_statistics(module, node, moving):
+    """Whether a batch norm uses running statistics; otherwise it is a function of the whole batch."""
+    if isinstance(module, FeatureBatchNorm):
+        module = module.norm
+    if module is not None:
+        return module.running_mean is not None
+    training = node.kwargs.get("training", node.args[5] if len(node.args) > 5 else False)
+    return len(moving) == 1 and not training
 
 
 def is_relu(graph, node):
-    """Whether a node is a ReLU (or ReLU6): as a module, a function or a method."""
-    return kind_of(graph, node) in ACTIVATIONS
+    """Whether a node is a ReLU with or without an upper bound: max(x, 0), min(max(x, 0), c)."""
+    return relu_bound(graph, node) is not None
 
 
-def is_shape(node):
-    """Whether a node reads a shape."""
-    return node.op != "call_module" and node.target in SHAPES
+def relu_bound(graph, node):
+    """The upper bound of a ReLU (infinity if it has none); None for what is no ReLU."""
+    module, name = module_of(graph, node), operation_of(graph, node)
+    if name in ("relu", "relu6"):
+        return 6.0 if name == "relu6" else float("inf")
+    if name not in ("hardtanh", "clamp", "clip", "clamp_min"):
+        return None
+    lowest, highest = ("min_val", "max_val") if name == "hardtanh" else ("min", "max")
+    if module is not None:
+        found = {lowest: module.min_val, highest: module.max_val}
+    else:
+        found = dict(zip((lowest, highest), node.args[1:], strict=False), **node.kwargs)
+        found.setdefault(highest, 1.0 if name == "hardtanh" else None)
+    low, high = found.get(lowest, -1.0), found.get(highest)
+    numbers = all(isinstance(bound, (int, float)) for bound in (low, float("inf") if high is None else high))
+    if not numbers or low != 0 or (high is not None and high <= 0):
+        return None
+    return float("inf") if high is None else float(high)
 
 
-def is_sum(node):
-    """Whether a node adds two values, or a value and a constant."""
-    return node.op != "call_module" and node.target in SUMS
-
-
-def is_scaling(node):
-    """Whether a node multiplies a value by a number, or divides it by one."""
-    if node.op == "call_module" or node.target not in SCALINGS or node.kwargs or len(node.args) != 2:
-        return False
-    numbers = [isinstance(arg, (int, float)) for arg in node.args]
-    quotient = node.target in (operator.truediv, torch.div, "div")
-    return numbers == [False, True] or (numbers == [True, False] and not quotient)
-
-
-def is_constant(node):
-    """Whether a node's value is computed from weights, numbers and shapes alone."""
-    if node.op == "get_attr" or is_shape(node):
-        return True
-    return bool(node.all_input_nodes) and all(map(is_constant, node.all_input_nodes))
-
-
-def is_difference(node):
-    """Whether a node subtracts one value from another."""
-    return node.op != "call_module" and node.target in DIFFERENCES
-
-
-def is_product(node):
-    """Whether a node multiplies two matrices, or batches of them."""
-    return node.op != "call_module" and node.target in PRODUCTS
+def is_activation(module):
+    """Whether a QCFS may take a module's place."""
+    return type(module) in (nn.ReLU, nn.ReLU6, nn.Hardtanh, Site)
 
 
 def is_max_pool(graph, node):
     """Whether a node takes maxima over windows: as a module or a function."""
-    return isinstance(module_of(graph, node), nn.MaxPool2d) or kind_of(graph, node) in MAX_POOLS
+    return operation_of(graph, node) in MAX_POOLS
 
 
 def label_of(graph, node):
     """The usual name of what a node calls: ReLU, relu, MaxPool2d, ..."""
-    if node.target in MAX_POOLS:
-        return "max_pool2d"
     module = module_of(graph, node)
     if isinstance(module, Site):
         return f"activation of a {module.site}"
-    kind = kind_of(graph, node)
-    return getattr(kind, "__name__", str(kind))
+    if module is not None:
+        return type(module).__name__
+    return operation_of(graph, node) or getattr(node.target, "__name__", str(node.target))
 
 
-def advice(graph, node):
-    """What to do instead of an operation that cannot be converted."""
-    if is_max_pool(graph, node):
-        return "quantise it with max_pool='average' (and train on), or build the network with average pooling"
-    module = module_of(graph, node)
-    if type(module).__module__ == nn.GELU.__module__ or kind_of(graph, node) in OTHER_ACTIVATIONS:
-        return "use ReLU in its place (and train on)"
-    if node.target is F.scaled_dot_product_attention:
-        return "timm's Attention (ViT, DeiT) and Swin's window attention can be: choose a model with these"
-    return "use ReLU and average pooling, and modules for dropout and batch norm"
+def place_of(node):
+    """Where the network calls a node, as " (FILE:LINE)", if that is known."""
+    return f" ({node.meta['where']})" if node.meta.get("where") else ""
+
+
+def named(node):
+    """The path of a node's module, or its own name."""
+    return str(node.target) if node.op == "call_module" else node.name
 
 
 def refuse_unknown(graph):
-    """InputError names the first operation that has no spiking form here."""
+    """InputError names the first operation that the table does not know."""
     given = sum(node.op == "placeholder" for node in graph.graph.nodes)
-    (answer,) = next(iter(reversed(graph.graph.nodes))).args
-    if given != 1 or not isinstance(answer, Node):
-        raise InputError(
-            f"a network must take one batch of images and return one tensor; this one takes {given} inputs"
-        )
-    for node in graph.graph.nodes:
-        module = module_of(graph, node)
-        if module is not None and not isinstance(module, CONVERTIBLE) and not is_drop_path(module):
-            raise InputError(f"{node.target} ({type(module).__name__}) cannot be converted; {advice(graph, node)}")
-        known = {"call_function": CONVERTIBLE_FUNCTIONS, "call_method": CONVERTIBLE_METHODS}.get(node.op)
-        if known is not None and node.target not in known:
-            raise InputError(f"{node.name} ({label_of(graph, node)}) cannot be converted; {advice(graph, node)}")
+    if given != 1:
+        raise InputError(f"a network must take one batch of images; this one takes {given} inputs")
+    for node, kind in kinds_of(graph).items():
+        if kind is Kind.UNKNOWN:
+            raise InputError(f"{named(node)} ({label_of(graph, node)}) cannot be converted{place_of(node)}: "
+                             f"{_advice(graph, node)}")  # fmt: skip
 
 
-def refuse_unfoldable(graph):
-    """InputError names the first batch norm that cannot be folded into the layer right before it."""
+def _advice(graph, node):
+    """What to do instead of an operation that cannot be converted."""
+    if KIND.get(operation_of(graph, node)) == "random":
+        return "it is random in evaluation, too; draw only in training"
+    module = module_of(graph, node)
+    if module is None:
+        return "its kind is not known; write it with operations of torch that act on each sample by itself"
+    return "its kind is not known; write its forward with operations of torch, in a module of your own"
+
+
+def foldable(graph, node):
+    """Whether a node is a batch norm that can be folded into a convolution or linear layer of its own before it."""
+    norm = module_of(graph, node)
+    if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None or not norm.affine:
+        return False
+    before = node.all_input_nodes[0]
     direct = {str(node.target).rpartition(".")[0] for node in graph.graph.nodes if node.op == "get_attr"}
-    for node in graph.graph.nodes:
-        norm = module_of(graph, node)
-        if not isinstance(norm, BATCH_NORMS):
-            continue
-        before = node.all_input_nodes[0]
-        own = isinstance(module_of(graph, before), (nn.Linear, nn.Conv2d)) and len(before.users) == 1
-        if not own or before.target in direct:
-            raise InputError(
-                f"{node.target}: only a batch norm right after a conv2d or linear of its own can be folded"
-            )
-        if any(value is None for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var)):
-            raise InputError(
-                f"{node.target}: only a batch norm with affine weights and running statistics can be folded"
-            )
-
-
-def is_linear(graph, node):
-    """Whether a node commutes with sums over time, apart from its bias."""
-    if node.op == "call_module":
-        module = module_of(graph, node)
-        return isinstance(module, LINEAR_MODULES) or is_drop_path(module)
-    if node.target is F.pad:  # zeros stay zeros
-        settings = dict(zip(("mode", "value"), node.args[2:], strict=False), **node.kwargs)
-        return settings.get("mode", "constant") == "constant" and not settings.get("value")
-    sources = node.all_input_nodes
-    if node.target in (*SUMS, *DIFFERENCES):  # adding a constant is not linear
-        return not node.kwargs and len(sources) == 2 and not any(map(is_constant, sources))
-    if node.target in JOINS:
-        return not any(map(is_constant, sources))
-    if node.target in SCALINGS:
-        return is_scaling(node)
-    return node.target in (LINEAR_FUNCTIONS if node.op == "call_function" else LINEAR_METHODS)
+    layer = module_of(graph, before)
+    own = type(layer) in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d) and len(before.users) == 1
+    if isinstance(layer, nn.Linear) and (before.meta.get("ndim", 2) != 2 or norm.num_features != layer.out_features):
+        return False  # on tokens, batch norm acts on axis 1
+    return own and before.target not in direct
 
 
 def average_pools(graph):
@@ -196,18 +369,18 @@ def average_pools(graph):
     for node in list(graph.graph.nodes):
         if not is_max_pool(graph, node):
             continue
-        module, name = module_of(graph, node), node.target if node.op == "call_module" else node.name
+        module, name = module_of(graph, node), named(node)
         if module is None:  # a function: its arguments are those of the module
-            settings = dict(zip(("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
-                                node.args[1:], strict=False), **node.kwargs)  # fmt: skip
+            settings = dict(zip(POOL_ARGUMENTS, node.args[1:], strict=False), **node.kwargs)
             settings.pop("input", None)
-            module = nn.MaxPool2d(**settings)
-        if module.dilation not in (1, (1, 1)) or module.return_indices:
+        else:
+            settings = {key: getattr(module, key) for key in POOL_ARGUMENTS}
+        if settings.pop("dilation", 1) not in (1, (1,), (1, 1), (1, 1, 1)) or settings.pop("return_indices", False):
             raise InputError(
                 f"{name} ({label_of(graph, node)}) cannot become an average: it is dilated or returns indices"
             )
         was[name] = label_of(graph, node)
-        pool = nn.AvgPool2d(module.kernel_size, module.stride, module.padding, module.ceil_mode)
+        pool = MAX_POOLS[operation_of(graph, node)](**settings)
         while node.op != "call_module" and hasattr(graph, name):
             name += "_average"
         graph.add_submodule(name, pool)
@@ -216,15 +389,3 @@ def average_pools(graph):
         graph.graph.erase_node(node)
     graph.recompile()
     return was
-
-
-def is_real_valued(graph, node):
-    """Whether a node computes something that is neither linear nor an activation nor a shape."""
-    if node.op not in ("call_module", "call_function", "call_method") or is_linear(graph, node):
-        return False
-    module = module_of(graph, node)
-    if is_relu(graph, node) or is_shape(node) or is_constant(node) or isinstance(module, BATCH_NORMS):
-        return False
-    if module is None and node.target in (*SUMS, *JOINS):  # a value and a constant
-        return False
-    return module is None or module.__module__.startswith("torch.nn") or isinstance(module, FeatureBatchNorm)

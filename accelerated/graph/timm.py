@@ -51,7 +51,12 @@ def plain_norm(norm):
 
 
 def is_drop_path(module):
-    """Whether a module is timm's stochastic depth: a random factor in training, the identity afterwards."""
+    """Whether a module is stochastic depth, timm's or torchvision's: a factor in training, the identity afterwards."""
+    if "torchvision" in sys.modules:
+        from torchvision.ops import StochasticDepth
+
+        if type(module) is StochasticDepth:
+            return True
     if not _timm():
         return False
     from timm.layers import DropPath

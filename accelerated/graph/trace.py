@@ -1,22 +1,31 @@
-"""Any module as a graph of operators (torch.fx), and the values of its nodes."""
+"""Any module as a graph of operators, and the values of its nodes.
+
+With a sample of images the graph is recorded (`capture.py`); without one it is traced by torch.fx, which knows no
+shapes.
+"""
 
 import contextlib
 import copy
 import inspect
+import keyword
 import operator
 
 import torch
 import torch.nn.functional as F
-from torch import fx
+from torch import fx, nn
 from torch.fx.node import map_arg
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
-from ..activation import QCFS, Site
+from ..activation import QCFS
 from ..checks import InputError
 from ..neuron import SpikingNeuron
-from .modules import FeatureBatchNorm, SpikeMask
+from .capture import capture, dropouts_as_modules
+from .operations import MODULES, answers, module_of, named, place_of
 from .timm import is_drop_path, plain
 
 COMPARED = (operator.eq, operator.ne, operator.le, operator.lt, operator.ge, operator.gt, operator.mod, getattr)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _takes_images_alone(function):
@@ -25,12 +34,23 @@ def _takes_images_alone(function):
     return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others)
 
 
+def is_whole(module):
+    """Whether a module stays one node: what the table knows by its type, with nothing attached that changes it."""
+    known = type(module) in MODULES or isinstance(module, (QCFS, SpikingNeuron)) or is_drop_path(module)
+    attached = is_parametrized(module) or "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS)
+    return known and not attached
+
+
 class _Tracer(fx.Tracer):
-    """Keeps our modules whole, like torch's, and timm's stochastic depth, which reads `training`."""
+    """Without a sample: modules that the table knows stay whole, and so do torch's others, to be named."""
 
     def is_leaf_module(self, m, module_qualified_name):
-        own = isinstance(m, (QCFS, Site, SpikingNeuron, FeatureBatchNorm, SpikeMask)) or is_drop_path(m)
-        return own or super().is_leaf_module(m, module_qualified_name)
+        if is_whole(m):
+            return True
+        if type(m) in MODULES or is_parametrized(m):
+            what = "hooks or computed weights: give a sample, so that they are recorded"
+            raise InputError(f"{module_qualified_name} ({type(m).__name__}) has {what}")
+        return super().is_leaf_module(m, module_qualified_name)
 
     def create_args_for_root(self, root_fn, is_module, concrete_args=None):
         """The images alone if they suffice; other arguments keep their defaults."""
@@ -40,19 +60,91 @@ class _Tracer(fx.Tracer):
         return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
 
 
-def trace(model):
-    """A copy of `model` as a graph of operators (torch.fx), so that no operation is missed."""
-    if isinstance(model, fx.GraphModule):
+def unwrapped(model):
+    """The module itself within torch.compile or data parallelism; InputError for what was scripted."""
+    wrappers = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+    while type(model).__name__ in wrappers and type(model).__module__.startswith("torch."):
+        model = getattr(model, wrappers[type(model).__name__])
+    if isinstance(model, torch.jit.ScriptModule) or not isinstance(model, nn.Module):
+        raise InputError(f"a network must be an nn.Module that runs in Python, got {type(model).__name__}")
+    return model
+
+
+def trace(model, sample=None):
+    """A copy of `model` as a graph of operators, in the model's mode; `sample` [batch, ...] are some of its images.
+
+    A graph that was made here is copied as it is.
+    """
+    model = unwrapped(model)
+    if isinstance(model, fx.GraphModule) and model.meta.get("isospike"):
         return copy.deepcopy(model)
-    model = plain(copy.deepcopy(model))
+    model = plain(_copied(model))
+    reserved = [name for name, _ in model.named_modules() if any(map(keyword.iskeyword, name.split(".")))]
+    if reserved:
+        raise InputError(f"a module is called {reserved[0]!r}, a word that Python reserves: rename it")
+    plainly = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False), torch.inference_mode(False)
+    with evaluating(model), plainly[0], plainly[1], plainly[2]:
+        if any(map(is_lazy, model.parameters())):
+            _shaped(model, sample)
+        graph = _traced(model) if sample is None else capture(model, sample, is_whole)
+    _reshape_for_view(graph)
+    _one_answer(graph)
+    graph.training, graph.meta["isospike"] = model.training, True
+    return graph
+
+
+def _copied(model):
+    """A deep copy; tensors that modules compute and keep (pruning, weight norm) are copied by value."""
+    kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
+    try:
+        return copy.deepcopy(model, {id(value): value.detach().clone() for value in kept})
+    except (TypeError, RuntimeError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(
+            f"{type(model).__name__} cannot be copied ({line}): give a module that copy.deepcopy copies"
+        ) from error
+
+
+@torch.no_grad()
+def _shaped(model, sample):
+    """Give lazy layers their shapes."""
+    if sample is None:
+        raise InputError(f"{type(model).__name__} has weights without a shape: give a sample of images")
+    model(sample[:2])
+
+
+def _one_answer(graph):
+    """Several outputs become the value of one node."""
+    output = next(iter(reversed(graph.graph.nodes)))
+    if not isinstance(output.args[0], fx.Node):
+        with graph.graph.inserting_before(output):
+            output.args = (graph.graph.call_function(answers, (output.args[0],)),)
+        graph.recompile()
+
+
+def _reshape_for_view(graph):
+    """`view` becomes `reshape`, which gives the same values in whatever order they lie in memory."""
+    for node in graph.graph.nodes:
+        if node.op == "call_method" and node.target == "view":
+            if any(isinstance(arg, torch.dtype) for arg in node.args):
+                raise InputError(f"{named(node)}{place_of(node)} reads numbers as another format: no sum can do that")
+            node.target = "reshape"
+    graph.recompile()
+
+
+def _traced(model):
+    """The graph by torch.fx; what the network draws at random would become a constant, and is refused."""
+    drawn = torch.get_rng_state()
     try:
         graph = fx.GraphModule(model, _Tracer().trace(model))
-    except (fx.proxy.TraceError, TypeError) as error:
-        raise InputError(
-            f"{type(model).__name__} cannot be traced by torch.fx: {str(error).splitlines()[0]}"
-        ) from error
+    except (fx.proxy.TraceError, TypeError, AttributeError, RuntimeError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(f"{type(model).__name__} cannot be read without a sample of images: {line}") from error
+    if not torch.equal(drawn, torch.get_rng_state()):
+        raise InputError(f"{type(model).__name__} draws random numbers in evaluation: draw only in training")
     _without_asserting(graph)
     _without_overwriting(graph)
+    dropouts_as_modules(graph)
     graph.recompile()
     return graph
 
@@ -87,9 +179,13 @@ def _without_overwriting(graph):
             )
 
 
-def value_of(graph, node, values):
-    """The value of a node, given those of the nodes before it; InputError names a node whose inputs do not fit."""
-    args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+def value_of(graph, node, values, args=None, kwargs=None):
+    """The value of a node, given those of the nodes before it; InputError names a node whose inputs do not fit.
+
+    `args` and `kwargs`, if given, replace its own.
+    """
+    given = (node.args if args is None else args), (node.kwargs if kwargs is None else kwargs)
+    args, kwargs = map_arg(given, values.__getitem__)
     try:
         if node.op == "call_module":
             return graph.get_submodule(node.target)(*args, **kwargs)
@@ -99,15 +195,12 @@ def value_of(graph, node, values):
             return getattr(args[0], node.target)(*args[1:], **kwargs)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
-        name = node.target if node.op == "call_module" else node.name
-        raise InputError(f"{name}: what it is given does not fit: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        line = str(error).splitlines()[0]
+        raise InputError(f"{named(node)}{place_of(node)}: what it is given does not fit: {line}") from error
     return operator.attrgetter(node.target)(graph)  # get_attr
-
-
-def module_of(graph, node):
-    """The module that a node calls, or None."""
-    return graph.get_submodule(node.target) if node.op == "call_module" else None
 
 
 def output_of(graph):

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..checks import InputError
-from ..quantisation import FROM_SAMPLE
 from ..runs.config import Config
 from ..runs.validation import checked
 from ..schedules import SCHEDULES
@@ -159,7 +158,7 @@ def again(record: Record) -> dict:
 
 def _threshold(text):
     try:
-        valid = text in FROM_SAMPLE or 0 < float(text) < float("inf")
+        valid = text == "max" or 0 < float(text) < float("inf")
     except ValueError:
         valid = False
     if not valid:

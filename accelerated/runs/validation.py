@@ -13,8 +13,8 @@ from ..conversion import exact_levels
 from ..data.augment import AUGMENTATIONS
 from ..engines import ENGINES
 from ..graph.timm import NORMS, STYLES
+from ..initial import method_of
 from ..models import MODELS, STEMS, TRANSFORMERS
-from ..quantisation import FROM_SAMPLE
 from ..schedules import SCHEDULES
 from ..tokens import FORMS
 from . import learning
@@ -134,14 +134,12 @@ def _names(config):
 
 def _initial_threshold(given):
     """A number, or how it is taken from a sample."""
-    if given in FROM_SAMPLE:
-        return FROM_SAMPLE[0]
     try:
-        return positive(float(given), "initial_threshold")
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"initial_threshold must be a number or 'max', got {given!r}") from None
+        number = float(given)
+    except ValueError:
+        method_of(given)
+        return "max" if given == "calibrated" else given
+    return positive(number, "initial_threshold")
 
 
 def _carried_out(config):

@@ -198,7 +198,7 @@ BAD = [
     (["--lr", "0"], "lr must be positive and finite, got 0"),
     (["--lr", "nan"], "lr must be positive and finite, got nan"),
     (["--initial-threshold", "-4"], "initial_threshold must be positive and finite, got -4"),
-    (["--initial-threshold", "four"], "a number or 'max', got 'four'"),
+    (["--initial-threshold", "four"], "must be a number, 'max', 'mse' or a percentile such as 'p99.9', got 'four'"),
     (["--arithmetic", "total"], "did you mean 'totals'?"),
     (["--engine", "fast"], "unknown engine 'fast': choose from auto, dense, event"),
     (["--device", "cuda:77"], "device 'cuda:77' is not available"),

@@ -1,0 +1,467 @@
+"""Networks as people bring them: each is converted with its own answer, or refused in one line that names the place."""
+
+# mypy: disable-error-code="index, arg-type"
+# (several outputs are indexed by name; wrong arguments are what some tests are about)
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
+
+import accelerated as acc
+
+IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Plain(nn.Module):
+    """Two convolutions and a read-out; `between` and `body` are what a test changes."""
+
+    def __init__(self, body=None, between=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+        self.body, self.between = body, between or nn.Identity()
+
+    def forward(self, x):
+        y = self.between(F.relu(self.a(x)))
+        y = self.b(y) if self.body is None else self.body(self, y)
+        return self.fc(F.relu(y).mean((2, 3)))
+
+
+def tensors(outputs):
+    """The tensors among the outputs of a network."""
+    return [value for value in torch.utils._pytree.tree_leaves(outputs) if isinstance(value, torch.Tensor)]
+
+
+def exact(network, x=IMAGES, steps=4, close=1e-2):
+    """With 2^14 levels the network's own answer; with few levels equal bits under both exact schedules."""
+    was = network.training
+    fine = acc.quantise(network, "qcfs", 2**14, "max", x)
+    assert fine.training == network.training == was
+    with torch.no_grad():
+        wanted = acc.answer(network, x)
+    got = acc.answer(fine, x)
+    for ours, theirs in zip(*map(tensors, (got, wanted)), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=close * float(theirs.abs().max()))
+    q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", steps, "max", x))
+    for schedule in ("integrate-then-fire", "signed"):
+        spiking = acc.convert(q, schedule)
+        s = acc.simulate(spiking, x, spiking.schedule.exact_at(spiking.latency_depth, steps))
+        assert min(s.nonzero_share.values()) > 0.02, "dead layers are equal for free"
+        pairs = zip(tensors(s.logits), tensors(acc.answer(q, x)), strict=True)
+        assert all(torch.equal(ours[-1], theirs) for ours, theirs in pairs), schedule
+    return q
+
+
+def _by_shape(self, y):
+    assert isinstance(y, torch.Tensor)
+    assert y.shape[1] == 4
+    assert len(y) == y.size(0)
+    n, c, h, w = y.shape
+    y = y.view(n, c * h, w).reshape(n * c, h, w).view(n, c, h, w)
+    return self.b(y) if h * w == 64 else self.a(y)
+
+
+def _as_a_dictionary(self, y):
+    found = {"low": self.b(y), "sizes": [y.shape[-1], None]}
+    return found["low"] if found["sizes"][1] is None else y
+
+
+BODIES = {
+    "control flow, assertions and sizes": _by_shape,
+    "a dictionary on the way": _as_a_dictionary,
+    "checkpointing": lambda self, y: checkpoint(self.b, y, use_reentrant=False),
+    "a loop over channels": lambda self, y: torch.stack([part * (i + 1) for i, part in enumerate(y.unbind(1))], 1),
+    "an attribute": lambda self, y: (self.b(y).mT + y.mT).mT,
+    "data": lambda self, y: self.b(y) + y.data,
+    "in place": lambda self, y: self.b(y).add_(y).mul_(2),
+    "a part written": lambda self, y: _first_channel(self.b(y)),
+    "a functional layer": lambda self, y: F.conv2d(y, self.b.weight, self.b.bias, padding=1),
+    "einsum": lambda self, y: torch.einsum("bchw,dc->bdhw", y, self.b.weight[:, :, 1, 1]),
+    "the number of images": lambda self, y: self.b(y) + torch.ones(len(y), 1, 1, 1) + y.new_ones(y.shape[0], 4, 1, 1),
+    "an iterator": lambda self, y: sum(layer(y) for layer in (self.b, self.b)),
+    "a number of NumPy": lambda self, y: self.b(y) * np.float32(0.5) + y[:, np.int64(1) :].sum(1, keepdim=True),
+}  # fmt: skip
+
+
+def _first_channel(y):
+    z = y * 2
+    z[:, 0] = y[:, 1]
+    part = z[:, 2:]
+    part += 0.25
+    return z
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_python_between_layers_is_no_obstacle(name):
+    exact(Plain(BODIES[name]).eval())
+
+
+class FakeQuantised(nn.Conv2d):
+    """A quantisation-aware convolution: it multiplies by another weight than `weight`."""
+
+    def forward(self, x):
+        return F.conv2d(x, (self.weight * 8).round() / 8, self.bias, padding=1)
+
+
+def with_layer(make):
+    network = Plain()
+    network.b = make(network.b)
+    return network.eval()
+
+
+def _pruned(layer):
+    prune.l1_unstructured(layer, "weight", 0.4)
+    return layer
+
+
+def _hooked(layer):
+    layer.register_forward_hook(lambda module, inputs, output: output * 1.5)
+    return layer
+
+
+def _own_forward(layer):
+    layer.forward = lambda x: nn.Conv2d.forward(layer, x) + 0.5
+    return layer
+
+
+def _fake_quantised(layer):
+    other = FakeQuantised(4, 4, 3)
+    other.load_state_dict(layer.state_dict())
+    return other
+
+
+LAYERS = {
+    "parametrised": parametrizations.weight_norm, "spectral": parametrizations.spectral_norm, "pruned": _pruned,
+    "old weight norm": weight_norm, "old spectral norm": spectral_norm, "hooked": _hooked, "own forward": _own_forward,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_with_another_weight_than_its_own(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch prefers its newer weight norm
+        network = with_layer(LAYERS[name])
+    exact(network)
+    with pytest.raises(
+        acc.InputError, match=r"^b \(\w+\) has hooks or computed weights: give a sample|without a sample"
+    ):
+        acc.quantise(network, "s-qcfs")
+
+
+def test_a_layer_of_another_class_runs_its_own_forward():
+    exact(with_layer(_fake_quantised))
+
+
+def test_training_goes_on_through_computed_weights():
+    network = with_layer(parametrizations.weight_norm)
+    q = acc.quantise(network, "s-qcfs", 4, "max", IMAGES).train()
+    q(IMAGES).sum().backward()
+    moved = {name for name, p in q.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert {"b.parametrizations.weight.original0", "b.parametrizations.weight.original1", "b.bias"} <= moved
+
+
+def test_networks_in_a_wrapping():
+    plain = Plain().eval()
+    y = acc.answer(acc.quantise(plain, "s-qcfs", 4, "max", IMAGES), IMAGES)
+    for wrapped in (torch.compile(plain, backend="eager"), nn.DataParallel(plain), torch.fx.symbolic_trace(plain)):
+        assert torch.equal(acc.answer(acc.quantise(wrapped, "s-qcfs", 4, "max", IMAGES), IMAGES), y)
+    with pytest.raises(acc.InputError, match=r"must be an nn\.Module that runs in Python, got TopLev"):
+        acc.quantise(torch.jit.trace(plain, IMAGES), "s-qcfs", sample=IMAGES)
+    with pytest.raises(acc.InputError, match=r"must be an nn\.Module that runs in Python, got function"):
+        acc.quantise(lambda x: x, "s-qcfs")
+
+
+def test_lazy_layers_take_their_shape_from_the_sample():
+    network = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(acc.InputError, match="Sequential has weights without a shape: give a sample of images"):
+        acc.quantise(network)
+    q = acc.quantise(network, "cs-qcfs", 4, "max", IMAGES)
+    assert q(IMAGES).shape == (5, 3)
+    assert isinstance(network[0], nn.LazyConv2d), "the caller's network is left alone"
+
+
+def test_dropout_as_a_function_drops_in_training_alone():
+    network = Plain(lambda self, y: F.dropout(self.b(y), 0.5, self.training)).train()
+    q = acc.quantise(network, "s-qcfs", 4, "max", IMAGES)
+    assert not torch.equal(q(IMAGES), q(IMAGES))
+    q.eval()
+    assert torch.equal(q(IMAGES), q(IMAGES))
+
+
+class Several(nn.Module):
+    """A U-shaped network with outputs in a dictionary, a list and a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.up = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(4, 8, 3, 2, 1),
+            nn.ConvTranspose2d(8, 4, 2, 2),
+        )
+        self.out, self.fc = nn.Conv2d(8, 2, 1), nn.Linear(8, 3)
+
+    def forward(self, x, scale=None):
+        low = F.relu(self.a(x))
+        high = F.relu(self.b(low))
+        joined = torch.cat([low, F.relu(self.up(high))], 1)
+        return {"out": self.out(joined), "more": [self.fc(high.mean((2, 3))), (high,)]}
+
+
+def test_each_of_several_outputs_is_exact():
+    q = exact(Several().eval())
+    for schedule, steps in (("streaming", 6), ("signed", 12)):
+        spiking = acc.convert(q, schedule)
+        s = acc.simulate(spiking, IMAGES, steps)
+        assert s.logits["out"].shape == (steps, 5, 2, 8, 8)
+        by_hand = [spiking(IMAGES) for _ in range(steps)][-1]
+        assert torch.allclose(by_hand["more"][0], s.logits["more"][0][-1], rtol=0, atol=1e-5)  # sums in another order
+    assert "logits {'out': (12, 5, 2, 8, 8)" in repr(s)
+    with pytest.raises(acc.InputError, match="accuracy is that of one output"):
+        acc.evaluate(q, [(IMAGES, torch.zeros(5))])
+
+
+def _sequence_first(self, y):
+    z = y.flatten(2).permute(2, 0, 1)  # [64, batch, 4]: 64 is a multiple of nothing that matters
+    z = z.reshape(64, len(y) * 2, 2).div(8 * len(y)).mul(8 * len(y))
+    return self.b(z.reshape(64, len(y), 4).permute(1, 2, 0).unflatten(2, (8, 8)))
+
+
+def _causal(self, y):
+    z = y.flatten(2).transpose(1, 2)
+    return self.b(F.scaled_dot_product_attention(z, z, z, is_causal=True).transpose(1, 2).unflatten(2, (8, 8)))
+
+
+def _whole_numbers(self, y):
+    return self.b((y * 5).to(torch.int64).to(y.dtype))
+
+
+def _transposed(self, y):
+    if not hasattr(self, "t"):
+        torch.manual_seed(1)
+        self.t = nn.ConvTranspose2d(4, 4, 3, 2, 1).to(y.dtype)
+    return self.b(self.t(y, output_size=(16, 16)))
+
+
+def _by_keyword(self, y):
+    return F.conv2d(y, weight=self.b.weight, bias=self.b.bias, padding=1)
+
+
+FOUND = {"sequence first": _sequence_first, "a causal mask": _causal, "whole numbers": _whole_numbers,
+         "an output size": _transposed, "weights by keyword": _by_keyword,
+         "divided by the batch": lambda self, y: self.b(y / len(y)) * y.size(0)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_an_attack_found_is_exact_in_every_arithmetic(name):
+    x = IMAGES.double()
+    network = Plain(FOUND[name]).double().eval()
+    acc.answer(network, x)
+    q = exact(network.double(), x, close=0.3 if name == "whole numbers" else 1e-2)  # a rounding is a whole step there
+    for n in (1, 4):
+        for schedule in ("integrate-then-fire", "signed"):
+            spiking = acc.convert(q, schedule)
+            steps = spiking.schedule.exact_at(spiking.latency_depth, 4) + 20 * spiking.schedule.settles
+            s = acc.simulate(spiking, x[:n], steps, "increments")
+            assert torch.allclose(s.logits[-1], acc.answer(q, x[:n]), rtol=0, atol=1e-9), schedule
+        spiking = acc.convert(q, "streaming")
+        stepped = acc.simulate(spiking, x[:n], 6, record=list(spiking.layers))
+        for engine in ("dense", "event"):
+            s = acc.simulate(spiking, x[:n], 6, engine=engine)
+            assert all(torch.equal(s.counts[name], count) for name, count in stepped.counts.items())
+
+
+BY_BATCH = {
+    "half of it": lambda self, y: self.b(torch.cat([y[: len(y) // 2] * 2, y[len(y) // 2 :]])),
+    "its root": lambda self, y: self.b(y) * int(len(y) ** 0.5),
+    "at most three": lambda self, y: self.b(y) * min(len(y), 3),
+    "more than three": lambda self, y: self.b(y) * (2 if len(y) > 3 else 1),
+    "one": lambda self, y: self.b(y) * (2 if len(y) == 1 else 1),
+    "calls": lambda self, y: self.b(y) * _count(self),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_BATCH)
+def test_what_depends_on_the_batch_in_another_way_is_refused(name):
+    with pytest.raises(acc.InputError, match=r"differently|other images or batches|other arguments"):
+        acc.quantise(Plain(BY_BATCH[name]).eval(), "s-qcfs", 4, "max", IMAGES)
+
+
+class Named(nn.Module):
+    """Names that the graph would like to use itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu, self._constant0 = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(1.0))
+        self.dropout = nn.Sequential(nn.Conv2d(3, 4, 3))
+
+    def forward(self, x):
+        y = F.relu(F.dropout(self.dropout(x), 0.5, self.training)) * self.relu
+        return (y * self._constant0 * torch.tensor([1.0]).numpy().tolist()[0]).flatten(1)[:, :5], None, len(x)
+
+
+def test_names_that_a_graph_uses_are_the_networks_own():
+    q = exact(Named().eval())
+    assert acc.simulate(acc.convert(q, "signed"), IMAGES, 9).logits[1:] == (None, 5)
+    network = Plain()
+    network.body = nn.ModuleDict({"class": nn.Linear(1, 1)})
+    with pytest.raises(acc.InputError, match=r"a module is called 'body\.class', a word that Python reserves"):
+        acc.quantise(network, "s-qcfs")
+
+
+def test_a_bound_that_leaves_nothing_is_no_relu():
+    exact(Plain(lambda self, y: self.b(y).clamp(0, 0) + self.b(y)).eval())
+
+
+def test_within_inference_mode_and_autocast_it_is_the_same():
+    wanted = acc.quantise(Plain().eval(), "s-qcfs", 4, "max", IMAGES).state_dict()
+    for context in (torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+        with context:
+            got = acc.quantise(Plain().eval(), "s-qcfs", 4, "max", IMAGES).state_dict()
+        assert all(torch.equal(a, b) for a, b in zip(got.values(), wanted.values(), strict=True))
+
+
+def test_biases_are_corrected_only_where_they_shift_one_value():
+    network = Plain(lambda self, y: (lambda z: z + z)(self.b(y))).eval()
+    q = acc.quantise(network, "s-qcfs", 2, "mse", IMAGES)
+    before, after = (net.get_parameter("b.bias") for net in (q, acc.correct_biases(q, IMAGES)))
+    assert torch.equal(before, after)
+
+
+REFUSED = {
+    "numbers decide": (lambda self, y: self.b(y) if y.mean() > 0 else y, "network does depends on the numbers of"),
+    "item": (lambda self, y: self.b(y) * y.max().item(), r"depends on the numbers of an image \(item\)"),
+    "NumPy": (lambda self, y: self.b(y) + torch.from_numpy(y.numpy()), r"depends on the numbers of an image \(numpy\)"),
+    "each image alone": (lambda self, y: torch.stack([self.b(i[None])[0] for i in y]), "for other images"),
+    "a fixed batch": (lambda self, y: self.b(y.view(5, 4, 8, 8)), "does not answer a batch of shape"),
+    "random": (lambda self, y: self.b(y) + torch.rand(4, 1, 1), r"test_capture.py:\d+: rand draws random numbers"),
+    "always dropping": (lambda self, y: F.dropout(self.b(y), 0.5), "dropout that is on in evaluation, too, is random"),
+    "half precision": (lambda self, y: _autocast(self, y), r"test_capture.py:\d+: the network uses autocast"),
+    "not known": (lambda self, y: torch.fft.fft2(self.b(y)).real, r"fft2 .*cannot be converted \(test_capture"),
+    "other bits": (lambda self, y: y.view(torch.int32).view(torch.float32), "reads numbers as another format"),
+    "raises": (lambda self, y: [][1], r"IndexError|list index out of range \(test_capture.py:\d+\)"),
+    "returns nothing": (lambda self, y: self.b(y) * _count(self), "answers differently|has other arguments"),
+}  # fmt: skip
+
+
+def _autocast(self, y):
+    with torch.autocast("cpu", torch.bfloat16):
+        return self.b(y).float()
+
+
+def _count(self):
+    self.__dict__["calls"] = self.__dict__.get("calls", 0) + 1
+    return float(self.calls)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_fixed_graph_is_refused_by_name(name):
+    body, message = REFUSED[name]
+    with pytest.raises(acc.InputError, match=message) as error:
+        acc.quantise(Plain(body).eval(), "s-qcfs", 4, "max", IMAGES)
+    assert "\n" not in str(error.value)
+
+
+def test_depth_is_no_limit():
+    torch.manual_seed(0)
+    layers = [layer for _ in range(330) for layer in (nn.Linear(6, 6), nn.ReLU())]
+    for layer in layers[::2]:
+        nn.init.orthogonal_(layer.weight)
+    network = nn.Sequential(*layers, nn.Linear(6, 2))
+    for sample in (None, torch.rand(4, 6)):
+        q = acc.quantise(network, "qcfs", 4, None, sample)
+        assert acc.summary(q) == "330 ReLU -> QCFS"
+        assert acc.simulate(acc.convert(q, "streaming"), torch.rand(2, 6), 3).logits.shape == (3, 2, 2)
+
+
+SAMPLES: dict = {
+    "array": IMAGES.numpy(), "array of bytes": (IMAGES * 255).byte().numpy(), "list of images": list(IMAGES),
+    "list of arrays": list(IMAGES.numpy()), "nested lists": IMAGES.tolist(), "double": IMAGES.double(),
+    "loader of images": DataLoader(list(IMAGES), batch_size=2),
+    "loader of pairs": DataLoader(TensorDataset(IMAGES, torch.zeros(5)), batch_size=2),
+    "inference": torch.inference_mode()(lambda: IMAGES.clone())(),
+    "one image": IMAGES[:1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_as_people_have_it(name):
+    q = acc.quantise(Plain().eval(), "cs-qcfs", 4, "max", SAMPLES[name])
+    if name not in ("one image", "array of bytes"):
+        other = acc.quantise(Plain().eval(), "cs-qcfs", 4, "max", IMAGES)
+        assert all(torch.equal(a, b) for a, b in zip(q.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ("images.pt", "the sample must be a tensor or an array"),
+        (IMAGES[0], r"Plain does not answer a batch of shape \(3, 8, 8\)"),
+        (IMAGES[:0], r"the sample must be a batch \[batch, ...\] of at least one, got shape \(0, 3, 8, 8\)"),
+        ([], r"the sample must be a batch \[batch, ...\] of at least one"),
+        ([IMAGES[0], IMAGES[0, :, :4]], r"a list holds images of one shape, got \[\(3, 4, 8\), \(3, 8, 8\)\]"),
+        ((IMAGES, torch.zeros(5)), r"a list holds images of one shape"),
+        ({"image": IMAGES}, "the sample must be a tensor or an array"),
+        (DataLoader([], batch_size=1), "the sample has no images: the DataLoader is empty"),
+        (DataLoader([{"x": 1}]), "a batch of the DataLoader must be images, or begin with them, got dict"),
+        (IMAGES.to(torch.complex64), r"the sample must hold plain real numbers, got torch.complex64"),
+        (IMAGES * float("nan"), "the sample must be finite, got nan"),
+        (torch.rand(2, 1, 8, 8), r"batch of shape \(3, 1, 8, 8\): .*expected input.*test_capture.py:\d+"),
+    ],
+)  # fmt: skip
+def test_a_sample_that_is_none_gets_one_line(sample, message):
+    with pytest.raises(acc.InputError, match=message) as error:
+        acc.quantise(Plain().eval(), "s-qcfs", 4, "max", sample)
+    assert "\n" not in str(error.value)
+
+
+class Mixing(nn.Module):
+    def __init__(self, mix):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.mix = nn.Linear(192, 30), nn.Linear(30, 30), nn.Linear(30, 4), mix
+
+    def forward(self, x):
+        return self.c(F.relu(self.b(self.mix(F.relu(self.a(x.flatten(1)))))))
+
+
+def test_images_that_are_mixed_are_refused_while_streaming_alone():
+    network = Mixing(lambda y: y - y.mean(0)).eval()
+    q = acc.quantise(network, "cs-qcfs", 4, "max", IMAGES)
+    with pytest.raises(acc.InputError, match=r"mean \(mean\) .*test_capture.py:\d+\) mixes the images of a batch: '"):
+        acc.simulate(acc.convert(q, "streaming"), IMAGES, 4)
+    exact(network)
+
+
+def test_a_batch_that_does_not_lead_is_stepped_alone():
+    """Tokens first, then the batch: nothing is mixed, but time cannot be folded into the first axis."""
+
+    def tokens_first(y):
+        return y.reshape(-1, 2, 15).transpose(0, 1).softmax(0).transpose(0, 1).flatten(1)
+
+    q = acc.quantise(Mixing(tokens_first).eval(), "cs-qcfs", 4, "max", IMAGES)
+    spiking = acc.convert(q, "streaming")
+    s, stepped = (acc.simulate(spiking, IMAGES, 6, record=record) for record in ((), list(spiking.layers)))
+    assert all(torch.equal(s.counts[name], count) for name, count in stepped.counts.items())
+
+
+def test_without_a_sample_nothing_is_guessed():
+    class Averaged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.fc(F.relu(self.conv(x).mean((2, 3))))
+
+    with pytest.raises(acc.InputError, match="the feature shape at 'mean' is not known from the network alone: give"):
+        acc.quantise(Averaged(), "cs-qcfs")
+    assert acc.quantise(Averaged(), "s-qcfs")(IMAGES).shape == (5, 3)
+    assert acc.quantise(Averaged(), "cs-qcfs", sample=IMAGES)(IMAGES).shape == (5, 3)

@@ -1,0 +1,134 @@
+"""Random networks of every operation: exact on every schedule and arithmetic, alone and in a batch, on every engine."""
+
+import time
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+import accelerated as acc
+from accelerated.graph.operations import KIND
+
+from .random_modules import NOT_DRAWN, draw, drawn_names, shorter
+
+LEVELS = 4
+
+
+def differences(network, shape):
+    """(what is not as it should be, None if all is well; the least share of levels that are not 0)."""
+    torch.manual_seed(1)
+    x = torch.rand(5, *shape, dtype=torch.float64)
+    try:
+        q = acc.fold_batch_norms(acc.quantise(network, "qcfs", LEVELS, "max", x))
+        unrelated(q)
+    except acc.InputError as error:
+        return f"refused: {error}", 0.0
+    least = 1.0
+    for batch in (x[:3], x[:1]):
+        y = acc.answer(q, batch)
+        if len(batch) == 1 and not torch.allclose(y, acc.answer(q, x)[:1], rtol=1e-9, atol=1e-9):
+            return "an image's answer depends on the batch", least
+        for schedule in ("integrate-then-fire", "signed"):
+            spiking = acc.convert(q, schedule)
+            steps = LEVELS if spiking.schedule.waits else 2 + spiking.latency_depth * (LEVELS - 1)
+            s = acc.simulate(spiking, batch, steps)
+            least = min(least, *s.nonzero_share.values())
+            if not torch.equal(s.logits[-1], y):
+                return f"{schedule} on totals is off by {(s.logits[-1] - y).abs().max():.3g}", least
+            s = acc.simulate(spiking, batch, steps + 8 * spiking.schedule.settles, "increments")
+            if not torch.allclose(s.logits[-1], y, rtol=1e-9, atol=1e-9):  # float64, sums in another order
+                return f"{schedule} on increments is off by {(s.logits[-1] - y).abs().max():.3g}", least
+    return streaming_differs(q, x), least
+
+
+def unrelated(q):
+    """Scale each threshold by a number of its own: multiples of each other would make ties, which rounding decides."""
+    for module in q.modules():
+        if isinstance(module, acc.QCFS):
+            module.parameter.data *= 0.7 + 0.3 * torch.rand(())
+
+
+def streaming_differs(q, x):
+    """Whether an engine counts other spikes than one step after another."""
+    spiking = acc.convert(q, "streaming")
+    stepped = acc.simulate(spiking, x, 6, record=list(spiking.layers))
+    for engine in ("dense", "event", "auto"):
+        s = acc.simulate(spiking, x, 6, engine=engine)
+        for name, count in s.counts.items():
+            if not torch.equal(count, stepped.counts[name]):
+                return f"engine {engine}: {int((count != stepped.counts[name]).sum())} units of {name} differ"
+        if not torch.allclose(s.logits[-1], stepped.logits[-1], rtol=1e-9, atol=1e-9):
+            return f"engine {engine}: logits differ from those of single steps"
+    return None
+
+
+def smallest(network, shape, found):
+    """The shortest network found that still goes wrong, and how."""
+    for other in shorter(network):
+        again, _ = differences(other, shape)
+        if again is not None:
+            return smallest(other, shape, again)
+    return network, found
+
+
+def tried(seed, name=None):
+    """Draw, run, and report a difference with the smallest network that shows it."""
+    torch.manual_seed(seed)
+    network, shape = draw(np.random.default_rng(seed), name=name)
+    found, least = differences(network, shape)
+    if found is not None:
+        network, found = smallest(network, shape, found)
+        pytest.fail(f"seed {seed}, {network!r}: {found}")
+    return least
+
+
+def test_every_operation_of_the_table_is_drawn_or_has_its_reason():
+    known = {name for names in NOT_DRAWN for name in names.split()}
+    assert set(KIND) - drawn_names() - known == set()
+    assert drawn_names() & known == set()
+
+
+@pytest.mark.parametrize("name", sorted(drawn_names()))
+def test_an_operation_is_exact_wherever_it_stands(name):
+    tried(zlib.crc32(name.encode()), name)
+
+
+NO_ERROR = {  # operations that may as well be called linear
+    "relu", "relu6",  # neurons take their place
+    "addcdiv", "addcmul", "addmm", "baddbmm", "cosine_similarity", "lerp", "maximum", "minimum", "where", "written",
+    # of two values that change: the table's rule for linear operations makes them functions again
+}  # fmt: skip
+PLANTED = sorted(name for name in drawn_names() - NO_ERROR if KIND.get(name) in ("affine", "monotone", "function"))
+IN_SHORT = ("batch_norm", "max_pool2d", "sigmoid", "softmax", "clamp", "layer_norm")
+
+
+@pytest.mark.parametrize("name", [n if n in IN_SHORT else pytest.param(n, marks=pytest.mark.long) for n in PLANTED])
+def test_an_operation_that_is_called_linear_by_mistake_is_caught(name, monkeypatch):
+    monkeypatch.setitem(KIND, name, "linear")
+    for seed in range(30):
+        torch.manual_seed(seed)
+        network, shape = draw(np.random.default_rng(seed), name=name)
+        try:
+            found, _ = differences(network, shape)
+        except acc.InputError:
+            return
+        if found is not None:
+            return
+    pytest.fail(f"nothing shows that {name} is not linear")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_networks(seed):
+    tried(seed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4000)
+def test_random_networks_for_an_hour(record_property):
+    end, seed, shares = time.monotonic() + 3600, 10**6, []
+    while time.monotonic() < end:
+        shares.append(tried(seed))
+        seed += 1
+    record_property("seen", f"random networks: {len(shares)} in an hour, no difference; "
+                    f"{np.mean(np.array(shares) > 0.02):.0%} of them with no dead layer")  # fmt: skip
