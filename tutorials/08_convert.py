@@ -107,8 +107,8 @@ assert half["latency"] == fine["latency"] / 2
 # %% [markdown]
 # ## A network of your own
 #
-# Any module that `torch.fx` can trace will do: ReLU, average pooling, batch norm right after a convolution. Train it as
-# usual; `quantise` returns an ordinary module.
+# Any module with ReLUs will do: with a sample, `quantise` records what it does. Train it as usual; `quantise` returns an
+# ordinary module.
 
 # %%
 torch.manual_seed(0)
