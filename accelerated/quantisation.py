@@ -162,7 +162,6 @@ def quantise(
     granularity, positivity = variant(activation)
     levels, start = whole(levels, "levels"), start_of(initial_threshold, sample)
     network = unwrapped(network)
-    training = network.training
     batches = [] if sample is None else [part for x in batches_of(network, sample) for part in x.split(AT_ONCE)]
     graph, replaced = _captured(network, max_pool, batches[0] if batches else None)
     moving = [node for node, kind in kinds_of(graph).items() if kind not in FIXED]
@@ -178,12 +177,12 @@ def quantise(
     for node, shape, theta, (label, site, bound) in zip(relus, shapes, thetas, was, strict=True):
         of_site = (site.site, site.heads) if isinstance(site, Site) else (None, None)
         module = QCFS(shape, levels, positivity, tensor(theta, like=some), *of_site)
-        name = _put_in_place(graph, node, module, used)
+        name = _put_in_place(graph, node, module.train(graph.training), used)
         replaced[name], bounds[name] = label, bound
     graph.delete_all_unused_submodules()
     graph.recompile()
     graph.meta["replaced"], graph.meta["bounds"] = replaced, bounds
-    return graph.train(training)
+    return graph
 
 
 def _starts(graph, relus, granularity, batches, levels, start):

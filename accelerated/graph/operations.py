@@ -153,11 +153,21 @@ def module_of(graph, node):
     return graph.get_submodule(node.target) if node.op == "call_module" else None
 
 
+def known_as(module):
+    """The name of a module's operation in the table, also of a subclass that only inherits; None if it is not there."""
+    kind = type(module)
+    base = next((base for base in kind.__mro__ if base in MODULES), None)
+    parts = ("forward", "_conv_forward")
+    if base is None or any(getattr(kind, part, None) is not getattr(base, part, None) for part in parts):
+        return None
+    return MODULES[base]
+
+
 def operation_of(graph, node):
     """The name of a node's operation in the table; None if the table does not know it."""
     if node.op == "call_module":
         module = module_of(graph, node)
-        return "dropout" if is_drop_path(module) else MODULES.get(type(module))
+        return "dropout" if is_drop_path(module) else known_as(module)
     if node.op == "call_method":
         return SAME.get(node.target, node.target) if node.target in KIND or node.target == "pad" else None
     if node.op != "call_function":

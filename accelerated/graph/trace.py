@@ -21,7 +21,7 @@ from ..activation import QCFS
 from ..checks import InputError
 from ..neuron import SpikingNeuron
 from .capture import capture, dropouts_as_modules
-from .operations import MODULES, answers, module_of, named, place_of
+from .operations import answers, known_as, module_of, named, place_of
 from .timm import is_drop_path, plain
 
 COMPARED = (operator.eq, operator.ne, operator.le, operator.lt, operator.ge, operator.gt, operator.mod, getattr)
@@ -36,7 +36,7 @@ def _takes_images_alone(function):
 
 def is_whole(module):
     """Whether a module stays one node: what the table knows by its type, with nothing attached that changes it."""
-    known = type(module) in MODULES or isinstance(module, (QCFS, SpikingNeuron)) or is_drop_path(module)
+    known = known_as(module) is not None or isinstance(module, (QCFS, SpikingNeuron)) or is_drop_path(module)
     attached = is_parametrized(module) or "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS)
     return known and not attached
 
@@ -47,7 +47,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m, module_qualified_name):
         if is_whole(m):
             return True
-        if type(m) in MODULES or is_parametrized(m):
+        if known_as(m) is not None or is_parametrized(m):
             what = "hooks or computed weights: give a sample, so that they are recorded"
             raise InputError(f"{module_qualified_name} ({type(m).__name__}) has {what}")
         return super().is_leaf_module(m, module_qualified_name)
@@ -82,11 +82,14 @@ def trace(model, sample=None):
     reserved = [name for name, _ in model.named_modules() if any(map(keyword.iskeyword, name.split(".")))]
     if reserved:
         raise InputError(f"a module is called {reserved[0]!r}, a word that Python reserves: rename it")
+    own = set(model.modules())
     plainly = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False), torch.inference_mode(False)
     with evaluating(model), plainly[0], plainly[1], plainly[2]:
         if any(map(is_lazy, model.parameters())):
             _shaped(model, sample)
         graph = _traced(model) if sample is None else capture(model, sample, is_whole)
+    for module in set(graph.modules()) - own:
+        module.training = model.training
     _reshape_for_view(graph)
     _one_answer(graph)
     graph.training, graph.meta["isospike"] = model.training, True

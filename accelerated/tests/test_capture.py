@@ -195,6 +195,23 @@ def test_dropout_as_a_function_drops_in_training_alone():
     assert torch.equal(q(IMAGES), q(IMAGES))
 
 
+class OwnNorm(nn.BatchNorm2d):
+    """A batch norm of another name."""
+
+
+def test_what_trains_goes_on_training_and_what_is_frozen_stays_so():
+    network = Plain(between=OwnNorm(4)).train()
+    q = acc.quantise(network, "s-qcfs", 4, "max", IMAGES)
+    before = q.get_buffer("between.running_mean").clone()
+    q(IMAGES)
+    assert not torch.equal(q.get_buffer("between.running_mean"), before)
+    network.between.eval()
+    q = acc.quantise(network, "s-qcfs", 4, "max", IMAGES)
+    q(IMAGES)
+    assert torch.equal(q.get_buffer("between.running_mean"), before)
+    assert q.training
+
+
 class Several(nn.Module):
     """A U-shaped network with outputs in a dictionary, a list and a tuple."""
 
