@@ -6,7 +6,6 @@ network does. `trace.py` serves networks without a sample.
 """
 
 import operator
-import traceback
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch.fx.node import map_aggregate
 
 from ..checks import InputError
 from .modules import random_draws
-from .record import Recorder, calls_of, leaves, place_in
+from .record import Recorder, calls_of, leaves, place_of_error
 
 SIZES = (3, 5)  # of the two batches that are recorded
 CHECKED = (1, 2, 7)  # of those on which the graph must answer as the network does
@@ -37,7 +36,7 @@ def _recorded(model, x, leaf):
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a network may raise anything
-        place = place_in(traceback.extract_tb(error.__traceback__))
+        place = place_of_error(error)
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{type(model).__name__} does not answer a batch of shape {tuple(x.shape)}: {line} "
                          f"({place})") from error  # fmt: skip

@@ -40,17 +40,25 @@ SWAPPED = {
 }  # fmt: skip
 
 
-def place_in(frames):
-    """FILE:LINE of the network's own code in a traceback or stack: the last frame that is neither torch's nor ours."""
-    others = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/", contextlib.__file__)
-    for frame in reversed(frames):
-        if not frame.filename.startswith(others) and "<" not in frame.filename:
-            return f"{Path(frame.filename).name}:{frame.lineno}"
-    return ""
+OTHERS = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/", contextlib.__file__)  # torch's code and ours
+
+
+def place_of_error(error):
+    """FILE:LINE of the network's own code that an error passed last."""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    return _first_own(reversed(frames))
 
 
 def _where():
-    return place_in(traceback.extract_stack())
+    """FILE:LINE of the network's own code that is running."""
+    return _first_own((frame.f_code.co_filename, line) for frame, line in traceback.walk_stack(None))
+
+
+def _first_own(frames):
+    for filename, line in frames:
+        if not filename.startswith(OTHERS) and "<" not in filename:
+            return f"{Path(filename).name}:{line}"
+    return ""
 
 
 class Recorder(TorchFunctionMode):
