@@ -11,10 +11,8 @@ import sys
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import nn
 from torch.utils._pytree import tree_leaves
-from torchvision.models import get_model, get_model_weights, list_models
 
 import accelerated as acc
 
@@ -25,19 +23,24 @@ LEVELS = 4
 
 def families():
     """{family: the name of its smallest network}: a family is a module of torchvision.models with classifiers."""
+    import torchvision  # late: it imports Triton, which tests of kernels set up before
+    from torchvision.models import get_model_builder, get_model_weights, list_models
+
     smallest: dict = {}
     for home in (torchvision.models, torchvision.models.segmentation):
         for name in list_models(module=home):
             size = min(weight.meta["num_params"] for weight in get_model_weights(name))
-            family = torchvision.models.get_model_builder(name).__module__.removeprefix("torchvision.models.")
+            family = get_model_builder(name).__module__.removeprefix("torchvision.models.")
             smallest[family] = min(smallest.get(family, (size, name)), (size, name))
     return {family: name for family, (_, name) in sorted(smallest.items())}
 
 
 def made(name):
     """(network with running statistics that fit its random weights, images that it takes)."""
+    from torchvision.models import get_model, get_model_builder
+
     torch.manual_seed(0)
-    more = {"weights_backbone": None} if "segmentation" in torchvision.models.get_model_builder(name).__module__ else {}
+    more = {"weights_backbone": None} if "segmentation" in get_model_builder(name).__module__ else {}
     more |= {"init_weights": False, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     network = get_model(name, weights=None, **more).eval()
     for size in SIZES:

@@ -20,6 +20,10 @@ from . import random_networks as nets
 kernels = pytest.importorskip("accelerated.kernels", reason="the kernels' folder is not there")
 CUDA = torch.cuda.is_available()
 if not CUDA:
+    first = (
+        "a test module that was collected earlier imports Triton, which must wait for TRITON_INTERPRET: import it late"
+    )
+    assert os.environ.get("TRITON_INTERPRET") or "triton" not in sys.modules, first
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is imported
 FORMATS = [torch.float32, torch.float64, torch.float16]
 FORMATS += [torch.bfloat16] if CUDA else []  # Triton's interpreter cuts what does not fit into it, and does not round
