@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 from .activation import QCFS
 from .checks import InputError
 from .conversion import SpikingNetwork, fold_batch_norms
-from .engines.structure import read_last
+from .engines.structure import values_of
 from .graph.operations import WEIGHTED, module_of, operation_of
-from .graph.trace import evaluating, output_of, value_of
+from .graph.trace import evaluating, output_of
 from .network import batches_of
 from .quantisation import AT_ONCE
 
@@ -91,13 +91,5 @@ def _correct(layer, values, wanted):
 
 def _values(graph, batches):
     """(node, its values for all batches), one node after another; what was yielded may be changed."""
-    values: list = [{} for _ in batches]
-    nodes = [node for node in graph.graph.nodes if node.op != "output"]
-    done = read_last(nodes)
-    for node in nodes:
-        for x, of in zip(batches, values, strict=True):
-            of[node] = x if node.op == "placeholder" else value_of(graph, node, of)
-        yield node, [of[node] for of in values]
-        for source in done.get(node, ()):
-            for of in values:
-                del of[source]
+    for rows in zip(*(values_of(graph, x) for x in batches), strict=True):
+        yield rows[0][0], [value for _, value in rows]

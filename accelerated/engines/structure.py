@@ -80,10 +80,10 @@ def _tried(network, x):
     ours = torch.cat([x[:1], x[-1:]])
     theirs = torch.cat([-2 * x[:1].flip(-1) + 0.5, x[-1:]])
     with evaluating(network):
-        passes = zip(_values(graph, ours), _values(graph, theirs), strict=True)
+        passes = zip(values_of(graph, ours), values_of(graph, theirs), strict=True)
         for (node, a), (_, b) in passes:
             pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
-            if all(kept(ours, theirs) for ours, theirs in pairs if isinstance(ours, torch.Tensor)):
+            if all(_kept(ours, theirs) for ours, theirs in pairs if isinstance(ours, torch.Tensor)):
                 continue
             first = first or node
             if node is output_of(graph):
@@ -91,14 +91,14 @@ def _tried(network, x):
     return first is None, None
 
 
-def kept(a, b):
+def _kept(a, b):
     """Whether the second half of the rows is the same in both."""
     half = len(a) // 2 if a.ndim else 0
     return a.ndim > 0 and len(a) == 2 * half and torch.equal(a[half:], b[half:])
 
 
-def _values(graph, x):
-    """(node, value) of the values that move, neurons sending their levels."""
+def values_of(graph, x):
+    """(node, value) of the values that move, one after another; neurons send their levels, unread values are freed."""
     values, kinds = {}, kinds_of(graph)
     nodes = [node for node in graph.graph.nodes if node.op != "output"]
     done = read_last(nodes)

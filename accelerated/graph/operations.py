@@ -124,9 +124,6 @@ MAX_POOLS = {"max_pool1d": nn.AvgPool1d, "max_pool2d": nn.AvgPool2d, "max_pool3d
 POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 MATRIX_PRODUCTS = ("matmul", "bmm", "mm", "mv", "einsum", "tensordot", "inner", "outer")
 QUOTIENTS = ("div", "divide", "true_divide")
-DIFFERENCES = ("sub", "subtract", "rsub")
-MEANS = ("mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-         "adaptive_avg_pool3d")  # fmt: skip
 
 
 class Kind(Enum):
