@@ -1,7 +1,8 @@
 """The quantised activation, its derivatives, the table of its variants, and the module that trains.
 
-    u = z L / theta + phi        level(z) = clip(floor(u), 0, L)        qcfs(z) = (theta level(z)) / L
+    u = z L / theta + phi        level(z) = clip(floor(u), lowest, L)        qcfs(z) = (theta level(z)) / L
 
+`lowest` is 0 for what follows a ReLU; with levels below zero, any value is quantised: behind a GELU, queries, keys.
 Operations and their order are those of `reference.activation`; the equivalence suite compares both.
 """
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from ._native import elementwise
-from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
+from .checks import InputError, broadcasts, finite, not_above_zero, one_of, positive, tensor, whole
 from .thresholds import parameter_for, sum_to, threshold_of, threshold_slope
 
 VARIANTS = {  # name: (granularity, positivity)
@@ -43,15 +44,17 @@ def _prepare(z, threshold, levels):
     return z, threshold, levels
 
 
-def unchecked_level(z, threshold, levels, shift=0.5):
+def unchecked_level(z, threshold, levels, shift=0.5, lowest=0):
     """`qcfs_level` without its checks, for use inside networks, where each check would wait for the device."""
-    return torch.clamp(torch.floor(z * levels / threshold + shift), 0, levels)
+    return torch.clamp(torch.floor(z * levels / threshold + shift), lowest, levels)
 
 
-def qcfs_level(z: torch.Tensor, threshold: float | torch.Tensor, levels: int, shift: float = 0.5) -> torch.Tensor:
-    """level(z) = clip(floor(z L / theta + phi), 0, L): an integer 0..L, in the format of z (Eq. 2-23)."""
+def qcfs_level(
+    z: torch.Tensor, threshold: float | torch.Tensor, levels: int, shift: float = 0.5, lowest: int = 0
+) -> torch.Tensor:
+    """level(z) = clip(floor(z L / theta + phi), lowest, L): a whole number, in the format of z (Eq. 2-23)."""
     z, threshold, levels = _prepare(z, threshold, levels)
-    return unchecked_level(z, threshold, levels, shift)
+    return unchecked_level(z, threshold, levels, shift, not_above_zero(lowest))
 
 
 def level_value(level, threshold, levels):
@@ -62,69 +65,73 @@ def level_value(level, threshold, levels):
     return threshold * level / levels
 
 
-def _grad(z, threshold, levels, shift):
+def _grad(z, threshold, levels, shift, lowest):
     u = z * levels / threshold + shift
-    inside, above = (u >= 0) & (u < levels), u >= levels
-    value = level_value(unchecked_level(z, threshold, levels, shift), threshold, levels)
-    by_threshold = torch.where(inside, (value - z) / threshold, above.to(z.dtype))
+    inside, above = (u >= lowest) & (u < levels), u >= levels
+    value = level_value(unchecked_level(z, threshold, levels, shift, lowest), threshold, levels)
+    outside = torch.full_like(u, lowest / levels).masked_fill(above, 1)
+    by_threshold = torch.where(inside, (value - z) / threshold, outside)
     return inside.to(z.dtype), by_threshold
 
 
-def qcfs_counts(z, threshold, levels, shift=0.5):
-    """(qcfs(z), level(z) as int32, the sum of the levels, the number that are not 0), without derivatives."""
-    native = elementwise.qcfs_counts(z, threshold, levels, shift)
+def qcfs_counts(z, threshold, levels, shift=0.5, lowest=0):
+    """(qcfs(z), level(z) as int32, the sum of the levels' sizes, the number that are not 0), without derivatives."""
+    native = elementwise.qcfs_counts(z, threshold, levels, shift, lowest)
     if native is not None:
         return native
-    level = qcfs_level(z, threshold, levels, shift)
+    level = qcfs_level(z, threshold, levels, shift, lowest)
     counts = level.int()
-    return level_value(level, threshold.to(z.dtype), levels), counts, int(counts.sum()), int(counts.count_nonzero())
+    value = level_value(level, threshold.to(z.dtype), levels)
+    return value, counts, int(counts.abs().sum()), int(counts.count_nonzero())
 
 
 class _QCFS(torch.autograd.Function):
     """Straight-through with an explicit mask: the gradient of clamp at its bounds differs between torch versions."""
 
     @staticmethod
-    def forward(ctx, z, threshold, levels, shift):
+    def forward(ctx, z, threshold, *settings):
         ctx.save_for_backward(z, threshold)
-        ctx.levels, ctx.shift = levels, shift
-        value = elementwise.qcfs(z, threshold, levels, shift)
+        ctx.settings = settings
+        value = elementwise.qcfs(z, threshold, *settings)
         if value is None:
-            value = level_value(unchecked_level(z, threshold, levels, shift), threshold, levels)
+            value = level_value(unchecked_level(z, threshold, *settings), threshold, settings[0])
         return value
 
     @staticmethod
     def backward(ctx, upstream):
         z, threshold = ctx.saved_tensors
-        native = elementwise.qcfs_backward(z, threshold, upstream, ctx.levels, ctx.shift)
+        native = elementwise.qcfs_backward(z, threshold, upstream, *ctx.settings)
         if native is not None:
-            return *native, None, None
-        by_z, by_threshold = _grad(z, threshold, ctx.levels, ctx.shift)
-        return upstream * by_z, sum_to(upstream * by_threshold, threshold.shape), None, None
+            return *native, None, None, None
+        by_z, by_threshold = _grad(z, threshold, *ctx.settings)
+        return upstream * by_z, sum_to(upstream * by_threshold, threshold.shape), None, None, None
 
 
-def qcfs(z: torch.Tensor, threshold: float | torch.Tensor, levels: int, shift: float = 0.5) -> torch.Tensor:
+def qcfs(
+    z: torch.Tensor, threshold: float | torch.Tensor, levels: int, shift: float = 0.5, lowest: int = 0
+) -> torch.Tensor:
     """qcfs(z) = (theta level(z)) / L, with the straight-through derivatives of `qcfs_grad` (Eq. 2-23, 3-5 to 3-7)."""
     z, threshold, levels = _prepare(z, threshold, levels)
-    return _QCFS.apply(z, threshold, levels, shift)
+    return _QCFS.apply(z, threshold, levels, shift, not_above_zero(lowest))
 
 
 def qcfs_grad(
-    z: torch.Tensor, threshold: float | torch.Tensor, levels: int, shift: float = 0.5
+    z: torch.Tensor, threshold: float | torch.Tensor, levels: int, shift: float = 0.5, lowest: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(d/dz, d/dtheta), elementwise, with floor' = 1 (straight-through).
 
-    d/dz     = 1 for 0 <= u < L, else 0
-    d/dtheta = (qcfs(z) - z) / theta for 0 <= u < L, 1 for u >= L, 0 for u < 0
+    d/dz     = 1 for lowest <= u < L, else 0
+    d/dtheta = (qcfs(z) - z) / theta for lowest <= u < L, 1 for u >= L, lowest / L for u < lowest
     """
     z, threshold, levels = _prepare(z, threshold, levels)
-    return _grad(z, threshold, levels, shift)
+    return _grad(z, threshold, levels, shift, not_above_zero(lowest))
 
 
 def qcfs_parameter_grad(
-    z: torch.Tensor, parameter: torch.Tensor, levels: int, positivity: str, upstream: torch.Tensor
+    z: torch.Tensor, parameter: torch.Tensor, levels: int, positivity: str, upstream: torch.Tensor, lowest: int = 0
 ) -> torch.Tensor:
     """d loss / d lambda = slope(lambda) sum_to(upstream d/dtheta), in the parameter's shape (Eq. 3-9, corrected)."""
-    by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels)[1]
+    by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels, lowest=lowest)[1]
     return threshold_slope(parameter, positivity) * sum_to(upstream * by_threshold, tuple(parameter.shape))
 
 
@@ -170,10 +177,11 @@ class QCFS(WithLevels):
 
     `threshold` (theta, not lambda; a number or a tensor that broadcasts to `shape`) is the initial value. During
     training, a raw threshold may become negative, as published; conversion then rejects it. `site` and
-    `heads` are those of the `Site` that it replaces, if any. Levels and positivity are part of its state.
+    `heads` are those of the `Site` that it replaces, if any. Levels are lowest..levels, where -levels <= lowest <= 0;
+    they and the positivity are part of its state.
     """
 
-    settings = ("levels", "positivity")
+    settings = ("levels", "lowest", "positivity")
 
     def __init__(
         self,
@@ -183,10 +191,14 @@ class QCFS(WithLevels):
         threshold: float | torch.Tensor = 4.0,
         site: str | None = None,
         heads: int | None = None,
+        lowest: int = 0,
     ) -> None:
         super().__init__()
         self.site, self.heads = site, heads
         self.levels, self.positivity = whole(levels, "levels"), positivity
+        self.lowest = not_above_zero(lowest)
+        if -self.lowest > self.levels:
+            raise InputError(f"lowest must be at least {-levels}, the levels negated, got {lowest}")
         start = tensor(positive(threshold)).expand(tuple(shape)).clone()
         self.parameter = nn.Parameter(parameter_for(start, positivity))
 
@@ -196,7 +208,8 @@ class QCFS(WithLevels):
         return threshold_of(self.parameter, self.positivity)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return _QCFS.apply(z, self.threshold.to(z.dtype), self.levels, 0.5)
+        return _QCFS.apply(z, self.threshold.to(z.dtype), self.levels, 0.5, self.lowest)
 
     def extra_repr(self) -> str:
-        return f"shape={tuple(self.parameter.shape)}, levels={self.levels}, positivity={self.positivity!r}"
+        below = f", lowest={self.lowest}" if self.lowest else ""
+        return f"shape={tuple(self.parameter.shape)}, levels={self.levels}{below}, positivity={self.positivity!r}"

@@ -96,6 +96,9 @@ def calibrate(
     if not isinstance(network, SpikingNetwork) or not network.schedule.streams:
         raise InputError("only a streaming network is calibrated: convert it with schedule 'streaming'")
     pre_steps, iterations = whole(pre_steps, "pre_steps"), whole(iterations, "iterations")
+    below = next((name for name, neuron in network.layers.items() if neuron.lowest), None)
+    if below is not None:
+        raise InputError(f"{below} has levels below zero: calibrations are for neurons that send no negative spikes")
     network, x = copy.deepcopy(network).eval(), images(network, x)
     operator, pre_spikes, values = IncrementalOperators(network, pre_steps), {}, [{} for _ in range(pre_steps)]
     waiting = {node: len(node.users) for node in network.graph.graph.nodes}

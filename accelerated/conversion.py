@@ -224,10 +224,8 @@ def summary(network: nn.Module) -> str:
     right after a spiking layer is none of these: the largest count of a window is again a count (M1).
     """
     graph = network.graph if isinstance(network, SpikingNetwork) else trace(network)
-    became = {"MaxPool2d": "AvgPool2d", "max_pool2d": "AvgPool2d"}
     changes: dict[str, int] = {}
-    for was in graph.meta.get("replaced", {}).values():
-        change = f"{was} -> {became.get(was, 'QCFS')}"
+    for change in graph.meta.get("replaced", {}).values():
         changes[change] = changes.get(change, 0) + 1
     parts = [f"{count} {change}" for change, count in changes.items()] or ["nothing replaced"]
     kinds = kinds_of(graph)

@@ -32,6 +32,7 @@ def conversion_error(
 
     X is the layer's operator applied to what the layers before have sent; `qcfs` has `steps` levels (signed: L, since
     a signed spike is worth theta / L). Unevenness is 0 under integrate-then-fire, and under signed once settled.
+    A layer with levels below zero stands for X itself, which takes the place of relu(X).
     """
     spiking = convert(network, schedule)
     counts, errors = simulate(spiking, x, steps).counts, {}
@@ -39,10 +40,11 @@ def conversion_error(
     def neuron(name, module, mean):
         theta = module.threshold.to(mean.dtype)
         levels = spiking.schedule.resolution(steps, steps, module.levels)
-        sent = level_value(counts[name].to(mean.dtype), theta, levels)
-        relu = torch.clamp(mean, min=0)
-        clipped, quantised = torch.minimum(relu, theta), qcfs(mean, theta, levels)
-        errors[name] = ConversionError(clipped - relu, quantised - clipped, sent - quantised)
+        sent, lowest = level_value(counts[name].to(mean.dtype), theta, levels), module.lowest_at(levels)
+        wanted = mean if lowest else torch.clamp(mean, min=0)
+        clipped = torch.clamp(wanted, level_value(torch.full_like(theta, lowest), theta, levels), theta)
+        quantised = qcfs(mean, theta, levels, lowest=lowest)
+        errors[name] = ConversionError(clipped - wanted, quantised - clipped, sent - quantised)
         return sent
 
     propagate(spiking, x, neuron)

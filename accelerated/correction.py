@@ -45,7 +45,8 @@ def _with_relus(network):
     bounds = network.meta.get("bounds", {})
     for name, module in list(network.named_modules()):
         if isinstance(module, QCFS):
-            network.set_submodule(name, nn.Hardtanh(0.0, bounds.get(name, float("inf"))))
+            bound = bounds.get(name, float("inf") if module.lowest == 0 else None)
+            network.set_submodule(name, nn.Identity() if bound is None else nn.Hardtanh(0.0, bound))
     return network
 
 

@@ -6,7 +6,7 @@ import torch
 
 from ._native import elementwise
 from .activation import WithLevels, level_value, qcfs_level, unchecked_level
-from .checks import InputError, broadcasts, finite, positive, tensor, whole
+from .checks import InputError, broadcasts, finite, not_above_zero, positive, tensor, whole
 from .thresholds import threshold_of
 
 
@@ -28,6 +28,14 @@ def if_step(membrane, current, threshold):
     """V <- V + z; s = [V >= theta]; V <- V - theta s. Returns (s, V)."""
     membrane = membrane + current
     spike = (membrane >= threshold).to(membrane.dtype)
+    return spike, membrane - threshold * spike
+
+
+def bounded_step(membrane, sent, threshold, levels, lowest):
+    """s = +1 if V >= theta and N < L; -1 if V < 0 and N > lowest; else 0; then V <- V - theta s. Returns (s, V)."""
+    up = (membrane >= threshold) & (sent < levels)
+    down = (membrane < 0) & (sent > lowest)
+    spike = up.to(membrane.dtype) - down.to(membrane.dtype)
     return spike, membrane - threshold * spike
 
 
@@ -60,52 +68,53 @@ def if_run(
 
 
 def integrate_then_fire_run(
-    currents: torch.Tensor, threshold: float | torch.Tensor
+    currents: torch.Tensor, threshold: float | torch.Tensor, lowest: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Integrate all T currents from theta / 2, then fire for T steps without input (T2).
+    """Integrate all T currents from theta / 2, then fire for max(T, -lowest) steps without input (T2).
 
-    Returns (spikes of the firing phase [T, batch, ...], membrane); count = clip(floor(sum z / theta + 1/2), 0, T).
+    Returns (spikes of the firing phase [max(T, -lowest), batch, ...], membrane); the count is
+    clip(floor(sum z / theta + 1/2), lowest, T), its spikes all of one sign.
     """
     currents, threshold = prepare(currents, threshold)
-    membrane, spikes = resting(threshold, currents.shape[1:]), []
+    lowest, membrane = not_above_zero(lowest), resting(threshold, currents.shape[1:])
     for current in currents:
         membrane = membrane + current
-    for _ in currents:
-        spike, membrane = if_step(membrane, 0, threshold)
+    sent, spikes = torch.zeros_like(membrane), []
+    for _ in range(max(len(currents), -lowest)):
+        spike, membrane = bounded_step(membrane, sent, threshold, len(currents), lowest)
+        sent = sent + spike
         spikes.append(spike)
     return torch.stack(spikes), membrane
 
 
-def signed_step(total: torch.Tensor, sent: torch.Tensor, threshold: float | torch.Tensor, levels: int) -> torch.Tensor:
+def signed_step(
+    total: torch.Tensor, sent: torch.Tensor, threshold: float | torch.Tensor, levels: int, lowest: int = 0
+) -> torch.Tensor:
     """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5); all [batch, ...].
 
-    `total` is the accumulated input, `sent` the spikes sent so far, in 0..L; a spike has the value theta / L.
+    `total` is the accumulated input, `sent` the spikes sent so far, in lowest..L; a spike has the value theta / L.
     """
     total = tensor(total)
-    return torch.clamp(qcfs_level(total, threshold, levels) - tensor(sent, like=total), -1, 1)
+    return torch.clamp(qcfs_level(total, threshold, levels, lowest=lowest) - tensor(sent, like=total), -1, 1)
 
 
-def signed_membrane_step(membrane, current, sent, threshold, levels):
+def signed_membrane_step(membrane, current, sent, threshold, levels, lowest=0):
     """One step of the incremental ST-BIF neuron: V <- V + z L / theta, then V <- V - s. Returns (s, V)."""
-    membrane = membrane + current * levels / threshold
-    up = (membrane >= 1) & (sent < levels)
-    down = (membrane < 0) & (sent > 0)
-    spike = up.to(membrane.dtype) - down.to(membrane.dtype)
-    return spike, membrane - spike
+    return bounded_step(membrane + current * levels / threshold, sent, 1, levels, lowest)
 
 
 def st_bif_run(
-    currents: torch.Tensor, threshold: float | torch.Tensor, levels: int
+    currents: torch.Tensor, threshold: float | torch.Tensor, levels: int, lowest: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The signed neuron on increments, V(0) = 1/2: (signed spikes [T, batch, ...], tracer N [batch, ...]).
 
-    Once the input stops, N settles at level(sum of all currents) within L steps (T3).
+    Once the input stops, N settles at level(sum of all currents) within L - lowest steps (T3).
     """
     currents, threshold = prepare(currents, threshold)
-    levels = whole(levels, "levels")
+    levels, lowest = whole(levels, "levels"), not_above_zero(lowest)
     membrane, sent, spikes = torch.full_like(currents[0], 0.5), torch.zeros_like(currents[0]), []
     for current in currents:
-        spike, membrane = signed_membrane_step(membrane, current, sent, threshold, levels)
+        spike, membrane = signed_membrane_step(membrane, current, sent, threshold, levels, lowest)
         sent = sent + spike
         spikes.append(spike)
     return torch.stack(spikes), sent
@@ -132,11 +141,12 @@ class SpikingNeuron(WithLevels):
     from the activation's own parameter, so both stay equal under `.to(dtype)`.
     """
 
-    settings = ("levels", "positivity", "schedule_name")
+    settings = ("levels", "lowest", "positivity", "schedule_name")
 
     def __init__(self, activation, schedule, depth):
         super().__init__()
-        self.parameter, self.positivity, self.levels = activation.parameter, activation.positivity, activation.levels
+        self.parameter, self.positivity = activation.parameter, activation.positivity
+        self.levels, self.lowest = activation.levels, activation.lowest
         self.schedule, self.depth = schedule, depth
         self.start: torch.Tensor | None = None  # of a calibration: first membrane, which neurons may fire
         self.fires: torch.Tensor | None = None
@@ -165,6 +175,10 @@ class SpikingNeuron(WithLevels):
         """The count that is worth theta after `now` steps."""
         return self.schedule.resolution(now, state.steps, self.levels)
 
+    def lowest_at(self, resolution):
+        """The lowest count at a resolution."""
+        return self.schedule.lowest(resolution, self.levels, self.lowest)
+
     def forward(self, x, state):
         if state.sent is not None and state.sent.shape != x.shape:
             shapes = f"{tuple(state.sent.shape)}, its input now {tuple(x.shape)}"
@@ -176,7 +190,7 @@ class SpikingNeuron(WithLevels):
     def quantised(self, z):
         """What the activation answers that it stands for: (theta level(z)) / L."""
         theta = self.threshold.to(z.dtype)
-        return level_value(unchecked_level(z, theta, self.levels), theta, self.levels)
+        return level_value(unchecked_level(z, theta, self.levels, lowest=self.lowest), theta, self.levels)
 
     def value(self, state):
         """What has been sent so far: theta N / resolution."""
@@ -187,9 +201,10 @@ class SpikingNeuron(WithLevels):
         resolution, turn = self.resolution(state, state.now + 1), state.now - self.depth * state.steps
         done = None
         if self.schedule.has_kernel and self.fires_in(state):
-            done = elementwise.total_step(total, sent, theta, resolution, -1 if self.schedule.settles else turn)
+            native = -1 if self.schedule.settles else turn
+            done = elementwise.total_step(total, sent, theta, resolution, native, self.lowest_at(resolution))
         if done is None:
-            state.spike = self.schedule.on_totals(total, sent, theta, resolution, turn)
+            state.spike = self.schedule.on_totals(total, sent, theta, resolution, self.lowest_at(resolution), turn)
             sent = sent + state.spike
             done = state.spike, level_value(sent, theta, resolution)
         state.spike, state.sent, state.now = done[0], sent, state.now + 1
@@ -200,7 +215,9 @@ class SpikingNeuron(WithLevels):
         if membrane is None:
             membrane = self.schedule.rest(theta, current.shape, self.start)
         if self.fires_in(state):
-            spike, state.membrane = self.schedule.on_increments(membrane, current, sent, theta, self.levels)
+            resolution = self.resolution(state, state.now + 1)
+            at_least = self.lowest_at(resolution)
+            spike, state.membrane = self.schedule.on_increments(membrane, current, sent, theta, resolution, at_least)
             state.spike = spike if self.fires is None else spike * self.fires
         else:
             state.spike, state.membrane = torch.zeros_like(current), membrane + current
@@ -208,4 +225,5 @@ class SpikingNeuron(WithLevels):
         return self.schedule.sends(state.spike, theta, self.levels)
 
     def extra_repr(self):
-        return f"schedule={self.schedule.name!r}, depth={self.depth}, levels={self.levels}"
+        below = f", lowest={self.lowest}" if self.lowest else ""
+        return f"schedule={self.schedule.name!r}, depth={self.depth}, levels={self.levels}{below}"

@@ -31,7 +31,8 @@ def _normalisation(node, module):
 
 
 def _qcfs(node):
-    module = QCFS((), whole(node["levels"], "levels"), node["positivity"], 4.0, node.get("site"), node.get("heads"))
+    levels, of_site = whole(node["levels"], "levels"), (node.get("site"), node.get("heads"))
+    module = QCFS((), levels, node["positivity"], 4.0, *of_site, node.get("lowest", 0))
     module.parameter = parameter(node, "parameter")
     return module
 

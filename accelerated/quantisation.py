@@ -1,4 +1,4 @@
-"""From a ReLU network to a quantised one, and from layer thresholds to finer ones (Algorithm 1, corrected).
+"""From a network to a quantised one, and from layer thresholds to finer ones (Algorithm 1, corrected).
 
 Works on any module that torch.fx can trace.
 """
@@ -12,22 +12,18 @@ from torch import fx, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
-from .activation import QCFS, Site, variant
+from .activation import QCFS, unchecked_level, variant
 from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
 from .graph.operations import (
-    FIXED,
     average_pools,
     is_activation,
-    is_relu,
-    kinds_of,
-    label_of,
     module_of,
     named,
     operation_of,
     refuse_unknown,
     relu_bound,
 )  # fmt: skip
-from .graph.timm import is_timm_transformer, with_sites
+from .graph.places import KEEPS_AXES, features_last, places
 from .graph.trace import evaluating, forward, layer_name, trace, unwrapped
 from .initial import block_maximum, filled, histogram, image_maxima, method_of
 from .initial import initial_threshold as threshold_from
@@ -40,10 +36,6 @@ SITES = {  # site -> {granularity of the variant: granularity at the site}; all 
     "layer": {},
 }
 AT_ONCE = 256  # images of a sample in one pass
-KEEPS_AXES = (  # operations whose output has the axes of their first input
-    "add", "sub", "mul", "div", "batch_norm", "layer_norm", "softmax", "relu", "relu6", "hardtanh", "clamp", "dropout",
-    "identity", "contiguous", "clone", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d",
-)  # fmt: skip
 ELSEWHERE = {"head and neuron": "neuron"}
 
 
@@ -65,26 +57,23 @@ def feature_shape(graph, node):
     raise InputError(f"the feature shape at {start.name!r} is not known from the network alone: give a sample")
 
 
-def activation_shape(graph, node, granularity, value=None):
-    """The threshold's shape at an activation; from its value, or else from the network.
+def activation_shape(graph, source, granularity, site=None, heads=None, value=None):
+    """The threshold's shape for the levels of what `source` returns; from its value, or else from the network.
 
     In a transformer the `site` decides (4.2.3): thresholds per head in attention, per neuron in the feed-forward
     layers, per layer on the projection (Eq. 4-5), the first two only if `granularity` includes them. Elsewhere
-    "head and neuron" means neuron.
+    "head and neuron" means neuron. Features are the last axis behind a linear layer, the first one otherwise.
     """
-    module = module_of(graph, node)
-    site = getattr(module, "site", None)
     granularity = SITES[site].get(granularity, "layer") if site else ELSEWHERE.get(granularity, granularity)
     if granularity == "layer":
         return ()
     if site == "head":
-        return (module.heads, 1, 1)
-    if site == "neuron":
-        return feature_shape(graph, node.all_input_nodes[0])
-    source = node.all_input_nodes[0]
+        return (heads, 1, 1)
     features = tuple(value.shape[1:]) if value is not None else feature_shape(graph, source)
+    if site == "neuron" or (len(features) > 2 and features_last(graph, source)):
+        return features[-1:]
     if len(features) == 3 and granularity == "neuron":
-        raise InputError(f"{node.name}: feature maps share thresholds by channel; choose 'c-qcfs' or 'cs-qcfs'")
+        raise InputError(f"{source.name}: feature maps share thresholds by channel; choose 'c-qcfs' or 'cs-qcfs'")
     return threshold_shape(granularity, features, heads=features[0])
 
 
@@ -117,8 +106,6 @@ def _captured(network, max_pool, sample):
         if not is_lazy(value):
             finite(value, name)
     one_of(max_pool, ("keep", "average"), "max_pool")
-    if is_timm_transformer(network):
-        network = with_sites(network)
     graph = trace(network, sample)
     replaced = dict(graph.meta.get("replaced", {}))
     if max_pool == "average":
@@ -127,17 +114,21 @@ def _captured(network, max_pool, sample):
     return graph, replaced
 
 
-def _put_in_place(graph, node, module, used):
-    """Replace `node` by a call of `module`, under a name that is not in `used`; returns the name."""
-    name = named(node)
-    while name in used or (node.op != "call_module" and hasattr(graph, name)):
+def _put_in_place(graph, place, module, used):
+    """Put `module` in the place of a ReLU or behind a value, under a name that is not in `used`; returns the name."""
+    node, replaces = place.node, place.replaces
+    name = named(node) if replaces else f"{named(node)}_levels"
+    while name in used or (not (replaces and node.op == "call_module") and hasattr(graph, name)):
         name += "_again"
     used.add(name)
     graph.add_submodule(name, module)
-    with graph.graph.inserting_before(node):
-        replacement = graph.graph.call_module(name, (node.all_input_nodes[0],))
-    node.replace_all_uses_with(replacement)
-    graph.graph.erase_node(node)
+    with graph.graph.inserting_before(node) if replaces else graph.graph.inserting_after(node):
+        replacement = graph.graph.call_module(name, (place.source,))
+    for reader in list(node.users) if replaces else place.readers:
+        if reader is not replacement:
+            reader.replace_input_with(node, replacement)
+    if replaces:
+        graph.graph.erase_node(node)
     return name
 
 
@@ -149,7 +140,10 @@ def quantise(
     sample: torch.Tensor | np.ndarray | Sequence | DataLoader | None = None,
     max_pool: str = "keep",
 ) -> fx.GraphModule:
-    """A copy of the network in which every ReLU is a QCFS (Algorithm 1, lines 1 to 5): an nn.Module (fx.GraphModule).
+    """A copy of the network with quantised activations (Algorithm 1, lines 1 to 5): an nn.Module (fx.GraphModule).
+
+    Every ReLU becomes a QCFS. Other activations (GELU, SiLU, ...) stay, and a QCFS behind them has levels below zero;
+    so have queries, keys, values, softmax and residual branches of transformers (graph/places.py).
 
     `initial_threshold` is theta, not lambda: a positive number, or "max", "mse" or a percentile ("p99.9") of each
     block's activations over `sample` in the given network (initial.py). The default is "mse" with a sample, else 4.
@@ -163,55 +157,84 @@ def quantise(
     levels, start = whole(levels, "levels"), start_of(initial_threshold, sample)
     network = unwrapped(network)
     batches = [] if sample is None else [part for x in batches_of(network, sample) for part in x.split(AT_ONCE)]
-    graph, replaced = _captured(network, max_pool, batches[0] if batches else None)
-    moving = [node for node, kind in kinds_of(graph).items() if kind not in FIXED]
-    relus = [node for node in moving if is_relu(graph, node)]
-    if not relus:
-        raise InputError("the network has no ReLU to replace")
-    was = [(label_of(graph, node), module_of(graph, node), relu_bound(graph, node)) for node in relus]
-    bounds: dict[str, float] = {}
-    shapes, thetas = _starts(graph, relus, granularity, batches, levels, start)
-    some = next(graph.parameters(), torch.zeros(()))
-    kept = {node.target for node in graph.graph.nodes if node.op == "call_module" and node not in relus}
+    first = batches[0] if batches else None
+    graph, replaced = _captured(network, max_pool, first)
+    values = _values(graph, first)
+    found = places(graph, values, 0 if first is None else len(first))
+    if not found:
+        raise InputError("the network has no activation to quantise")
+    shapes = [activation_shape(graph, p.source, granularity, p.site, p.heads, values.get(p.source)) for p in found]
+    del values
+    thetas, lowest = _starts(graph, found, shapes, batches, levels, start)
+    some, bounds = next(graph.parameters(), torch.zeros(())), {}
+    gone = [place.node for place in found if place.replaces]
+    kept = {node.target for node in graph.graph.nodes if node.op == "call_module" and node not in gone}
     used = {name for name, module in graph.named_modules() if name in kept or not is_activation(module)}
-    for node, shape, theta, (label, site, bound) in zip(relus, shapes, thetas, was, strict=True):
-        of_site = (site.site, site.heads) if isinstance(site, Site) else (None, None)
-        module = QCFS(shape, levels, positivity, tensor(theta, like=some), *of_site)
-        name = _put_in_place(graph, node, module.train(graph.training), used)
-        replaced[name], bounds[name] = label, bound
+    for place, shape, theta, below in zip(found, shapes, thetas, lowest, strict=True):
+        module = QCFS(shape, levels, positivity, tensor(theta, like=some), place.site, place.heads, below)
+        bound = relu_bound(graph, place.node) if place.replaces else None
+        name = _put_in_place(graph, place, module.train(graph.training), used)
+        replaced[name] = f"{place.was} -> QCFS" if place.replaces else f"QCFS {place.was}"
+        bounds[name] = bound
     graph.delete_all_unused_submodules()
     graph.recompile()
     graph.meta["replaced"], graph.meta["bounds"] = replaced, bounds
     return graph
 
 
-def _starts(graph, relus, granularity, batches, levels, start):
-    """(the shape of each ReLU's threshold, its start): first from the maxima of all batches, then their histograms."""
-    shapes: list = []
-    maxima: list = [[] for _ in relus]
-    counts: list = []
-    for batch in batches or [None]:
-        inputs = _inputs(graph, relus, batch)
-        shapes = [activation_shape(graph, node, granularity, z) for node, z in zip(relus, inputs, strict=True)]
-        if isinstance(start, str):
-            for found, z, shape, node in zip(maxima, inputs, shapes, relus, strict=True):
-                found.append(image_maxima(z, shape, relu_bound(graph, node)))
-    if not isinstance(start, str):
-        return shapes, [torch.full(shape, start) for shape in shapes]
-    largest = [block_maximum(torch.cat(found), start) for found in maxima]
-    if method_of(start)[0] == "max":
-        return shapes, list(map(filled, largest))
+def _starts(graph, found, shapes, batches, levels, start):
+    """(theta of each place, its lowest level): first from the maxima of all batches, then from their histograms.
+
+    Where values may be negative, thresholds are those of their sizes, and the lowest level is that of the least value.
+    """
+    if not batches:
+        lowest = [0 if place.replaces else -levels for place in found]
+        return [torch.full(shape, start) for shape in shapes], lowest
+    largest, least = _ranges(graph, found, shapes, batches, start)
+    if isinstance(start, str):
+        thetas = _from_sample(graph, found, largest, batches, levels, start)
+    else:
+        thetas = [torch.full(shape, start) for shape in shapes]
+    reached = [unchecked_level(low, theta.to(low), levels, lowest=-levels).min()
+               for low, theta in zip(least, thetas, strict=True)]  # fmt: skip
+    return thetas, [min(0, int(level)) for level in reached]
+
+
+def _ranges(graph, found, shapes, batches, start):
+    """(the largest size of each place's values, block by block; their least, 0 for a ReLU)."""
+    maxima: list = [[] for _ in found]
+    minima: list = [[] for _ in found]
     for batch in batches:
-        found = [histogram(z, most) for z, most in zip(_inputs(graph, relus, batch), largest, strict=True)]
-        counts = list(map(torch.add, counts, found)) if counts else found
+        for i, (place, z) in enumerate(zip(found, _sources(graph, found, batch), strict=True)):
+            bound = relu_bound(graph, place.node) if place.replaces else float("inf")
+            maxima[i].append(image_maxima(_size(place, z), shapes[i], bound))
+            minima[i].append(z.new_zeros(shapes[i]) if place.replaces else -image_maxima(-z, shapes[i]).amax(0))
+    method = start if isinstance(start, str) else "max"
+    return [block_maximum(torch.cat(of), method) for of in maxima], [torch.stack(of).amin(0) for of in minima]
+
+
+def _size(place, z):
+    """What a threshold bounds: |z|, or z itself in place of a ReLU."""
+    return z if place.replaces else z.abs()
+
+
+def _from_sample(graph, found, largest, batches, levels, method):
+    """The thresholds by the method of a name."""
+    if method_of(method)[0] == "max":
+        return list(map(filled, largest))
+    counts: list = []
+    for batch in batches:
+        read = zip(found, _sources(graph, found, batch), largest, strict=True)
+        of_batch = [histogram(_size(place, z), most) for place, z, most in read]
+        counts = list(map(torch.add, counts, of_batch)) if counts else of_batch
     of_layers = zip(counts, largest, strict=True)
-    return shapes, [threshold_from(count, most, levels, start) for count, most in of_layers]
+    return [threshold_from(count, most, levels, method) for count, most in of_layers]
 
 
-def _inputs(graph, relus, batch):
-    """What each ReLU reads for a batch; None for each without a batch."""
+def _sources(graph, found, batch):
+    """What each place quantises, for a batch."""
     values = _values(graph, batch)
-    return [values.get(node.all_input_nodes[0]) for node in relus]
+    return [values[place.source] for place in found]
 
 
 @torch.no_grad()
@@ -231,7 +254,8 @@ def expand(network: nn.Module, activation: str = "cs-qcfs", sample: torch.Tensor
         if not isinstance(module, QCFS):
             continue
         name, parameter = layer_name(node), module.parameter.detach()
-        shape = activation_shape(graph, node, granularity, values.get(node.all_input_nodes[0]))
+        source = node.all_input_nodes[0]
+        shape = activation_shape(graph, source, granularity, module.site, module.heads, values.get(source))
         theta = positive(module.threshold, f"the threshold of {name!r}")
         if positivity != module.positivity:
             parameter = parameter_for(theta, positivity)

@@ -7,15 +7,15 @@ import torch
 
 from .activation import level_value, unchecked_level
 from .checks import one_of
-from .neuron import if_step, resting, signed_membrane_step
+from .neuron import bounded_step, if_step, resting, signed_membrane_step
 
 
 class Schedule(NamedTuple):
     """A schedule: when neurons fire.
 
-    on_totals(total, sent, theta, resolution, t) -> spike; None if the schedule has no form on totals
-    on_increments(membrane, current, sent, theta, levels) -> (spike, membrane)
-    exact_at(depth, levels) -> a T at which every answer equals the quantised network's; None if there is none
+    on_totals(total, sent, theta, resolution, lowest, t) -> spike; None if the schedule has no form on totals
+    on_increments(membrane, current, sent, theta, resolution, lowest) -> (spike, membrane)
+    exact_at(depth, levels, lowest) -> a T at which every answer equals the quantised network's; None if there is none
     """
 
     name: str
@@ -24,7 +24,7 @@ class Schedule(NamedTuple):
     on_totals: Callable | None = None
     waits: bool = False
     settles: bool = False
-    exact_at: Callable = lambda depth, levels: None
+    exact_at: Callable = lambda depth, levels, lowest=0: None
     arithmetics: tuple = ("totals", "increments")  # the first is the default
     has_kernel: bool = False  # whether native kernels implement `on_totals`
 
@@ -45,6 +45,10 @@ class Schedule(NamedTuple):
         """The count whose value is theta after t steps."""
         return levels if self.settles else steps if self.waits else t
 
+    def lowest(self, resolution: int, levels: int, lowest: int) -> int:
+        """The lowest count at this resolution: floor(lowest resolution / L)."""
+        return lowest * resolution // levels
+
     def due(self, now: int, steps: int, depth: int) -> bool:
         """Whether a constant input (a bias, the image) enters in step `now`."""
         if self.settles:
@@ -64,29 +68,37 @@ class Schedule(NamedTuple):
         return level_value(spike, threshold, levels) if self.settles else threshold * spike
 
 
-def _if(membrane, current, sent, threshold, levels):
+def _if(membrane, current, sent, threshold, resolution, lowest):
+    if lowest < 0:
+        return bounded_step(membrane + current, sent, threshold, resolution, lowest)
     return if_step(membrane, current, threshold)
 
 
-def _in_turn(total, sent, threshold, resolution, t):
+def _in_phase(membrane, current, sent, threshold, resolution, lowest):
+    return bounded_step(membrane + current, sent, threshold, resolution, lowest)
+
+
+def _in_turn(total, sent, threshold, resolution, lowest, t):
     if t < 0:
         return torch.zeros_like(total)
-    return (t < unchecked_level(total, threshold, resolution)).to(total.dtype)
+    level = unchecked_level(total, threshold, resolution, lowest=lowest)
+    return (t < level.abs()).to(total.dtype) * level.sign()
 
 
-def _towards(total, sent, threshold, resolution, t):
-    return torch.clamp(unchecked_level(total, threshold, resolution) - sent, -1, 1)
+def _towards(total, sent, threshold, resolution, lowest, t):
+    return torch.clamp(unchecked_level(total, threshold, resolution, lowest=lowest) - sent, -1, 1)
 
 
 SCHEDULES = {
     schedule.name: schedule
     for schedule in (
         Schedule("streaming", "fire at once; the fastest, not exact", _if, arithmetics=("increments",)),
-        Schedule("integrate-then-fire", "exact at T = L; each layer waits for the one before", _if, _in_turn,
-                 waits=True, exact_at=lambda depth, levels: levels, arithmetics=("totals", "increments", "theorem"),
-                 has_kernel=True),
+        Schedule("integrate-then-fire", "exact at T = L; each layer waits for the one before", _in_phase, _in_turn,
+                 waits=True, exact_at=lambda depth, levels, lowest=0: levels,
+                 arithmetics=("totals", "increments", "theorem"), has_kernel=True),
         Schedule("signed", "a spike can be taken back; exact once it has settled", signed_membrane_step, _towards,
-                 settles=True, exact_at=lambda depth, levels: 2 + depth * (levels - 1), has_kernel=True),
+                 settles=True, exact_at=lambda depth, levels, lowest=0: 2 + depth * (levels - lowest - 1),
+                 has_kernel=True),
     )
 }  # fmt: skip
 

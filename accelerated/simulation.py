@@ -36,7 +36,7 @@ class Simulation:
 
     logits                  [steps, batch, classes]; the last row is the answer. Of a network with several outputs, a
                             tuple or dictionary of such tensors, nested as the network returns them
-    counts                  {layer: spikes sent}, int32 [batch, ...]; a spike taken back counts as -1
+    counts                  {layer: spikes sent}, int32 [batch, ...]; a negative spike counts as -1
     emitted                 {layer: as counts, with each -1 as one spike, and including pre-steps}
     latency                 steps from the image to the answer
     spikes_per_neuron       per image; a negative spike counts as one spike
@@ -82,11 +82,13 @@ def read_out_early(logits: torch.Tensor, margin: float) -> tuple[torch.Tensor, t
 def visit_levels(network, x, see, levels=None):
     """The logits of the quantised network from which this one was converted; `levels`, if given, replaces its own.
 
-    Calls see(name, level(z) as int32, their sum, the number that are not 0) for each spiking layer.
+    Calls see(name, level(z) as int32, the sum of their sizes, the number that are not 0) for each spiking layer.
     """
 
     def neuron(name, module, z):
-        value, *seen = qcfs_counts(z, module.threshold.to(z.dtype), levels or module.levels)
+        resolution = levels or module.levels
+        lowest = module.lowest_at(resolution)
+        value, *seen = qcfs_counts(z, module.threshold.to(z.dtype), resolution, lowest=lowest)
         see(name, *seen)
         return value
 
@@ -154,7 +156,8 @@ def _by_theorem(network, x, steps):
 
     logits = visit_levels(network, x, see, steps)
     return Simulation(
-        logits=tree_map_only(torch.Tensor, itemgetter(None), logits), counts=counts, emitted=dict(counts),
+        logits=tree_map_only(torch.Tensor, itemgetter(None), logits), counts=counts,
+        emitted={name: count.abs() for name, count in counts.items()},
         latency=network.phases * steps,
         spikes_per_neuron=sum(total for total, _ in spikes.values()) / sum(c.numel() for c in counts.values()),
         settled_at=None, settled=None, units_that_differ=None, units_that_differ_last=None,
@@ -167,6 +170,7 @@ class _Seen:
 
     def __init__(self, network, x, states, record):
         self.emitted, self.settles = dict(network.pre_spikes), network.schedule.settles
+        self.signed = self.settles or any(neuron.lowest for neuron in network.layers.values())
         self.settled_at = torch.zeros(len(x), dtype=torch.long, device=x.device)
         self.states = states
         self.record: dict = {name: ([], []) for name in record}
@@ -174,7 +178,7 @@ class _Seen:
     def __call__(self, name, spike, now):
         if len(spike) != len(self.settled_at):
             raise InputError(f"{name}: its first axis holds {len(spike)}, not the batch of {len(self.settled_at)}")
-        if self.settles:  # otherwise emitted and sent spikes are the same
+        if self.signed:  # otherwise the count says how many spikes were emitted
             some = spike != 0
             self.emitted[name] = self.emitted.get(name, 0) + some.int()
             self.settled_at[some.reshape(len(spike), -1).any(dim=1)] = now + 1
@@ -210,7 +214,7 @@ def _result(network, x, states, rows, steps, seen):
             )
     counts = {name: state.sent.int() for name, state in states.items()}
     emitted, settles = dict(seen.emitted), network.schedule.settles
-    if not settles:
+    if not seen.signed:
         emitted = {name: count + emitted[name] if name in emitted else count for name, count in counts.items()}
     compared = settles or all(neuron.levels == steps for neuron in network.layers.values())
     differ = differing(network, x, counts) if compared else {}

@@ -68,7 +68,7 @@ def tried(name):
     wanted = tree_leaves(acc.answer(q, x))
     for schedule in ("integrate-then-fire", "signed"):
         spiking = acc.convert(q, schedule)
-        steps = LEVELS if spiking.schedule.waits else 2 + spiking.latency_depth * (LEVELS - 1)
+        steps = spiking.schedule.exact_at(spiking.latency_depth, LEVELS, -LEVELS)
         s = acc.simulate(spiking, x, steps)
         if not all(torch.equal(rows[-1], y) for rows, y in zip(tree_leaves(s.logits), wanted, strict=True)):
             return "differs", schedule

@@ -98,7 +98,7 @@ class Mutant:
         return copy
 
 
-PARAMETER_GRAD = "by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels)[1]"
+PARAMETER_GRAD = "by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels, lowest=lowest)[1]"
 MASK_IN_LAMBDA = """\
 theta, u = threshold_of(parameter, positivity), z * levels / parameter + 0.5
 inside = (u >= 0) & (u < levels)
@@ -126,10 +126,10 @@ MUTANTS = [
     Mutant("printed_eq_3_9", R, "qcfs_parameter_grad", PARAMETER_GRAD, PRINTED_3_9 + PARAMETER_GRAD, "test_g1.py", "G1_parameter"),
     Mutant("detached_threshold", A, "_QCFS.backward", "sum_to(upstream * by_threshold, threshold.shape)", "None", "test_g1.py",
            "G1_through_whole_networks"),
-    Mutant("clamp_at_the_bound", A, "_grad", "inside, above = (u >= 0) & (u < levels), u >= levels",
-           "inside, above = (u >= 0) & (u <= levels), u > levels", "test_g1.py", "G1_on_the_bounds"),
-    Mutant("window_one_step_wide", A, "_grad", "inside, above = (u >= 0) & (u < levels), u >= levels",
-           "inside, above = (u >= 0) & (u < levels + 1), u >= levels + 1", "test_g1.py", "G1_derivatives"),
+    Mutant("clamp_at_the_bound", A, "_grad", "inside, above = (u >= lowest) & (u < levels), u >= levels",
+           "inside, above = (u >= lowest) & (u <= levels), u > levels", "test_g1.py", "G1_on_the_bounds"),
+    Mutant("window_one_step_wide", A, "_grad", "inside, above = (u >= lowest) & (u < levels), u >= levels",
+           "inside, above = (u >= lowest) & (u < levels + 1), u >= levels + 1", "test_g1.py", "G1_derivatives"),
     Mutant("early_spikes_lost", R, "step_increments", "spikes[name], membranes[name] = 0 * current, membrane + current",
            "spikes[name], membranes[name] = 0 * current, membrane + current * (now // steps == network.depth[name] - 1)",
            "test_t2.py", "T2_whole_networks"),
@@ -144,9 +144,13 @@ MUTANTS = [
     Mutant("increments_for_totals", A, "SpikingNetwork.begin", 'totals = arithmetic == "totals"', "totals = False", "test_t5.py",
            "T5_needs_totals"),
     Mutant("hard_reset", R, "if_step", "membrane - threshold * spike", "membrane * (1 - spike)", "test_t1.py", "T1"),
-    Mutant("nothing_taken_back", R, "signed_membrane_step", "array(up, like=membrane) - array(down, like=membrane)",
+    Mutant("nothing_taken_back", R, "bounded_step", "array(up, like=membrane) - array(down, like=membrane)",
            "array(up, like=membrane)", "test_t3.py", "T3"),
-    Mutant("sent_without_bound", R, "signed_membrane_step", "(membrane >= 1) & (sent < levels)", "membrane >= 1", "test_t3.py", "T3"),
+    Mutant("sent_without_bound", R, "bounded_step", "(membrane >= threshold) & (sent < levels)", "membrane >= threshold", "test_t3.py", "T3"),
+    Mutant("below_zero_without_bound", R, "bounded_step", "(membrane < 0) & (sent > lowest)", "membrane < 0", "test_lowest.py", "T3"),
+    Mutant("levels_from_zero", A, "unchecked_level", "torch.clamp(torch.floor(z * levels / threshold + shift), lowest, levels)",
+           "torch.clamp(torch.floor(z * levels / threshold + shift), 0, levels)", "test_lowest.py", "clipped_at_the_lowest"),
+    Mutant("native_levels_from_zero", A, "elementwise.h", "level < lowest ? lowest", "level < 0 ? 0", "test_lowest.py", "T5"),
     Mutant("mean_for_sum", R, "sum_to", "gradient.sum", "gradient.mean", "test_laws.py", "sum_to"),
     Mutant("sigma_without_eps", A, "fold_batch_norm", 'torch.sqrt(positive(var + eps, "var + eps"))', "torch.sqrt(var)",
            "test_pairs.py", "fold_batch_norm"),

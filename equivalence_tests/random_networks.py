@@ -197,10 +197,10 @@ def graph(random, exact, width=4, levels=None):
 
 
 def settling_bound(nodes):
-    """1 + the largest sum of (L - 1) over the layers of a path; with one L that is 1 + D (L - 1)."""
+    """1 + the largest sum of (L - lowest - 1) over the layers of a path; from 0 to one L that is 1 + D (L - 1)."""
     longest = {"image": 0}
     for node in nodes:
-        steps = node["levels"] - 1 if node["op"] == "qcfs" else 0
+        steps = node["levels"] - node.get("lowest", 0) - 1 if node["op"] == "qcfs" else 0
         longest[node["name"]] = max(longest[i] for i in node["inputs"]) + steps
     return 1 + max(longest.values())
 

@@ -28,13 +28,13 @@ def thresholds(draw, dtype=np.float64):
 
 
 @st.composite
-def near_step(draw, size=8):
+def near_step(draw, size=8, lowest=0):
     """(z [1, size], theta (), L): each z on the edge of a step of level(), or up to 3 ulp either side, or anywhere."""
     dtype = draw(FORMATS)
     theta, levels = draw(thresholds(dtype)), draw(LEVELS)
     z = []
     for _ in range(size):
-        edge = dtype(theta * dtype(draw(st.integers(-1, levels + 1)) + 0.5) / dtype(levels))
+        edge = dtype(theta * dtype(draw(st.integers(lowest - 1, levels + 1)) + 0.5) / dtype(levels))
         anywhere = dtype(draw(st.floats(-2, 3))) * theta
         z.append(nudged(edge, draw(st.integers(-3, 3))) if draw(st.booleans()) else anywhere)
     return np.array([z], dtype=dtype), np.array(theta), levels
@@ -84,9 +84,9 @@ def rational_array(shape, **bounds):
     return st.lists(rational(**bounds), min_size=size, max_size=size).map(pack)
 
 
-def level_of(z, theta, levels, phi=0.5):
-    """clip(floor(z L / theta + phi), 0, L) in plain NumPy, for dyadic inputs: what a file is judged by, not its own."""
-    return np.clip(np.floor(z * levels / theta + phi), 0, levels)
+def level_of(z, theta, levels, phi=0.5, lowest=0):
+    """clip(floor(z L / theta + phi), lowest, L) in plain NumPy, for dyadic inputs: what a file is judged by."""
+    return np.clip(np.floor(z * levels / theta + phi), lowest, levels)
 
 
 def all_fractions(x):

@@ -77,12 +77,13 @@ def test_threads_of_either_kind_compute_the_same(monkeypatch):
         assert torch.allclose(answers[0][3], several[3], rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("lowest", [0, -2])
 @pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed"])
 @pytest.mark.parametrize("shape", [(16, 1, 1), ()])
-def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedule, served, monkeypatch):
+def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedule, lowest, served, monkeypatch):
     """A neuron over 12 steps of changing totals, spikes taken back included: spikes, counts and values."""
     random, (module, device) = torch.Generator().manual_seed(0), served
-    layer = activation.QCFS(shape, 4, "softplus", 1.5).to(device)
+    layer = activation.QCFS(shape, 4, "softplus", 1.5, lowest=lowest).to(device)
     totals = torch.randn(12, 5, 16, 6, 6, generator=random) + torch.arange(12).reshape(-1, 1, 1, 1, 1) / 8
     totals, answers = totals.to(device), []
     theta = layer.threshold.detach()
@@ -95,7 +96,7 @@ def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedu
         answers.append([torch.stack(parts) for parts in zip(*steps, strict=True)])
     for ours, theirs in zip(*answers, strict=True):
         assert torch.equal(ours, theirs)
-    assert set(answers[0][1].unique().tolist()) == ({-1, 0, 1} if schedule == "signed" else {0, 1})
+    assert set(answers[0][1].unique().tolist()) == ({-1, 0, 1} if schedule == "signed" or lowest else {0, 1})
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -129,29 +130,30 @@ CASES = [  # every other one by default, as on a chessboard: each of two that di
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("lowest", [0, -3])
 @pytest.mark.parametrize(("shape", "blocks", "layout", "dtype", "levels"), CASES)
-def test_elementwise_kernels_are_the_torch_code_bit_for_bit(shape, blocks, layout, dtype, levels, served):
+def test_elementwise_kernels_are_the_torch_code_bit_for_bit(shape, blocks, layout, dtype, levels, lowest, served):
     """On edges of steps and beside them; the threshold's gradient is a sum in another order."""
     if layout is torch.channels_last and len(shape) != 4:
         return  # the same as the other layout
     random, (module, device) = torch.Generator().manual_seed(0), served
     theta = (torch.rand(blocks, generator=random) + 0.5).to(device, dtype)
-    edge = torch.randint(-1, levels + 2, shape, generator=random) - 0.5
+    edge = torch.randint(lowest - 1, levels + 2, shape, generator=random) - 0.5
     beside = torch.rand(shape, generator=random) * (torch.rand(shape, generator=random) < 0.5)
     z = ((edge + beside).to(device, dtype) * theta / levels).contiguous(memory_format=layout)
     if not module_serves(module, dtype):
         assert module.qcfs(z, theta, levels, 0.5) is None
         return
-    value = activation.level_value(activation.unchecked_level(z, theta, levels), theta, levels)
-    assert torch.equal(module.qcfs(z, theta, levels, 0.5), value)
-    level = activation.unchecked_level(z, theta, levels)
-    same, counts, total, some = module.qcfs_counts(z, theta, levels, 0.5)
+    level = activation.unchecked_level(z, theta, levels, lowest=lowest)
+    value = activation.level_value(level, theta, levels)
+    assert torch.equal(module.qcfs(z, theta, levels, 0.5, lowest), value)
+    same, counts, total, some = module.qcfs_counts(z, theta, levels, 0.5, lowest)
     assert torch.equal(same, value)
     assert torch.equal(counts, level.int())
-    assert (total, some) == (level.sum(), (level != 0).sum())
+    assert (total, some) == (level.abs().sum(), (level != 0).sum())
     upstream = torch.randn(shape, generator=random).to(device, dtype)
-    by_z, by_theta = module.qcfs_backward(z, theta, upstream, levels, 0.5)
-    masks, slopes = activation._grad(z, theta, levels, 0.5)
+    by_z, by_theta = module.qcfs_backward(z, theta, upstream, levels, 0.5, lowest)
+    masks, slopes = activation._grad(z, theta, levels, 0.5, lowest)
     assert torch.equal(by_z, upstream * masks)
     assert 0 < masks.mean() < 1
     expected = sum_to(upstream.double() * slopes, theta.shape)

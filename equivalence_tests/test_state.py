@@ -169,7 +169,8 @@ def test_tables_that_stand_twice_are_the_same():
         assert [*ours.arithmetics] == [way for way in theirs.arithmetics if way != "theorem"]
         for depth in (1, 5):
             for levels in (1, 8):
-                assert ours.exact_at(depth, levels) == theirs.exact_at(depth, levels)
+                for lowest in (0, -levels):
+                    assert ours.exact_at(depth, levels, lowest) == theirs.exact_at(depth, levels, lowest)
     assert reference.InputError is accelerated.InputError
 
 

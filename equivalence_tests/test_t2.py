@@ -63,7 +63,7 @@ def levels_of(nodes, x):
     levels = {}
 
     def neuron(node, z):
-        levels[node["name"]] = level_of(z, node["threshold"], node["levels"])
+        levels[node["name"]] = level_of(z, node["threshold"], node["levels"], 0.5, node["lowest"])
         return node["threshold"] * levels[node["name"]] / node["levels"]
 
     propagate(reference.convert(reference.build(nodes), "signed"), x, neuron)

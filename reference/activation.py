@@ -1,7 +1,8 @@
 """The quantised activation, its derivatives, and the table of its variants.
 
-    u = z L / theta + phi        level(z) = clip(floor(u), 0, L)        qcfs(z) = (theta level(z)) / L
+    u = z L / theta + phi        level(z) = clip(floor(u), lowest, L)        qcfs(z) = (theta level(z)) / L
 
+`lowest` is 0 for what follows a ReLU; with levels below zero, any value is quantised: behind a GELU, queries, keys.
 The order of operations is part of the contract: z / theta * L and theta * (level / L) round differently.
 Shapes: z is [batch, ...]; theta broadcasts against one sample. Units: z, theta and qcfs(z) share theirs.
 Formulas: docs/derivations.md (2.1) to (2.6).
@@ -9,7 +10,7 @@ Formulas: docs/derivations.md (2.1) to (2.6).
 
 import numpy as np
 
-from .checks import array, broadcasts, finite, number, one_of, positive, whole
+from .checks import array, broadcasts, finite, not_above_zero, number, one_of, positive, whole
 from .thresholds import sum_to, threshold_of, threshold_slope
 
 VARIANTS = {  # name: (granularity, positivity)
@@ -42,11 +43,14 @@ def _prepare(z, threshold, levels):
     return z, threshold, levels
 
 
-def qcfs_level(z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float = 0.5) -> np.ndarray:
-    """level(z) = clip(floor(z L / theta + phi), 0, L): an integer 0..L, in the arithmetic of z (Eq. 2-23)."""
+def qcfs_level(
+    z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float = 0.5, lowest: int = 0
+) -> np.ndarray:
+    """level(z) = clip(floor(z L / theta + phi), lowest, L): a whole number, in the arithmetic of z (Eq. 2-23)."""
     z, threshold, levels = _prepare(z, threshold, levels)
+    lowest = number(not_above_zero(lowest), z)
     with np.errstate(over="ignore"):
-        return array(np.clip(np.floor(z * levels / threshold + number(shift, z)), 0, levels), like=z)
+        return array(np.clip(np.floor(z * levels / threshold + number(shift, z)), lowest, levels), like=z)
 
 
 def level_value(level, threshold, levels):
@@ -57,35 +61,36 @@ def level_value(level, threshold, levels):
     return array(threshold, like=level) * level / number(levels, level)
 
 
-def qcfs(z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float = 0.5) -> np.ndarray:
-    """qcfs(z) = (theta level(z)) / L, between 0 and theta in L equal steps (Eq. 2-23, 3-5 to 3-7)."""
-    return level_value(qcfs_level(z, threshold, levels, shift), threshold, levels)
+def qcfs(z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float = 0.5, lowest: int = 0) -> np.ndarray:
+    """qcfs(z) = (theta level(z)) / L, from theta lowest / L to theta in steps of theta / L (Eq. 2-23, 3-5 to 3-7)."""
+    return level_value(qcfs_level(z, threshold, levels, shift, lowest), threshold, levels)
 
 
 def qcfs_grad(
-    z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float = 0.5
+    z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float = 0.5, lowest: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """(d/dz, d/dtheta), elementwise, with floor' = 1 (straight-through; derivations 2.4, 2.5).
 
-    d/dz     = 1 for 0 <= u < L, else 0
-    d/dtheta = (qcfs(z) - z) / theta for 0 <= u < L, 1 for u >= L, 0 for u < 0
+    d/dz     = 1 for lowest <= u < L, else 0
+    d/dtheta = (qcfs(z) - z) / theta for lowest <= u < L, 1 for u >= L, lowest / L for u < lowest
     The bounds are in u, that is in theta; Eq. 3-8 and 3-9 as printed have them in lambda (docs/errata.md).
     """
-    value = qcfs(z, threshold, levels, shift)
+    value = qcfs(z, threshold, levels, shift, lowest)
     z, threshold, levels = _prepare(z, threshold, levels)
+    lowest = number(lowest, z)
     with np.errstate(over="ignore"):
         u, within = z * levels / threshold + number(shift, z), (value - z) / threshold
-    inside, above = (u >= 0) & (u < levels), u >= levels
-    by_threshold = np.where(inside, within, np.where(above, number(1, z), number(0, z)))
+    inside, above = (u >= lowest) & (u < levels), u >= levels
+    by_threshold = np.where(inside, within, np.where(above, number(1, z), lowest / number(levels, z)))
     return array(np.where(inside, number(1, z), number(0, z)), like=z), array(by_threshold, like=z)
 
 
 def qcfs_parameter_grad(
-    z: np.ndarray, parameter: np.ndarray, levels: int, positivity: str, upstream: np.ndarray
+    z: np.ndarray, parameter: np.ndarray, levels: int, positivity: str, upstream: np.ndarray, lowest: int = 0
 ) -> np.ndarray:
     """d loss / d lambda = slope(lambda) sum_to(upstream d/dtheta), in the parameter's shape (Eq. 3-9, corrected).
 
     `upstream` is d loss / d qcfs(z), of the shape of z. slope = 1 ("raw") or Sigmoid(lambda) ("softplus").
     """
-    by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels)[1]
+    by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels, lowest=lowest)[1]
     return threshold_slope(parameter, positivity) * sum_to(upstream * by_threshold, np.shape(parameter))

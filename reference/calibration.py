@@ -95,6 +95,9 @@ def calibrate(
     if not isinstance(network, SpikingNetwork) or not network.schedule.streams:
         raise InputError("only a streaming network is calibrated: convert it with schedule 'streaming'")
     pre_steps, iterations = whole(pre_steps, "pre_steps"), whole(iterations, "iterations")
+    below = next((node["name"] for node in network.layers if node["lowest"]), None)
+    if below is not None:
+        raise InputError(f"{below} has levels below zero: calibrations are for neurons that send no negative spikes")
     x, starts, pre_spikes = images(network.nodes, x), {}, {}
     values = {"image": [x] * pre_steps}
     for node in network.nodes:

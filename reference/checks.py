@@ -39,6 +39,13 @@ def whole(value, name, least=1):
     return int(value)
 
 
+def not_above_zero(lowest):
+    """The lowest level as an int of at most 0; InputError otherwise."""
+    if isinstance(lowest, bool) or not isinstance(lowest, Integral) or int(lowest) > 0:
+        raise InputError(f"lowest must be a whole number of at most 0, got {lowest!r}")
+    return int(lowest)
+
+
 def positive(threshold, name="threshold"):
     """`threshold` unchanged if every element is positive and finite; InputError names the first that is not."""
     values = np.asarray(threshold)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import InputError, finite, one_of, positive
+from .checks import InputError, finite, not_above_zero, one_of, positive
 from .network import build
 from .schedules import Schedule, schedule_of
 from .thresholds import threshold_of
@@ -20,7 +20,8 @@ LINEAR = (  # operators that commute with sums over time, apart from the bias
 
 
 class SpikingNetwork(NamedTuple):
-    """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels`.
+    """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels` and
+    `lowest`.
 
     `schedule` is a `Schedule` (schedules.py).
 
@@ -113,6 +114,12 @@ def exact_levels(levels, format, name, what="levels"):
         raise InputError(f"{name}: {what} must be at most {limit} in {format}, got {levels}")
 
 
+def bounded_levels(lowest, levels, name):
+    """InputError unless -L <= lowest <= 0: a phase of L steps has room for L spikes."""
+    if not_above_zero(lowest) < -levels:
+        raise InputError(f"{name}: lowest must be at least {-levels}, the levels negated, got {lowest}")
+
+
 def convert(network: list[dict], schedule: str | Schedule, operators: str = "accumulated") -> SpikingNetwork:
     """The spiking network of a quantised one under a schedule, by its name in `SCHEDULES` (Algorithm 1).
 
@@ -134,7 +141,9 @@ def convert(network: list[dict], schedule: str | Schedule, operators: str = "acc
             threshold = threshold_of(node["parameter"], node["positivity"])
             positive(threshold, f"the threshold of {node['name']!r}")
             exact_levels(node["levels"], threshold.dtype, node["name"])
-            node = {key: node[key] for key in ("name", "inputs", "levels")} | {"op": "spiking", "threshold": threshold}
+            bounded_levels(node["lowest"], node["levels"], node["name"])
+            kept = {key: node[key] for key in ("name", "inputs", "levels", "lowest")}
+            node = kept | {"op": "spiking", "threshold": threshold}
         for part, value in node.items():
             if isinstance(value, np.ndarray):
                 finite(value, f"{node['name']}.{part}")

@@ -31,23 +31,26 @@ def conversion_error(
 
     X is the layer's operator applied to what the layers before have sent; `qcfs` has `steps` levels (signed: L, since
     a signed spike is worth theta / L). Unevenness is 0 under integrate-then-fire, and under signed once settled.
+    A layer with levels below zero stands for X itself, which takes the place of relu(X).
     """
     spiking = convert(network, schedule)
     counts = simulate(spiking, x, steps).counts
-    levels = {n["name"]: spiking.schedule.resolution(steps, steps, n["levels"]) for n in spiking.layers}
+    schedule, errors = spiking.schedule, {}
 
     def sent(node, mean):
-        return level_value(array(counts[node["name"]], like=mean), node["threshold"], levels[node["name"]])
+        theta, resolution = node["threshold"], schedule.resolution(steps, steps, node["levels"])
+        lowest = schedule.lowest(resolution, node["levels"], node["lowest"])
+        value = level_value(array(counts[node["name"]], like=mean), theta, resolution)
+        errors[node["name"]] = _errors(mean, value, theta, resolution, lowest)
+        return value
 
-    values = propagate(spiking, x, sent)
-    return {
-        node["name"]: _errors(values[node["inputs"][0]], values[node["name"]], node["threshold"], levels[node["name"]])
-        for node in spiking.layers
-    }
+    propagate(spiking, x, sent)
+    return errors
 
 
-def _errors(mean, sent, theta, levels):
+def _errors(mean, sent, theta, levels, lowest):
     """The three errors of a layer with mean input `mean` that has sent `sent`."""
-    relu = np.maximum(mean, number(0, mean))
-    clipped, quantised = np.minimum(relu, theta), qcfs(mean, theta, levels)
-    return ConversionError(clipped - relu, quantised - clipped, sent - quantised)
+    wanted = mean if lowest else np.maximum(mean, number(0, mean))
+    least = level_value(array(lowest, like=mean), theta, levels)
+    clipped, quantised = np.clip(wanted, least, theta), qcfs(mean, theta, levels, lowest=lowest)
+    return ConversionError(clipped - wanted, quantised - clipped, sent - quantised)

@@ -28,7 +28,7 @@ def correct_biases(network: list[dict], sample: np.ndarray) -> list[dict]:
     values = {"image": array(finite(sample, "sample"))}
     wanted = dict(values)
     for node in network:
-        own = node | {"op": "relu"} if node["op"] == "qcfs" else node
+        own = original(node) if node["op"] == "qcfs" else node
         values[node["name"]] = FORWARD[node["op"]](node, *(values[name] for name in node["inputs"]))
         wanted[node["name"]] = FORWARD[own["op"]](own, *(wanted[name] for name in node["inputs"]))
         layer = layer_before(network, node["name"]) if node["name"] in compared else None
@@ -40,6 +40,11 @@ def correct_biases(network: list[dict], sample: np.ndarray) -> list[dict]:
             by_channel = shift.reshape(-1, *(1,) * (values[node["name"]].ndim - axis - 1))
             values[node["name"]] = values[node["name"]] + by_channel
     return network
+
+
+def original(node):
+    """The node for which a qcfs node stands: a relu, or with levels below zero the value itself."""
+    return node | ({"op": "relu"} if node["lowest"] == 0 else {"op": "shift", "bias": None})
 
 
 def layer_before(network, name):

@@ -7,7 +7,7 @@ arithmetic of the currents, so a count is a sum. Formulas: docs/derivations.md (
 import numpy as np
 
 from .activation import qcfs_level
-from .checks import InputError, array, broadcasts, finite, number, positive, whole
+from .checks import InputError, array, broadcasts, finite, not_above_zero, number, positive, whole
 
 
 def prepare(currents, threshold):
@@ -28,6 +28,14 @@ def if_step(membrane, current, threshold):
     """V <- V + z; s = [V >= theta]; V <- V - theta s. Returns (s, V). Eq. 2-8 and 2-10 without leak, as derived."""
     membrane = membrane + current
     spike = array(membrane >= threshold, like=membrane)
+    return spike, membrane - threshold * spike
+
+
+def bounded_step(membrane, sent, threshold, levels, lowest):
+    """s = +1 if V >= theta and N < L; -1 if V < 0 and N > lowest; else 0; then V <- V - theta s. Returns (s, V)."""
+    up = (membrane >= threshold) & (sent < levels)
+    down = (membrane < 0) & (sent > lowest)
+    spike = array(up, like=membrane) - array(down, like=membrane)
     return spike, membrane - threshold * spike
 
 
@@ -56,54 +64,59 @@ def if_run(
     return lif_run(currents, threshold, 1, v0)
 
 
-def integrate_then_fire_run(currents: np.ndarray, threshold: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Integrate all T currents from theta / 2, then fire for T steps without input (T2).
+def integrate_then_fire_run(
+    currents: np.ndarray, threshold: float | np.ndarray, lowest: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Integrate all T currents from theta / 2, then fire for max(T, -lowest) steps without input (T2).
 
-    Returns (spikes of the firing phase [T, batch, ...], membrane); count = clip(floor(sum z / theta + 1/2), 0, T).
+    Returns (spikes of the firing phase [max(T, -lowest), batch, ...], membrane); the count is
+    clip(floor(sum z / theta + 1/2), lowest, T), its spikes all of one sign.
     """
     currents, threshold = prepare(currents, threshold)
-    membrane, spikes = resting(threshold, currents.shape[1:]), []
+    lowest, membrane = not_above_zero(lowest), resting(threshold, currents.shape[1:])
     for current in currents:
         membrane = membrane + current
-    for _ in currents:
-        spike, membrane = if_step(membrane, number(0, membrane), threshold)
+    sent, spikes = 0 * membrane, []
+    for _ in range(max(len(currents), -lowest)):
+        spike, membrane = bounded_step(membrane, sent, threshold, len(currents), lowest)
+        sent = sent + spike
         spikes.append(spike)
     return np.stack(spikes), membrane
 
 
-def signed_step(total: np.ndarray, sent: np.ndarray, threshold: float | np.ndarray, levels: int) -> np.ndarray:
+def signed_step(
+    total: np.ndarray, sent: np.ndarray, threshold: float | np.ndarray, levels: int, lowest: int = 0
+) -> np.ndarray:
     """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5); all [batch, ...].
 
-    `total` is the accumulated input, `sent` the spikes sent so far, in 0..L; a spike has the value theta / L.
+    `total` is the accumulated input, `sent` the spikes sent so far, in lowest..L; a spike has the value theta / L.
     """
-    level = qcfs_level(total, threshold, levels)
+    level = qcfs_level(total, threshold, levels, lowest=lowest)
     return array(np.clip(level - array(sent, like=level), -1, 1), like=level)
 
 
-def signed_membrane_step(membrane, current, sent, threshold, levels):
+def signed_membrane_step(membrane, current, sent, threshold, levels, lowest=0):
     """One step of the incremental ST-BIF neuron: V <- V + z L / theta, then V <- V - s. Returns (s, V).
 
-    s = +1 if V >= 1 and N < L; -1 if V < 0 and N > 0; else 0. V is in units of spikes, N = `sent`.
+    s = +1 if V >= 1 and N < L; -1 if V < 0 and N > lowest; else 0. V is in units of spikes, N = `sent`.
     """
     levels = number(levels, membrane)
-    membrane = membrane + current * levels / threshold
-    up = (membrane >= 1) & (sent < levels)
-    down = (membrane < 0) & (sent > 0)
-    spike = array(up, like=membrane) - array(down, like=membrane)
-    return spike, membrane - spike
+    return bounded_step(membrane + current * levels / threshold, sent, number(1, membrane), levels, lowest)
 
 
-def st_bif_run(currents: np.ndarray, threshold: float | np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
+def st_bif_run(
+    currents: np.ndarray, threshold: float | np.ndarray, levels: int, lowest: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """The signed neuron on increments, V(0) = 1/2: (signed spikes [T, batch, ...], tracer N [batch, ...]).
 
-    Once the input stops, N settles at level(sum of all currents) within L steps (T3).
+    Once the input stops, N settles at level(sum of all currents) within L - lowest steps (T3).
     """
     currents, threshold = prepare(currents, threshold)
-    levels = whole(levels, "levels")
+    levels, lowest = whole(levels, "levels"), not_above_zero(lowest)
     membrane = np.broadcast_to(array(0.5, like=currents), currents.shape[1:])
     sent, spikes = array(np.zeros(currents.shape[1:]), like=currents), []
     for current in currents:
-        spike, membrane = signed_membrane_step(membrane, current, sent, threshold, levels)
+        spike, membrane = signed_membrane_step(membrane, current, sent, threshold, levels, lowest)
         sent = sent + spike
         spikes.append(spike)
     return np.stack(spikes), sent

@@ -10,7 +10,7 @@
     shift         1       bias                                  softmax       1
     scale         1                       factor                product       2                   transpose
     add           2                                             relu          1                   site, heads
-    qcfs          1       parameter       levels, positivity, site, heads
+    qcfs          1       parameter       levels, lowest, positivity, site, heads
 
 `shift` adds a trained constant that broadcasts (a position embedding, a relative position bias). `site` is the place of
 an activation in a transformer (quantisation.py).
@@ -27,7 +27,8 @@ from .thresholds import sum_to, threshold_of
 
 TRAINED = ("weight", "bias", "gamma", "beta", "parameter")
 ARRAYS = (*TRAINED, "mean", "var")
-OPTIONAL = {"bias": None, "stride": 1, "padding": 0, "eps": 1e-5, "transpose": False, "site": None, "heads": None}
+OPTIONAL = {"bias": None, "stride": 1, "padding": 0, "eps": 1e-5, "transpose": False, "site": None, "heads": None,
+            "lowest": 0}  # fmt: skip
 TWO_INPUTS = ("add", "product")
 
 FORWARD: dict[str, Callable[..., np.ndarray]] = {
@@ -48,7 +49,7 @@ FORWARD: dict[str, Callable[..., np.ndarray]] = {
     "scale": lambda n, x: x * array(n["factor"], like=x),
     "flatten": lambda n, x: x.reshape(len(x), -1),
     "relu": lambda n, x: np.maximum(x, number(0, x)),
-    "qcfs": lambda n, x: qcfs(x, threshold_of(n["parameter"], n["positivity"]), n["levels"]),
+    "qcfs": lambda n, x: qcfs(x, threshold_of(n["parameter"], n["positivity"]), n["levels"], lowest=n["lowest"]),
 }
 BACKWARD: dict[
     str, Callable[..., tuple]
@@ -71,14 +72,14 @@ BACKWARD: dict[
     "flatten": lambda n, x, g: (g.reshape(x[0].shape),),
     "relu": lambda n, x, g: (g * (x[0] > 0),),
     "qcfs": lambda n, x, g: (
-        g * qcfs_grad(x[0], threshold_of(n["parameter"], n["positivity"]), n["levels"])[0],
-        qcfs_parameter_grad(x[0], n["parameter"], n["levels"], n["positivity"], g),
+        g * qcfs_grad(x[0], threshold_of(n["parameter"], n["positivity"]), n["levels"], lowest=n["lowest"])[0],
+        qcfs_parameter_grad(x[0], n["parameter"], n["levels"], n["positivity"], g, n["lowest"]),
     ),
 }
 NEEDS = {
     "linear": ("weight", "bias"), "conv2d": ("weight", "bias", "stride", "padding"),
     "batch_norm": ("gamma", "beta", "mean", "var", "eps"), "layer_norm": ("gamma", "beta", "eps"),
     "avg_pool2d": ("size",), "max_pool2d": ("size",), "relu": ("site", "heads"),
-    "qcfs": ("parameter", "levels", "positivity", "site", "heads"),
+    "qcfs": ("parameter", "levels", "lowest", "positivity", "site", "heads"),
     "product": ("transpose",), "split_heads": ("heads",), "shift": ("bias",), "scale": ("factor",),
 }  # fmt: skip

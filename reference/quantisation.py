@@ -78,8 +78,8 @@ def quantise(
             shape = activation_shape(network, node, granularity, z)
             theta = from_sample(z, shape, levels, start) if isinstance(start, str) else np.full(shape, start)
             parameter = parameter_for(theta, positivity).astype(dtype(network))
-            settings = {"op": "qcfs", "parameter": parameter, "levels": levels, "positivity": positivity}
-            node = node | settings
+            settings = {"parameter": parameter, "levels": levels, "lowest": 0, "positivity": positivity}
+            node = node | {"op": "qcfs"} | settings
         quantised.append(node)
     if not found:
         raise InputError("the network has no relu to replace")

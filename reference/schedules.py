@@ -2,12 +2,13 @@
 
     schedule             a neuron's rule                                     a layer has sent     resolution
     streaming            V >= theta                                          theta N / t          t
-    integrate-then-fire  t < level(total), in the phase after its sources'   theta N / T          T
+    integrate-then-fire  sign(level(total)) while t < |level(total)|         theta N / T          T
     signed               clip(level(total) - N, -1, 1)                       theta N / L          L
 
-N counts the spikes sent. The resolution is the count whose value is theta. A schedule that `waits` gives each layer its
-own phase of T steps, after that of its latest source. One that `settles` may take spikes back; its answer is final
-after a step in which nothing fired. Formulas: docs/derivations.md (3.1) to (6.3).
+N counts the spikes sent, those below zero as -1. The resolution is the count whose value is theta. A schedule that
+`waits` gives each layer its own phase of T steps, after that of its latest source. One that `settles` may take spikes
+back; its answer is final after a step in which nothing fired. A neuron with levels below zero also sends -1 while
+streaming, at V < 0 and N > lowest t / L. Formulas: docs/derivations.md (3.1) to (6.4).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +18,15 @@ import numpy as np
 
 from .activation import level_value, qcfs_level
 from .checks import array, one_of
-from .neuron import if_step, resting, signed_membrane_step, signed_step
+from .neuron import bounded_step, if_step, resting, signed_membrane_step, signed_step
 
 
 class Schedule(NamedTuple):
     """A schedule: when neurons fire.
 
-    on_totals(total, sent, theta, resolution, t) -> spike; None if the schedule has no form on totals
-    on_increments(membrane, current, sent, theta, levels) -> (spike, membrane)
-    exact_at(depth, levels) -> a T at which every answer equals the quantised network's; None if there is none
+    on_totals(total, sent, theta, resolution, lowest, t) -> spike; None if the schedule has no form on totals
+    on_increments(membrane, current, sent, theta, resolution, lowest) -> (spike, membrane)
+    exact_at(depth, levels, lowest) -> a T at which every answer equals the quantised network's; None if there is none
     """
 
     name: str
@@ -34,7 +35,7 @@ class Schedule(NamedTuple):
     on_totals: Callable | None = None
     waits: bool = False
     settles: bool = False
-    exact_at: Callable = lambda depth, levels: None
+    exact_at: Callable = lambda depth, levels, lowest=0: None
     arithmetics: tuple = ("totals", "increments")  # the first is the default
 
     @property
@@ -53,6 +54,10 @@ class Schedule(NamedTuple):
     def resolution(self, t: int, steps: int, levels: int) -> int:
         """The count whose value is theta after t steps."""
         return levels if self.settles else steps if self.waits else t
+
+    def lowest(self, resolution: int, levels: int, lowest: int) -> int:
+        """The lowest count at this resolution: floor(lowest resolution / L)."""
+        return lowest * resolution // levels
 
     def due(self, now: int, steps: int, depth: int) -> bool:
         """Whether a constant input (a bias, the image) enters in step `now`."""
@@ -73,26 +78,33 @@ class Schedule(NamedTuple):
         return level_value(spike, threshold, levels) if self.settles else threshold * spike
 
 
-def _if(membrane, current, sent, threshold, levels):
+def _if(membrane, current, sent, threshold, resolution, lowest):
+    if lowest < 0:
+        return bounded_step(membrane + current, sent, threshold, resolution, lowest)
     return if_step(membrane, current, threshold)
 
 
-def _in_turn(total, sent, threshold, resolution, t):
-    return array((t >= 0) & (t < qcfs_level(total, threshold, resolution)), like=total)
+def _in_phase(membrane, current, sent, threshold, resolution, lowest):
+    return bounded_step(membrane + current, sent, threshold, resolution, lowest)
 
 
-def _towards(total, sent, threshold, resolution, t):
-    return signed_step(total, sent, threshold, resolution)
+def _in_turn(total, sent, threshold, resolution, lowest, t):
+    level = qcfs_level(total, threshold, resolution, lowest=lowest)
+    return array((t >= 0) & (t < abs(level)), like=total) * np.sign(level)
+
+
+def _towards(total, sent, threshold, resolution, lowest, t):
+    return signed_step(total, sent, threshold, resolution, lowest)
 
 
 SCHEDULES = {
     schedule.name: schedule
     for schedule in (
         Schedule("streaming", "fire at once; the fastest, not exact", _if, arithmetics=("increments",)),
-        Schedule("integrate-then-fire", "exact at T = L; each layer waits for the one before", _if, _in_turn,
-                 waits=True, exact_at=lambda depth, levels: levels),
+        Schedule("integrate-then-fire", "exact at T = L; each layer waits for the one before", _in_phase, _in_turn,
+                 waits=True, exact_at=lambda depth, levels, lowest=0: levels),
         Schedule("signed", "a spike can be taken back; exact once it has settled", signed_membrane_step, _towards,
-                 settles=True, exact_at=lambda depth, levels: 2 + depth * (levels - 1)),
+                 settles=True, exact_at=lambda depth, levels, lowest=0: 2 + depth * (levels - lowest - 1)),
     )
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ class Simulation:
     """The result of a run; its repr shows the short fields.
 
     logits                  [steps, batch, classes]; the last row is the answer
-    counts                  {layer: spikes sent}, whole numbers [batch, ...]; a spike taken back counts as -1
+    counts                  {layer: spikes sent}, whole numbers [batch, ...]; a negative spike counts as -1
     emitted                 {layer: as counts, with each -1 as one spike, and including pre-steps}
     latency                 steps from the image to the answer
     spikes_per_neuron       per image; a negative spike counts as one spike
@@ -58,7 +58,7 @@ class Simulation:
 
 def level(node, z):
     """level(z) at a spiking node."""
-    return qcfs_level(z, node["threshold"], node["levels"])
+    return qcfs_level(z, node["threshold"], node["levels"], lowest=node["lowest"])
 
 
 def ann_levels(network, x):

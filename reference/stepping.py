@@ -55,7 +55,8 @@ def step_totals(network, x, now, steps, state):
         resolution = network.schedule.resolution(now + 1, steps, node["levels"])
         before = state.sent.get(name, np.zeros_like(total))
         turn = now - network.depth[name] * steps  # the step within the layer's own phase, if there are phases
-        spikes[name] = network.schedule.on_totals(total, before, theta, resolution, turn)
+        lowest = network.schedule.lowest(resolution, node["levels"], node["lowest"])
+        spikes[name] = network.schedule.on_totals(total, before, theta, resolution, lowest, turn)
         sent[name] = before + spikes[name]
         values[name] = level_value(sent[name], theta, resolution)
     return values[network.nodes[-1]["name"]], spikes, State(sent, {}, {})
@@ -75,7 +76,9 @@ def step_increments(network, x, now, steps, state):
         membrane = state.membranes.get(name, schedule.rest(theta, current.shape, v0))
         before = state.sent.get(name, np.zeros_like(current))
         if schedule.fires(now, steps, network.depth[name]):
-            spike, membranes[name] = schedule.on_increments(membrane, current, before, theta, node["levels"])
+            resolution = schedule.resolution(now + 1, steps, node["levels"])
+            lowest = schedule.lowest(resolution, node["levels"], node["lowest"])
+            spike, membranes[name] = schedule.on_increments(membrane, current, before, theta, resolution, lowest)
             spikes[name] = spike * may_fire
         else:
             spikes[name], membranes[name] = 0 * current, membrane + current

@@ -33,9 +33,9 @@ random = np.random.default_rng(0)
 # layers with one *per neuron* (N-QCFS). Together this is HN-QCFS (thesis, 4.2.3). Softmax, layer norm and the two
 # products stay real-valued operators between the spikes.
 #
-# A level is never negative, so all these values are cut off at 0, which an ordinary transformer does not do, and GELU
-# is replaced. That *changes the function*: the quantised transformer needs further training. What conversion to spikes
-# does not change is the answer of the quantised transformer.
+# In the thesis a level is never negative, so all these values are cut off at 0, which an ordinary transformer does not
+# do, and GELU is replaced. That *changes the function*: the quantised transformer needs further training. What conversion
+# to spikes does not change is the answer of the quantised transformer. (Levels may also begin below zero, see the end.)
 
 # %%
 heads, width, tokens, L = 4, 16, 6, 16
@@ -189,7 +189,8 @@ assert signed.settled
 # %% [markdown]
 # ## A whole vision transformer
 #
-# Now the same in the fast backend, with timm's ViT: two blocks, random weights, thresholds from the maximum. On the
+# Now the same in the fast backend, with timm's ViT: two blocks, random weights, thresholds from the maximum. `with_sites`
+# puts ReLUs where the thesis quantises. On the
 # longest path each block has 6 spiking layers ($Q$, softmax, head, projection, two of the feed-forward part), so
 # $D = 12$. Signed spikes settle within $1 + D (L - 1) = 181$ steps, and usually long before; so we run 80 steps and
 # check that they have settled.
@@ -199,11 +200,12 @@ import timm
 import torch
 
 from accelerated import answer, convert, quantise, simulate, summary
+from accelerated.graph.timm import with_sites
 
 torch.manual_seed(0)
 images = torch.randn(4, 3, 32, 32)
 vit = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=10).eval()
-quantised = quantise(vit, "hn-qcfs", levels=L, initial_threshold="max", sample=images).eval()
+quantised = quantise(with_sites(vit), "hn-qcfs", levels=L, initial_threshold="max", sample=images).eval()
 print(summary(quantised))
 expected = answer(quantised, images)
 for schedule, T in (("integrate-then-fire", L), ("signed", 80)):
@@ -217,6 +219,22 @@ published = simulate(convert(quantised, "streaming", operators="per-step"), imag
 off = (published.logits[-1] - expected).abs().max() / expected.abs().max()
 print(f"per step, streaming, T = 32: off by {100 * off:.0f} % of the largest logit")
 assert not torch.equal(published.logits[-1], expected)
+
+# %% [markdown]
+# Without `with_sites` nothing is cut off: GELU stays, and queries, keys, values, softmax and what each block adds get levels
+# from the least value to the largest, -16 to 16 here. A spike of a negative level is negative. The proofs stay the same
+# ([derivations](../derivations.md), 6.4), and the answer is nearer to that of the network with real numbers.
+
+# %%
+real = answer(vit, images)
+both = {"levels from 0": quantised, "levels below zero": quantise(vit, "hn-qcfs", L, "max", images).eval()}
+for name, network in both.items():
+    s = simulate(convert(network, "signed"), images, 80)
+    away = (s.logits[-1] - real).abs().mean() / real.abs().mean()
+    print(f"{name}: equal to its quantised network {torch.equal(s.logits[-1], answer(network, images))}, "
+          f"{100 * away:.0f} % away from real numbers, {s.spikes_per_neuron:.2f} spikes per neuron")  # fmt: skip
+    assert torch.equal(s.logits[-1], answer(network, images))
+    assert s.settled
 
 # %% [markdown]
 # **Why the answer is exact** (T5): each neuron's state is its *total* input and the number of spikes that it has sent.

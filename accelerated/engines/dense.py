@@ -80,8 +80,10 @@ class DenseRun:
     def foldable(self):
         """Whether time can be folded into the batch: it leads everywhere, and no value that moves meets its size.
 
-        Random masks and hooks on neurons need single steps.
+        Random masks, hooks on neurons and negative spikes need single steps.
         """
+        if any(module.lowest for module in self.neurons.values()):
+            return False
         if not batch_leads(self.network, self.x):
             return False
         hooks = any(module._forward_hooks or module._forward_pre_hooks for module in self.neurons.values())

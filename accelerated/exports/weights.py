@@ -24,12 +24,15 @@ def whole_file(path):
 
 
 def activations(network):
-    """{layer: "L = 8, softplus"} of a quantised or spiking network: what its parameters alone do not determine."""
+    """{layer: "L = 8, softplus"} of a quantised or spiking network: what its parameters alone do not determine.
+
+    With levels below zero: "L = -3..8, softplus".
+    """
     layers = {name: m for name, m in network.named_modules() if isinstance(m, WithLevels)}
     found = {}
     for name, module in layers.items():
-        levels, *others = module.stated().values()
-        found[name] = ", ".join([f"L = {levels}", *others])
+        levels, lowest, *others = module.stated().values()
+        found[name] = ", ".join([f"L = {lowest}..{levels}" if lowest else f"L = {levels}", *others])
     return found
 
 

@@ -371,8 +371,8 @@ def foldable(graph, node):
 
 
 def average_pools(graph):
-    """Replace max pooling by average pooling over the same windows, which changes answers. {name: what it was}."""
-    was = {}
+    """Replace max pooling by average pooling over the same windows, which changes answers. {name: what became what}."""
+    became = {}
     for node in list(graph.graph.nodes):
         if not is_max_pool(graph, node):
             continue
@@ -386,13 +386,14 @@ def average_pools(graph):
             raise InputError(
                 f"{name} ({label_of(graph, node)}) cannot become an average: it is dilated or returns indices"
             )
-        was[name] = label_of(graph, node)
+        label = label_of(graph, node)
         pool = MAX_POOLS[operation_of(graph, node)](**settings)
         while node.op != "call_module" and hasattr(graph, name):
             name += "_average"
+        became[name] = f"{label} -> {type(pool).__name__}"
         graph.add_submodule(name, pool)
         with graph.graph.inserting_before(node):
             node.replace_all_uses_with(graph.graph.call_module(name, (node.all_input_nodes[0],)))
         graph.graph.erase_node(node)
     graph.recompile()
-    return was
+    return became

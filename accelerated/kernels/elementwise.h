@@ -82,10 +82,10 @@ void NAME(if_run)(const REAL *z, index_t z_step, REAL *out, index_t out_step, RE
   }
 }
 
-/* clip(floor(z L / theta + shift), 0, L); NaN stays NaN */
-static inline REAL NAME(level)(REAL z, REAL theta, REAL levels, REAL shift) {
+/* clip(floor(z L / theta + shift), lowest, L); NaN stays NaN */
+static inline REAL NAME(level)(REAL z, REAL theta, REAL levels, REAL shift, REAL lowest) {
   REAL level = FLOOR(z * levels / theta + shift);
-  return level < 0 ? 0 : level > levels ? levels : level;
+  return level < lowest ? lowest : level > levels ? levels : level;
 }
 
 /* (theta level) / L. Division limits these loops: if L is a power of two, `inverse` is 1 / L, and multiplying by it
@@ -99,18 +99,18 @@ static REAL NAME(inverse)(REAL levels) {
   return whole & (whole - 1) ? 0 : 1 / levels;
 }
 
-/* One step of the exact schedules on totals: s = clip(level(total) - N, -1, 1) (t < 0: signed), else s = [t < level(total)];
-   N <- N + s in place; value = (theta N) / L. L is T for the latter. */
+/* One step of the exact schedules on totals: s = clip(level(total) - N, -1, 1) (t < 0: signed), else s = sign(level(total))
+   while t < |level(total)|; N <- N + s in place; value = (theta N) / L. L is T for the latter. */
 void NAME(total_step)(const REAL *restrict total, REAL *restrict sent, REAL *restrict spike, REAL *restrict value,
-                      const REAL *theta, index_t count, index_t inner, REAL levels, REAL t, PARTS) {
+                      const REAL *theta, index_t count, index_t inner, REAL levels, REAL t, REAL lowest, PARTS) {
   IN_PARTS {
     REAL th[TILE];
     for (index_t i = begin; i < end; i += TILE) {
       index_t size = end - i < TILE ? end - i : TILE;
       if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
       for (index_t j = 0; j < size; j++) {
-        REAL level = NAME(level)(total[i + j], th[j], levels, (REAL)0.5), s = level - sent[i + j];
-        s = t >= 0 ? (t < level ? 1 : 0) : s < -1 ? -1 : s > 1 ? 1 : s;
+        REAL level = NAME(level)(total[i + j], th[j], levels, (REAL)0.5, lowest), s = level - sent[i + j];
+        s = t >= 0 ? (t < level ? 1 : t < -level ? -1 : 0) : s < -1 ? -1 : s > 1 ? 1 : s;
         spike[i + j] = s;
         sent[i + j] += s;
         value[i + j] = NAME(value)(th[j], sent[i + j], levels, 0);
@@ -156,16 +156,16 @@ void NAME(increments)(const REAL *f, REAL *out, REAL *before, index_t steps, ind
 
 /* out = (theta level(z)) / L of n elements, whose thresholds are th[0], or th[j] if `each` */
 static inline void NAME(qcfs_run)(const REAL *restrict z, REAL *restrict out, const REAL *restrict th, int each,
-                                  index_t n, REAL levels, REAL shift, REAL inverse) {
+                                  index_t n, REAL levels, REAL shift, REAL lowest, REAL inverse) {
   for (index_t j = 0; j < n; j++) {
     REAL theta = th[each ? j : 0];
-    out[j] = NAME(value)(theta, NAME(level)(z[j], theta, levels, shift), levels, inverse);
+    out[j] = NAME(value)(theta, NAME(level)(z[j], theta, levels, shift, lowest), levels, inverse);
   }
 }
 
 /* out = (theta level(z)) / L */
 void NAME(qcfs)(const REAL *restrict z, REAL *restrict out, const REAL *theta, index_t count, index_t inner, REAL levels,
-                REAL shift, PARTS) {
+                REAL shift, REAL lowest, PARTS) {
   IN_PARTS {
     REAL th[TILE], inverse = NAME(inverse)(levels);
     int each = inner == 1 && count != 1;
@@ -176,59 +176,62 @@ void NAME(qcfs)(const REAL *restrict z, REAL *restrict out, const REAL *theta, i
       } else
         n = NAME(shared)(th, theta, count, inner, i, end);
       if (each)
-        NAME(qcfs_run)(z + i, out + i, th, 1, n, levels, shift, inverse);
+        NAME(qcfs_run)(z + i, out + i, th, 1, n, levels, shift, lowest, inverse);
       else if (inverse)
-        NAME(qcfs_run)(z + i, out + i, th, 0, n, levels, shift, inverse);
+        NAME(qcfs_run)(z + i, out + i, th, 0, n, levels, shift, lowest, inverse);
       else
-        NAME(qcfs_run)(z + i, out + i, th, 0, n, levels, shift, 0);
+        NAME(qcfs_run)(z + i, out + i, th, 0, n, levels, shift, lowest, 0);
     }
   }
 }
 
-/* out and counts of n elements; adds to totals: the sum of the levels, the number not 0, and the number of NaN in z */
+/* out and counts of n elements; adds to totals: the sum of the levels' sizes, the number not 0, the number of NaN in z */
 static inline void NAME(counts_run)(const REAL *restrict z, REAL *restrict out, int32_t *restrict counts,
-                                    const REAL *restrict th, index_t n, REAL levels, REAL shift, int64_t *totals) {
+                                    const REAL *restrict th, index_t n, REAL levels, REAL shift, REAL lowest,
+                                    int64_t *totals) {
   REAL level[TILE];
   int32_t some = 0, wrong = 0;
   int64_t sum = 0;
-  for (index_t j = 0; j < n; j++) level[j] = NAME(level)(z[j], th[j], levels, shift);
+  for (index_t j = 0; j < n; j++) level[j] = NAME(level)(z[j], th[j], levels, shift, lowest);
   for (index_t j = 0; j < n; j++) out[j] = NAME(value)(th[j], level[j], levels, 0);
   for (index_t j = 0; j < n; j++) {
     wrong += level[j] != level[j];
     counts[j] = (int32_t)(level[j] == level[j] ? level[j] : 0); /* NaN has no integer value */
     some += counts[j] != 0;
   }
-  for (index_t j = 0; j < n; j++) sum += counts[j];
+  for (index_t j = 0; j < n; j++) sum += counts[j] < 0 ? -counts[j] : counts[j];
   totals[0] += sum, totals[1] += some, totals[2] += wrong;
 }
 
 /* As qcfs, and counts = level; each part has its own eight totals, one cache line. */
 void NAME(qcfs_counts)(const REAL *z, REAL *out, int32_t *counts, const REAL *theta, index_t count, index_t inner,
-                       REAL levels, REAL shift, int64_t *totals, PARTS) {
+                       REAL levels, REAL shift, REAL lowest, int64_t *totals, PARTS) {
   IN_PARTS {
     REAL th[TILE];
     for (index_t i = begin; i < end; i += TILE) {
       index_t n = end - i < TILE ? end - i : TILE;
       if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, n);
-      NAME(counts_run)(z + i, out + i, counts + i, th, n, levels, shift, totals + 8 * part);
+      NAME(counts_run)(z + i, out + i, counts + i, th, n, levels, shift, lowest, totals + 8 * part);
     }
   }
 }
 
-/* by_z = upstream [0 <= u < L] of one element; returns upstream theta d/dtheta */
-static inline REAL NAME(backward_of)(REAL z, REAL g, REAL theta, REAL levels, REAL shift, REAL inverse, REAL *by_z) {
-  REAL u = z * levels / theta + shift, inside = u >= 0 && u < levels ? 1 : 0, above = u >= levels ? theta : 0;
+/* by_z = upstream [lowest <= u < L] of one element; returns upstream theta d/dtheta */
+static inline REAL NAME(backward_of)(REAL z, REAL g, REAL theta, REAL levels, REAL shift, REAL lowest, REAL inverse,
+                                     REAL *by_z) {
+  REAL u = z * levels / theta + shift, inside = u >= lowest && u < levels ? 1 : 0;
+  REAL outside = u >= levels ? theta : theta * lowest * inverse;
   *by_z = g * inside;
-  return g * (inside != 0 ? theta * FLOOR(u) * inverse - z : above);
+  return g * (inside != 0 ? theta * FLOOR(u) * inverse - z : outside);
 }
 
-/* by_z = upstream [0 <= u < L]; sums[k] += upstream theta d/dtheta over the elements of threshold k, with
+/* by_z = upstream [lowest <= u < L]; sums[k] += upstream theta d/dtheta over the elements of threshold k, with
 
-   u = z L / theta + shift, theta d/dtheta = qcfs(z) - z inside, theta above, 0 below. The caller divides the sums by theta,
-   once per threshold. Each block of at most TILE elements is summed in 32 REAL lanes, and the lanes in double. */
+   u = z L / theta + shift, theta d/dtheta = qcfs(z) - z inside, theta above, theta lowest / L below. The caller divides the sums by
+   theta, once per threshold. Each block of at most TILE elements is summed in 32 REAL lanes, and the lanes in double. */
 void NAME(qcfs_backward)(const REAL *restrict z, const REAL *restrict upstream, REAL *restrict by_z,
                          const REAL *theta, index_t count, index_t inner, REAL levels, REAL shift,
-                         double *restrict sums, PARTS) {
+                         REAL lowest, double *restrict sums, PARTS) {
   IN_PARTS {
     REAL th[TILE], share[TILE], inverse = 1 / levels;
     double *mine = sums + part * count;
@@ -237,7 +240,7 @@ void NAME(qcfs_backward)(const REAL *restrict z, const REAL *restrict upstream, 
         n = end - i < TILE ? end - i : TILE;
         NAME(thresholds)(th, theta, count, inner, i, n);
         for (index_t j = 0; j < n; j++)
-          share[j] = NAME(backward_of)(z[i + j], upstream[i + j], th[j], levels, shift, inverse, by_z + i + j);
+          share[j] = NAME(backward_of)(z[i + j], upstream[i + j], th[j], levels, shift, lowest, inverse, by_z + i + j);
         index_t at = i % count;
         for (index_t j = 0; j < n;) {
           index_t run = count - at < n - j ? count - at : n - j;
@@ -252,10 +255,10 @@ void NAME(qcfs_backward)(const REAL *restrict z, const REAL *restrict upstream, 
       index_t j = 0;
       for (; j + 32 <= n; j += 32)
         for (int lane = 0; lane < 32; lane++)
-          lanes[lane] += NAME(backward_of)(z[i + j + lane], upstream[i + j + lane], th[0], levels, shift, inverse,
+          lanes[lane] += NAME(backward_of)(z[i + j + lane], upstream[i + j + lane], th[0], levels, shift, lowest, inverse,
                                            by_z + i + j + lane);
       for (; j < n; j++)
-        lanes[0] += NAME(backward_of)(z[i + j], upstream[i + j], th[0], levels, shift, inverse, by_z + i + j);
+        lanes[0] += NAME(backward_of)(z[i + j], upstream[i + j], th[0], levels, shift, lowest, inverse, by_z + i + j);
       double sum = 0;
       for (int lane = 0; lane < 32; lane++) sum += lanes[lane];
       mine[count == 1 ? 0 : (i / inner) % count] += sum;

@@ -24,27 +24,28 @@ def like(z, other):
     return other if other.stride() == z.stride() else torch.empty_like(z).copy_(other)
 
 
-def qcfs(z, theta, levels, shift):
+def qcfs(z, theta, levels, shift, lowest=0):
     """(theta level(z)) / L, or None."""
     if not (serves(z, theta) and fits(z, theta)):
         return None
     out, by = torch.empty_like(z), Thresholds(theta.detach(), z[0])
-    call("qcfs", z.dtype, z=z, out=out, **by.arguments, levels=levels, shift=shift)
+    call("qcfs", z.dtype, z=z, out=out, **by.arguments, levels=levels, shift=shift, lowest=lowest)
     return out
 
 
-def qcfs_counts(z, theta, levels, shift):
-    """((theta level(z)) / L, level(z) as int32, their sum, the number that are not 0), or None; None for a NaN."""
+def qcfs_counts(z, theta, levels, shift, lowest=0):
+    """((theta level(z)) / L, level(z) as int32, the sum of their sizes, the number not 0), or None; None for a NaN."""
     if not (serves(z, theta) and fits(z, theta)):
         return None
     out, counts, by = torch.empty_like(z), torch.empty_like(z, dtype=torch.int32), Thresholds(theta.detach(), z[0])
     totals = torch.zeros(torch.get_num_threads(), 8, dtype=torch.int64)
-    call("qcfs_counts", z.dtype, z=z, out=out, counts=counts, **by.arguments, levels=levels, shift=shift, totals=totals)
+    call("qcfs_counts", z.dtype, z=z, out=out, counts=counts, **by.arguments, levels=levels, shift=shift, lowest=lowest,
+         totals=totals)  # fmt: skip
     total, some, wrong = totals.sum(0)[:3].tolist()
     return None if wrong else (out, counts, total, some)
 
 
-def qcfs_backward(z, theta, upstream, levels, shift):
+def qcfs_backward(z, theta, upstream, levels, shift, lowest=0):
     """(d loss / dz, d loss / dtheta), or None."""
     same_shape(z, upstream=upstream)
     if not (serves(z, theta, upstream) and fits(z, theta)):
@@ -52,18 +53,18 @@ def qcfs_backward(z, theta, upstream, levels, shift):
     by, by_z = Thresholds(theta.detach(), z[0]), torch.empty_like(z)
     sums = torch.zeros(torch.get_num_threads(), by.count, dtype=torch.float64)
     call("qcfs_backward", z.dtype, z=z, upstream=like(z, upstream), by_z=by_z, **by.arguments, levels=levels,
-         shift=shift, sums=sums)  # fmt: skip
+         shift=shift, lowest=lowest, sums=sums)  # fmt: skip
     return by_z, (by.gathered(sums.sum(0)) / theta.detach()).to(theta.dtype)
 
 
-def total_step(total, sent, theta, levels, t):
-    """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: signed, else [t < level]."""
+def total_step(total, sent, theta, levels, t, lowest=0):
+    """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: signed; else in its turn."""
     same_shape(total, sent=sent)
     if not (serves(total, sent, theta) and fits(total, theta) and sent.stride() == total.stride()):
         return None
     spike, value, by = torch.empty_like(total), torch.empty_like(total), Thresholds(theta, total[0])
     call("total_step", total.dtype, total=total, sent=sent, spike=spike, value=value, **by.arguments, levels=levels,
-         t=t)  # fmt: skip
+         t=t, lowest=lowest)  # fmt: skip
     return spike, value
 
 

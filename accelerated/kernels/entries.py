@@ -79,7 +79,7 @@ def bits(*shape):
 
 
 THRESHOLD = {"theta": real("count"), "count": "count", "inner": WHOLE}
-QCFS = {**THRESHOLD, "levels": REAL, "shift": REAL}
+QCFS = {**THRESHOLD, "levels": REAL, "shift": REAL, "lowest": REAL}
 LAYER = {
     "bias": real("channels"),
     "dense": real("dense_steps", "batch", "height", "width", "channels", optional=True),
@@ -103,7 +103,7 @@ ENTRIES = {
     }, "size", (POSITIVE, FITS, "z_steps in (1, steps)")),
     "total_step": Entry("total_step_{format}", {
         "total": real(...), "sent": real(...), "spike": real(...), "value": real(...), **THRESHOLD, "levels": REAL,
-        "t": REAL,
+        "t": REAL, "lowest": REAL,
     }, "size", (POSITIVE, FITS)),
     "running": Entry("running_{format}", {
         "values": real("steps", "numbers"), "out": real("steps", "numbers"), "state": real("numbers"), "steps": "steps",

@@ -57,10 +57,10 @@ def _u(z, theta, kind: tl.constexpr, LEVELS: tl.constexpr, SHIFT: tl.constexpr):
 
 
 @triton.jit
-def _level(u, LEVELS: tl.constexpr):
-    """clip(floor(u), 0, L); a NaN stays one"""
+def _level(u, LEVELS: tl.constexpr, LOWEST: tl.constexpr):
+    """clip(floor(u), lowest, L); a NaN stays one"""
     level = tl.floor(u)
-    return tl.where(level < 0, 0.0, tl.where(level > LEVELS, LEVELS, level)).to(u.dtype)
+    return tl.where(level < LOWEST, LOWEST, tl.where(level > LEVELS, LEVELS, level)).to(u.dtype)
 
 
 @triton.jit
@@ -70,38 +70,39 @@ def _value(theta, level, kind: tl.constexpr, LEVELS: tl.constexpr):
 
 
 @triton.jit
-def _qcfs(z, out, numbers, count, inner, size, LEVELS: tl.constexpr, SHIFT: tl.constexpr, BLOCK: tl.constexpr):
+def _qcfs(z, out, numbers, count, inner, size, LEVELS: tl.constexpr, SHIFT: tl.constexpr,
+          LOWEST: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     i, mask = _places(size, BLOCK)
     kind: tl.constexpr = z.dtype.element_ty
     theta = _thresholds(numbers, i, mask, count, inner)
-    level = _level(_u(_wide(tl.load(z + i, mask=mask, other=0.0)), theta, kind, LEVELS, SHIFT), LEVELS)
+    level = _level(_u(_wide(tl.load(z + i, mask=mask, other=0.0)), theta, kind, LEVELS, SHIFT), LEVELS, LOWEST)
     tl.store(out + i, _value(theta, level, kind, LEVELS), mask=mask)
 
 
 @triton.jit
 def _qcfs_counts(z, out, counts, totals, numbers, count, inner, size, LEVELS: tl.constexpr, SHIFT: tl.constexpr,
-                 BLOCK: tl.constexpr):  # fmt: skip
-    """Also the levels; per program their sum, and the numbers that are not 0 and that are NaN."""
+                 LOWEST: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """Also the levels; per program the sum of their sizes, and the numbers that are not 0 and that are NaN."""
     i, mask = _places(size, BLOCK)
     kind: tl.constexpr = z.dtype.element_ty
     theta = _thresholds(numbers, i, mask, count, inner)
-    level = _level(_u(_wide(tl.load(z + i, mask=mask, other=0.0)), theta, kind, LEVELS, SHIFT), LEVELS)
+    level = _level(_u(_wide(tl.load(z + i, mask=mask, other=0.0)), theta, kind, LEVELS, SHIFT), LEVELS, LOWEST)
     tl.store(out + i, _value(theta, level, kind, LEVELS), mask=mask)
     wrong = (level != level) & mask
     whole = tl.where(wrong | (i >= size), 0.0, level).to(tl.int32)
     tl.store(counts + i, whole, mask=mask)
     place = totals + tl.program_id(0) * 3
-    tl.store(place, tl.sum(whole.to(tl.int64)))
+    tl.store(place, tl.sum(tl.abs(whole.to(tl.int64))))
     tl.store(place + 1, tl.sum((whole != 0).to(tl.int64)))
     tl.store(place + 2, tl.sum(wrong.to(tl.int64)))
 
 
 @triton.jit
 def _qcfs_backward(z, upstream, by_z, sums, numbers, count, inner, size, width, LEVELS: tl.constexpr,
-                   SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """Of ROWS rows of `width` elements each: upstream [0 <= u < L], and column by column the sum of upstream d/dtheta.
+                   SHIFT: tl.constexpr, LOWEST: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """Of ROWS rows of `width` elements each: upstream [lowest <= u < L], and by columns the sum of upstream d/dtheta.
 
-    d/dtheta = (qcfs(z) - z) / theta inside, 1 above, 0 below.
+    d/dtheta = (qcfs(z) - z) / theta inside, 1 above, lowest / L below.
     """
     column = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     kind: tl.constexpr = z.dtype.element_ty
@@ -113,28 +114,31 @@ def _qcfs_backward(z, upstream, by_z, sums, numbers, count, inner, size, width, 
         current = _wide(tl.load(z + i, mask=mask, other=0.0))
         gradient = _wide(tl.load(upstream + i, mask=mask, other=0.0))
         u = _u(current, theta, kind, LEVELS, SHIFT)
-        inside = (u >= 0) & (u < LEVELS)
+        inside = (u >= LOWEST) & (u < LEVELS)
         tl.store(by_z + i, (gradient * tl.where(inside, 1.0, 0.0)).to(kind), mask=mask)
-        value = _wide(_value(theta, _level(u, LEVELS), kind, LEVELS))
-        slope = tl.where(inside, _divided(value - current, theta), tl.where(u >= LEVELS, 1.0, 0.0))
+        value = _wide(_value(theta, _level(u, LEVELS, LOWEST), kind, LEVELS))
+        slope = tl.where(inside, _divided(value - current, theta), tl.where(u >= LEVELS, 1.0, LOWEST / LEVELS))
         total += gradient * slope
     tl.store(sums + tl.program_id(0).to(tl.int64) * width + column, total, mask=column < width)
 
 
 @triton.jit
 def _total_step(total, sent, spike, value, numbers, count, inner, size, t, SIGNED: tl.constexpr, LEVELS: tl.constexpr,
-                BLOCK: tl.constexpr):  # fmt: skip
-    """s = clip(level(total) - N, -1, 1) (signed), else s = [t < level(total)]; N <- N + s; value = (theta N) / L."""
+                LOWEST: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """s = clip(level(total) - N, -1, 1) (signed), else sign(level(total)) while t < |level(total)|; N <- N + s.
+
+    value = (theta N) / L.
+    """
     i, mask = _places(size, BLOCK)
     kind: tl.constexpr = total.dtype.element_ty
     theta = _thresholds(numbers, i, mask, count, inner)
-    level = _level(_u(_wide(tl.load(total + i, mask=mask, other=0.0)), theta, kind, LEVELS, 0.5), LEVELS)
+    level = _level(_u(_wide(tl.load(total + i, mask=mask, other=0.0)), theta, kind, LEVELS, 0.5), LEVELS, LOWEST)
     before = _wide(tl.load(sent + i, mask=mask, other=0.0))
     if SIGNED:
         more = level - before
         fired = tl.where(more < -1, -1.0, tl.where(more > 1, 1.0, more)).to(level.dtype)
     else:
-        fired = tl.where(t < level, 1.0, 0.0).to(level.dtype)
+        fired = tl.where(t < level, 1.0, tl.where(t < -level, -1.0, 0.0)).to(level.dtype)
     now = before + fired
     tl.store(spike + i, fired.to(kind), mask=mask)
     tl.store(sent + i, now.to(kind), mask=mask)
@@ -231,18 +235,19 @@ def _check(name, first, by=None, **given):
     return (by.numbers, by.count, by.inner) if by else ()
 
 
-def qcfs(z, theta, levels, shift):
+def qcfs(z, theta, levels, shift, lowest=0):
     """(theta level(z)) / L, or None."""
     if not (serves(z, theta) and fits(z, theta)):
         return None
     out = torch.empty_like(z)
     thresholds = _check("qcfs", z, Thresholds(theta.detach(), z[0]), z=z, out=out)
-    _launch(_qcfs, z.numel(), z, out, *thresholds, z.numel(), LEVELS=float(levels), SHIFT=float(shift))
+    _launch(_qcfs, z.numel(), z, out, *thresholds, z.numel(), LEVELS=float(levels), SHIFT=float(shift),
+            LOWEST=float(lowest))  # fmt: skip
     return out
 
 
-def qcfs_counts(z, theta, levels, shift):
-    """((theta level(z)) / L, level(z) as int32, their sum, the number that are not 0), or None; None for a NaN."""
+def qcfs_counts(z, theta, levels, shift, lowest=0):
+    """((theta level(z)) / L, level(z) as int32, the sum of their sizes, the number not 0), or None; None for a NaN."""
     if not (serves(z, theta) and fits(z, theta)):
         return None
     out, counts = torch.empty_like(z), torch.empty_like(z, dtype=torch.int32)
@@ -250,12 +255,12 @@ def qcfs_counts(z, theta, levels, shift):
     by = Thresholds(theta.detach(), z[0])
     thresholds = _check("gpu_qcfs_counts", z, by, z=z, out=out, counts=counts, totals=totals, block=BLOCK)
     _launch(_qcfs_counts, z.numel(), z, out, counts, totals, *thresholds, z.numel(), LEVELS=float(levels),
-            SHIFT=float(shift))  # fmt: skip
+            SHIFT=float(shift), LOWEST=float(lowest))  # fmt: skip
     total, some, wrong = totals.sum(0).tolist()
     return None if wrong else (out, counts, total, some)
 
 
-def qcfs_backward(z, theta, upstream, levels, shift):
+def qcfs_backward(z, theta, upstream, levels, shift, lowest=0):
     """(d loss / dz, d loss / dtheta), or None."""
     same_shape(z, upstream=upstream)
     if not (serves(z, theta, upstream) and fits(z, theta)):
@@ -267,21 +272,22 @@ def qcfs_backward(z, theta, upstream, levels, shift):
     sums = torch.empty(rows, width, dtype=wide, device=z.device)
     thresholds = _check("gpu_qcfs_backward", z, by, z=z, upstream=upstream, by_z=by_z, sums=sums, deep=ROWS)
     _launch(_qcfs_backward, size, z, upstream, by_z, sums, *thresholds, size, width, ROWS=ROWS,
-            LEVELS=float(levels), SHIFT=float(shift), grid=(rows, triton.cdiv(width, BLOCK)))  # fmt: skip
+            LEVELS=float(levels), SHIFT=float(shift), LOWEST=float(lowest),
+            grid=(rows, triton.cdiv(width, BLOCK)))  # fmt: skip
     sums = sums.sum(0, dtype=torch.float64)
     sums = sums.sum().reshape(1) if by.count == 1 else sums.reshape(by.count, by.inner).sum(1)
     return by_z, by.gathered(sums).to(theta.dtype)
 
 
-def total_step(total, sent, theta, levels, t):
-    """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: signed, else [t < level]."""
+def total_step(total, sent, theta, levels, t, lowest=0):
+    """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: signed; else in its turn."""
     same_shape(total, sent=sent)
     if not (serves(total, sent, theta) and fits(total, theta) and sent.stride() == total.stride()):
         return None
     spike, value, by = torch.empty_like(total), torch.empty_like(total), Thresholds(theta, total[0])
     thresholds = _check("total_step", total, by, total=total, sent=sent, spike=spike, value=value)
     _launch(_total_step, total.numel(), total, sent, spike, value, *thresholds, total.numel(), int(t), SIGNED=t < 0,
-            LEVELS=float(levels))  # fmt: skip
+            LEVELS=float(levels), LOWEST=float(lowest))  # fmt: skip
     return spike, value
 
 

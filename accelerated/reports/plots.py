@@ -264,7 +264,7 @@ def neuron(quantised, x, path, schedules):
     )
     for i, schedule in enumerate(schedules):
         spiking = convert(quantised, schedule)
-        exact = spiking.schedule.exact_at(spiking.latency_depth, neuron.levels) or neuron.levels
+        exact = spiking.schedule.exact_at(spiking.latency_depth, neuron.levels, neuron.lowest) or neuron.levels
         count = _watch(spiking, x, exact - spiking.schedule.settles, layer, unit)[1]
         style = {"where": "post", "color": COLOURS[schedule], "lw": 5 - 2 * i, "alpha": 0.8}  # all visible where equal
         bottom.step(range(len(count) + 1), [0, *count], label=schedule, **style)

@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 import accelerated as acc
+from accelerated.graph.timm import with_sites
 from accelerated.models import MODELS, TRANSFORMERS, make
 
 NETWORKS = {  # name: (constructor, what `summary` says)
@@ -117,7 +118,8 @@ def test_parameter_counts(name):
 def test_every_model_converts_at_a_small_width(name):
     torch.manual_seed(0)
     x = torch.rand(4, 3, 32, 32)
-    network = with_statistics(make(name, (3, 32, 32), 10, 0.1), x)
+    network = make(name, (3, 32, 32), 10, 0.1)
+    network = with_statistics(with_sites(network) if name in TRANSFORMERS else network, x)
     q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", 4, "max", x))
     s = acc.simulate(acc.convert(q, "integrate-then-fire"), x, 4)
     assert torch.equal(s.logits[-1], acc.answer(q, x))

@@ -39,7 +39,7 @@ def tensors(outputs):
     return [value for value in torch.utils._pytree.tree_leaves(outputs) if isinstance(value, torch.Tensor)]
 
 
-def exact(network, x=IMAGES, steps=4, close=1e-2):
+def exact(network, x=IMAGES, steps=4, close=1e-2, alive=0.02):
     """With 2^14 levels the network's own answer; with few levels equal bits under both exact schedules."""
     was = network.training
     fine = acc.quantise(network, "qcfs", 2**14, "max", x)
@@ -52,8 +52,8 @@ def exact(network, x=IMAGES, steps=4, close=1e-2):
     q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", steps, "max", x))
     for schedule in ("integrate-then-fire", "signed"):
         spiking = acc.convert(q, schedule)
-        s = acc.simulate(spiking, x, spiking.schedule.exact_at(spiking.latency_depth, steps))
-        assert min(s.nonzero_share.values()) > 0.02, "dead layers are equal for free"
+        s = acc.simulate(spiking, x, spiking.schedule.exact_at(spiking.latency_depth, steps, -steps))
+        assert min(s.nonzero_share.values()) > alive, "dead layers are equal for free"
         pairs = zip(tensors(s.logits), tensors(acc.answer(q, x)), strict=True)
         assert all(torch.equal(ours[-1], theirs) for ours, theirs in pairs), schedule
     return q
@@ -281,11 +281,13 @@ def test_what_an_attack_found_is_exact_in_every_arithmetic(name):
     x = IMAGES.double()
     network = Plain(FOUND[name]).double().eval()
     acc.answer(network, x)
-    q = exact(network.double(), x, close=0.3 if name == "whole numbers" else 1e-2)  # a rounding is a whole step there
+    close = 0.3 if name == "whole numbers" else 1e-2  # a rounding is a whole step there
+    alive = 0.005 if name == "a causal mask" else 0.02  # of a softmax over 64 tokens, beside one that sees itself alone
+    q = exact(network.double(), x, close=close, alive=alive)
     for n in (1, 4):
         for schedule in ("integrate-then-fire", "signed"):
             spiking = acc.convert(q, schedule)
-            steps = spiking.schedule.exact_at(spiking.latency_depth, 4) + 20 * spiking.schedule.settles
+            steps = spiking.schedule.exact_at(spiking.latency_depth, 4, -4) + 20 * spiking.schedule.settles
             s = acc.simulate(spiking, x[:n], steps, "increments")
             assert torch.allclose(s.logits[-1], acc.answer(q, x[:n]), rtol=0, atol=1e-9), schedule
         spiking = acc.convert(q, "streaming")

@@ -31,7 +31,7 @@ def differences(network, shape):
             return "an image's answer depends on the batch", least
         for schedule in ("integrate-then-fire", "signed"):
             spiking = acc.convert(q, schedule)
-            steps = LEVELS if spiking.schedule.waits else 2 + spiking.latency_depth * (LEVELS - 1)
+            steps = spiking.schedule.exact_at(spiking.latency_depth, LEVELS, -LEVELS)
             s = acc.simulate(spiking, batch, steps)
             least = min(least, *s.nonzero_share.values())
             if not torch.equal(s.logits[-1], y):
