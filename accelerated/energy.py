@@ -1,10 +1,12 @@
 """What an answer costs: the synaptic operations and joules of `reference.energy`, on a graph of modules."""
 
 import copy
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import fx
+from torch.fx.node import map_arg
 from torch.utils._pytree import tree_map
 
 from .conversion import SpikingNetwork
@@ -115,12 +117,15 @@ def _by_windows(graph, node, values, traffic):
 
 def _meeting(graph, node, values):
     """Accumulates of a product of two spike trains: each spike of one meets what the other has sent."""
-    first, second = node.all_input_nodes
     total = 0.0
-    for spikes, other in ((first, second), (second, first)):
-        ones = {other: torch.ones_like(values[other])}
-        total += float(value_of(graph, node, {**values, **ones, spikes: values[spikes]}).sum())
+    for kept in ((True, False), (False, True)):
+        args, kwargs = map_arg((node.args, node.kwargs), partial(_or_ones, values, iter(kept)))
+        total += float(value_of(graph, node, values, args, kwargs).sum())
     return total
+
+
+def _or_ones(values, kept, source):
+    return values[source] if next(kept) else torch.ones_like(values[source])
 
 
 @torch.no_grad()
@@ -174,7 +179,7 @@ class _Count:
         elif kind in (Kind.LINEAR, Kind.AFFINE):
             self.fed[node] = next(iter(fed)) if len(fed) == 1 else "values"
             self.values[node] = self._passed_on(node, moving)
-        elif kind is Kind.PRODUCT and len(spikes) == 2:
+        elif kind is Kind.PRODUCT and fed == {"spikes"}:
             self.fed[node], self.values[node] = "values", value_of(self.graph, node, self.values)
             self.ann_macs[name], self.macs[name] = dense(self.graph, node, self.values), 0
             self.acs[name] = _meeting(self.graph, node, self.values) / self.batch

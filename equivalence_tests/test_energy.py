@@ -13,9 +13,9 @@ from .implementations import load
 SCHEDULES = ("streaming", "integrate-then-fire", "signed")
 
 
-def network(random):
+def network(random, lowest=0):
     """conv, neurons, pooling, conv + skip, neurons, linear: every kind of synapse, no weight 0."""
-    theta = {"op": "qcfs", "levels": 4, "positivity": "raw", "parameter": np.array(1.0)}
+    theta = {"op": "qcfs", "levels": 4, "lowest": lowest, "positivity": "raw", "parameter": np.array(1.0)}
     return [
         {"name": "a", "op": "conv2d", "inputs": ["image"], "weight": random.normal(size=(3, 2, 3, 3)), "padding": 1},
         {"name": "s", "inputs": ["a"], **theta},
@@ -47,12 +47,14 @@ def run(impl, nodes, x, schedule, steps, method=None):
     return impl.native("energy")(spiking, impl.encode(x), s), impl.decode(s)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "method"), [*((schedule, None) for schedule in SCHEDULES), ("streaming", "srp"), ("streaming", "cos")]
-)
-def test_every_spike_costs_its_synapses(impl, schedule, method):
+WAYS = [*((schedule, None, lowest) for schedule in SCHEDULES for lowest in (0, -4)),
+        ("streaming", "srp", 0), ("streaming", "cos", 0)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schedule", "method", "lowest"), WAYS)
+def test_every_spike_costs_its_synapses(impl, schedule, method, lowest):
     random = np.random.default_rng(0)
-    nodes, x = network(random), random.uniform(0, 1, (4, 2, 6, 6))
+    nodes, x = network(random, lowest), random.uniform(0, 1, (4, 2, 6, 6))
     cost, s = run(impl, nodes, x, schedule, 4 if schedule != "signed" else 12, method)
     through_pool = lambda f: lambda v: f(avg_pool2d(v, 2))  # noqa: E731
     to_b = synapses(through_pool(lambda v: conv2d(v, nodes[3]["weight"], None, 1, 1)), (3, 6, 6))
@@ -72,6 +74,17 @@ def test_every_spike_costs_its_synapses(impl, schedule, method):
     assert cost.joules == pytest.approx(4.6e-12 * dense["a"] + 0.9e-12 * sum(cost.acs.values()))
     assert cost.totals_joules == pytest.approx(cost.ann_joules * steps)
     assert sum(cost.acs.values()) > 100, "neurons spike"
+    assert lowest == 0 or min(count.min() for count in s.counts.values()) < 0
+
+
+def test_a_product_of_spikes_with_themselves_costs_what_they_meet(impl):
+    """S S^T of [n, 3, 2]: each spike meets a row of 3 in either role."""
+    random, theta = np.random.default_rng(0), {"op": "qcfs", "levels": 4, "positivity": "raw", "lowest": -4}
+    nodes = [{"name": "s", "inputs": ["image"], "parameter": np.array(1.0), **theta},
+             {"name": "p", "op": "product", "inputs": ["s", "s"], "transpose": True}]  # fmt: skip
+    cost, s = run(impl, nodes, random.uniform(-1, 1, (4, 3, 2)), "signed", 9)
+    assert sum(cost.acs.values()) == pytest.approx(2 * 3 * s.emitted["s"].sum() / 4)
+    assert sum(cost.macs.values()) == 0
 
 
 def test_negative_spikes_and_pre_steps_count(impl):

@@ -59,7 +59,7 @@ def test_the_lowest_level_is_that_of_the_least_value():
     for levels in (4, 16):
         q = acc.quantise(network, "qcfs", levels, "max", x)
         theta = float(q.get_parameter("1_levels.parameter").detach())
-        least = float(network[1](network[0](x)).min())
+        least = float(network[1](network[0](x)).min().detach())
         assert quantisers(q)["1_levels"][1] == int(torch.floor(torch.tensor(least * levels / theta + 0.5)))
     assert quantisers(acc.quantise(network, "qcfs", 4))["1_levels"][1] == -4, "without a sample, nothing is known"
 
@@ -147,6 +147,17 @@ def test_nothing_is_quantised_twice():
 
     q = exact(Plain(shared).double(), x)
     assert sorted(quantisers(q)) == ["gelu_levels", "matmul_levels"]
+
+
+def test_a_value_times_itself_costs_what_its_spikes_meet():
+    torch.manual_seed(0)
+    x = torch.randn(5, 8, 6, dtype=torch.float64)
+    spiking = acc.convert(exact(Plain(lambda y: y @ y / 20).double(), x), "signed")
+    s = acc.simulate(spiking, x, 30)
+    cost = acc.energy(spiking, x, s)
+    (emitted,) = s.emitted.values()
+    assert cost.acs["matmul"] == pytest.approx(2 * 8 * int(emitted.sum()) / 5)
+    assert cost.macs["matmul"] == 0
 
 
 def test_a_network_with_sites_says_itself_where():
