@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import accelerated as acc
 from accelerated.engines.dense import CHUNK
+from accelerated.graph.timm import with_sites
 
 
 class Largest(TorchDispatchMode):
@@ -36,7 +37,7 @@ def test_no_tensor_grows_with_T(schedule, operators):
     vit = timm.create_model(
         "vit_tiny_patch16_224", embed_dim=24, img_size=32, num_classes=5, depth=2, num_heads=3, patch_size=2
     ).eval()
-    q = acc.quantise(vit, "hn-qcfs", 16, "max", x).eval()
+    q = acc.quantise(with_sites(vit), "hn-qcfs", 16, "max", x).eval()
     largest = []
     for steps in (CHUNK, 4 * CHUNK):
         with Largest() as tensors:
