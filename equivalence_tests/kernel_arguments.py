@@ -18,8 +18,8 @@ SIZES = {
     "images": 4, "height": 4, "width": 4, "many": 1, "dense_steps": 3, "batch": 2, "enough": 8192, "kernel": 3,
     "padding": 1, "stride": 1, "group": 3, "size": 5 * 4 * 3 * 3,
 }  # fmt: skip
-NUMBERS = {"lowest": 0, "inner": 9, "period": 36, "unit": 0, "levels": 4, "shift": 0.5, "t": -1, "first": 1, "kernel": 3,
-           "stride": 1, "padding": 1, "group": 3, "channels": 16, "fresh": 1, "by_tile": 0}  # fmt: skip
+NUMBERS = {"lowest": 0, "inner": 9, "period": 36, "unit": 0, "levels": 4, "shift": 0.5, "t": -1, "first": 1,
+           "kernel": 3, "stride": 1, "padding": 1, "group": 3, "channels": 16, "fresh": 1, "by_tile": 0}  # fmt: skip
 KINDS = {"real": torch.float32, "int32": torch.int32, "int64": torch.int64, "double": torch.float64}
 
 
