@@ -136,7 +136,7 @@ NETWORK_BAD = [
     (lambda i: i.quantise(i.build(relu_network()), "cs-qcfs", 4, -2.0), "must be positive and finite, got -2"),
     (lambda i: i.quantise(i.build(relu_network()), "cs-qcfs", 4, "max"), "sample"),
     (lambda i: i.quantise(i.build(relu_network()), "n-qcfs", 4), "share thresholds by channel"),
-    (lambda i: i.quantise(i.build(small()), "cs-qcfs", 4), "to replace"),
+    (lambda i: i.quantise(i.build(small()), "cs-qcfs", 4), "to quantise"),
     (lambda i: i.expand(i.build(small(parameter=-1.0)), "cs-qcfs"), "the threshold of 'act' must be positive"),
     (lambda i: i.expand(i.build(small(parameter=-1.0)), "c-qcfs"), "the threshold of 'act' must be positive"),
     (lambda i: i.build([]), "at least one node"),

@@ -82,7 +82,7 @@ def quantise(
             node = node | {"op": "qcfs"} | settings
         quantised.append(node)
     if not found:
-        raise InputError("the network has no relu to replace")
+        raise InputError("the network has no relu to quantise")
     return quantised
 
 
