@@ -25,6 +25,7 @@ from .graph.operations import (
 )  # fmt: skip
 from .graph.places import KEEPS_AXES, features_last, places
 from .graph.trace import evaluating, forward, layer_name, trace, unwrapped
+from .graph.values import leading
 from .initial import block_maximum, filled, histogram, image_maxima, method_of
 from .initial import initial_threshold as threshold_from
 from .network import batches_of
@@ -160,7 +161,7 @@ def quantise(
     first = batches[0] if batches else None
     graph, replaced = _captured(network, max_pool, first)
     values = _values(graph, first)
-    found = places(graph, values, 0 if first is None else len(first))
+    found = places(graph, values, _leading(graph, first))
     if not found:
         raise InputError("the network has no activation to quantise")
     shapes = [activation_shape(graph, p.source, granularity, p.site, p.heads, values.get(p.source)) for p in found]
@@ -180,6 +181,14 @@ def quantise(
     graph.recompile()
     graph.meta["replaced"], graph.meta["bounds"] = replaced, bounds
     return graph
+
+
+def _leading(graph, x):
+    """The nodes whose first axis is the batch; none without images."""
+    if x is None:
+        return ()
+    with evaluating(graph):
+        return leading(graph, x)[0]
 
 
 def _starts(graph, found, shapes, batches, levels, start):

@@ -17,8 +17,8 @@ from .activation import qcfs_counts
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .engines import ENGINES, engine_named
-from .engines.structure import propagate
-from .graph.trace import evaluating
+from .engines.structure import images_lead, propagate
+from .graph.trace import evaluating, layer_name
 from .network import answer, images
 from .schedules import arithmetic_of
 
@@ -40,7 +40,8 @@ class Simulation:
     emitted                 {layer: as counts, with each -1 as one spike, and including pre-steps}
     latency                 steps from the image to the answer
     spikes_per_neuron       per image; a negative spike counts as one spike
-    settled_at              last step in which a unit of the sample fired [batch]; None if the schedule does not settle
+    settled_at              last step in which a unit of the sample fired [batch]; None if the schedule does not settle.
+                            Spikes of a layer whose first axis is not the batch count for every sample
     settled                 whether nothing fired in the last step; None if the schedule does not settle
     units_that_differ       share of (sample, unit) pairs whose count is not the quantised network's level, or None
     units_that_differ_last  the same for the last spiking layer alone
@@ -169,27 +170,35 @@ class _Seen:
     """Observes a run: spikes emitted, the last step in which each sample fired, and recorded layers."""
 
     def __init__(self, network, x, states, record):
-        self.emitted, self.settles = dict(network.pre_spikes), network.schedule.settles
+        self.emitted, self.settles, self.network, self.x = (
+            dict(network.pre_spikes),
+            network.schedule.settles,
+            network,
+            x,
+        )
         self.signed = self.settles or any(neuron.lowest for neuron in network.layers.values())
         self.settled_at = torch.zeros(len(x), dtype=torch.long, device=x.device)
         self.states = states
         self.record: dict = {name: ([], []) for name in record}
 
     def __call__(self, name, spike, now):
-        if len(spike) != len(self.settled_at):
-            raise InputError(f"{name}: its first axis holds {len(spike)}, not the batch of {len(self.settled_at)}")
         if self.signed:  # otherwise the count says how many spikes were emitted
             some = spike != 0
             self.emitted[name] = self.emitted.get(name, 0) + some.int()
-            self.settled_at[some.reshape(len(spike), -1).any(dim=1)] = now + 1
+            if self.settles:
+                self.settled_at[self._of_samples(name, some)] = now + 1
         if name in self.record:
             state, (spikes, membranes) = self.states[name], self.record[name]
-            silent = [torch.zeros_like(spike)] * (
-                now - len(spikes)
-            )  # steps in which it could not fire, or nothing fired
-            spikes += [*silent, spike.clone()]
+            silent = now - len(spikes)  # steps in which it could not fire, or nothing fired
+            spikes += [*[torch.zeros_like(spike)] * silent, spike.clone()]
             if state.membrane is not None:
                 membranes.append(state.membrane.clone())
+
+    def _of_samples(self, name, some):
+        """Which samples have some spikes [batch]."""
+        nodes, _ = images_lead(self.network, self.x)
+        leads = nodes is None or any(layer_name(node) == name for node in nodes if node.op == "call_module")
+        return some.reshape(len(self.x), -1).any(dim=1) if leads else some.any().expand(len(self.x))
 
     def recorded(self, steps):
         """{layer: `Recorded`} of the first `steps` steps, silent steps at the end included."""

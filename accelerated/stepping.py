@@ -3,10 +3,11 @@
 They serve every schedule; engines compute the same faster for schedules that stream.
 """
 
-from .engines.structure import propagate, read_last, sources_of
+from .engines.structure import propagate, sources_of
 from .engines.totals import Values
 from .graph.operations import module_of
 from .graph.trace import layer_name, output_of
+from .graph.values import read_last
 from .increments import IncrementalOperators, Shown
 from .neuron import SpikingNeuron
 

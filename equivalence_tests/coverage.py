@@ -18,8 +18,9 @@ import accelerated as acc
 
 KEPT = Path(__file__).parents[1] / "docs" / "coverage.csv"
 COLUMNS = ("library", "family", "network", "result", "detail")
-SIZES = (64, 96, 128, 192, 224, 240, 256, 288, 384, 448)  # the first at which a network answers
-LEVELS = 4
+SIZES = (224, 64, 96, 128, 160, 192, 240, 256, 288, 384, 448)  # the first at which a network answers
+LEVELS = (4, 16, 64)  # the first at which every layer is alive: few levels silence attention with random weights
+ALIVE = 0.001  # the least share of neurons of each layer that must spike: what is dead is equal for free
 
 
 def builders(library):
@@ -64,43 +65,72 @@ def smallest(library, names):
     return min(sizes, key=lambda name: (sizes[name], name)) if sizes else names[0]
 
 
+@torch.no_grad()
+def draw_constants(network):
+    """Draw parameters that begin as a constant: zero biases kill layers, scales of 1e-6 and zeros hide branches."""
+    for name, parameter in network.named_parameters():
+        if parameter.numel() == 0 or (parameter != parameter.flatten()[0]).any():
+            continue
+        if parameter.ndim > 1:
+            parameter.normal_(0, parameter[0].numel() ** -0.5)
+        elif name.endswith("bias"):
+            parameter.normal_(0, 0.3)
+        else:
+            parameter.uniform_(0.5, 1.5)
+
+
+def images(count, size):
+    """Coloured spots: noise would look the same everywhere, and in each image."""
+    return nn.functional.interpolate(torch.rand(count, 3, 6, 6), (size, size), mode="bicubic")
+
+
+@torch.no_grad()
+def _answers(network, size):
+    try:
+        network(torch.rand(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    return True
+
+
 def made(library, name):
     """(network with running statistics that fit its random weights, images that it takes)."""
     network = built(library, name).eval()
-    for size in SIZES:
-        try:
-            with torch.no_grad():
-                network(torch.rand(1, 3, size, size))
-            break
-        except (RuntimeError, AssertionError, ValueError):
-            continue
+    draw_constants(network)
+    size = next(size for size in SIZES if _answers(network, size))
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # the mean over all batches seen: here one
     with torch.no_grad():
-        network.train()(torch.rand(4, 3, size, size))
-    return network.eval(), torch.rand(2, 3, size, size)
+        network.train()(images(4, size))
+    return network.eval(), images(2, size)
 
 
 def tried(library, name):
     """("equal", summary) of a network, or ("refused" or "differs", why)."""
     network, x = made(library, name)
-    try:
-        q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", LEVELS, "max", x))
-    except acc.InputError as error:
-        return "refused", str(error)
+    for levels in LEVELS:
+        try:
+            q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", levels, sample=x))
+            result = compared(q, x, levels)
+        except acc.InputError as error:
+            return "refused", str(error)
+        if result[0] != "dead":
+            break
+    return result
+
+
+def compared(q, x, levels):
+    """("equal", summary) of a quantised network, ("differs", schedule) or ("dead", layer)."""
     wanted = tree_leaves(acc.answer(q, x))
     for schedule in ("integrate-then-fire", "signed"):
         spiking = acc.convert(q, schedule)
-        steps = spiking.schedule.exact_at(spiking.latency_depth, LEVELS, -LEVELS)
-        try:
-            s = acc.simulate(spiking, x, steps)
-        except acc.InputError as error:
-            return "refused", str(error)
+        s = acc.simulate(spiking, x, spiking.schedule.exact_at(spiking.latency_depth, levels, -levels))
         if not all(torch.equal(rows[-1], y) for rows, y in zip(tree_leaves(s.logits), wanted, strict=True)):
             return "differs", schedule
-        if min(s.nonzero_share.values()) < 0.01:
-            return "differs", f"{schedule}: a layer is dead, and equal for free"
+        share, layer = min((share, layer) for layer, share in s.nonzero_share.items())
+        if share < ALIVE:
+            return "dead", f"{layer}: {100 * share:.2f} % at L = {levels}"
     return "equal", acc.summary(q)
 
 

@@ -157,8 +157,6 @@ class DenseRun:
     def _begin(self, node, sample):
         """(module, state) of a layer; creates membrane and counts, laid out in memory like its currents."""
         module, state = self.neurons[node], self.states[layer_name(node)]
-        if len(sample) != len(self.x):
-            raise InputError(f"{layer_name(node)}: its first axis holds {len(sample)}, not the batch of {len(self.x)}")
         if state.sent is None:
             theta = self._theta(module, sample.dtype)
             state.membrane = torch.empty_like(sample).copy_(resting(theta, sample.shape, module.start))

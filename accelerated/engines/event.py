@@ -13,10 +13,10 @@ from torch import nn
 
 from ..graph.operations import Kind, module_of, operation_of
 from ..graph.trace import layer_name, value_of
+from ..graph.values import read_last
 from ..kernels import serves
 from ..kernels.events import Spikes, State, Weights
 from .dense import DenseRun
-from .structure import read_last
 
 CLEARLY = 0.8  # dense convolutions must stay below this share of the event layer's time, which includes the neuron
 FLATTEN = ("flatten", "reshape", "view")  # flatten an image if the result is features

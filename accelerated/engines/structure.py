@@ -1,22 +1,11 @@
 """What a streaming run knows of a network before it reads an image: which values move, how the answer is computed."""
 
-import torch
-from torch.utils._pytree import tree_leaves
-
 from ..checks import InputError
 from ..graph.modules import SpikeMask
-from ..graph.operations import FIXED, KIND, Kind, kinds_of, label_of, module_of, named, operation_of, place_of
+from ..graph.operations import KIND, Kind, kinds_of, label_of, module_of, named, operation_of, place_of
 from ..graph.trace import evaluating, layer_name, output_of, value_of
+from ..graph.values import leading, read_last
 from ..neuron import SpikingNeuron
-
-
-def read_last(nodes, reads=lambda node: node.all_input_nodes):
-    """{node: the nodes whose values are not read after it}; `reads(node)` are the nodes that it reads."""
-    last = {source: node for node in nodes for source in reads(node)}
-    done: dict = {}
-    for source, node in last.items():
-        done.setdefault(node, []).append(source)
-    return done
 
 
 def propagate(network, x, neuron, nodes=None):
@@ -54,64 +43,28 @@ def sources_of(network, targets):
     return wanted
 
 
-@torch.no_grad()
-def batch_leads(network, x):
-    """Whether the first axis of every value is the batch, sample after sample, so that time can be folded into it.
-
-    Found by trying: another first image must leave what belongs to the second as it is. InputError for a network whose
-    answer to one image depends on the others: while streaming, it would depend on the batch.
-    """
-    key = "batch leads", x.shape[1:]
+def images_lead(network, x):
+    """The nodes of a spiking network whose first axis is the batch, image after image; InputError as `batch_leads`."""
+    key = "images lead", x.shape[1:]
     if key not in network.prepared:
-        network.prepared[key] = _tried(network, x)
-    leads, culprit = network.prepared[key]
-    if culprit is not None:
-        what = f"{named(culprit)} ({label_of(network.graph, culprit)}){place_of(culprit)}"
+        random = any(isinstance(module, SpikeMask) for module in network.graph.modules())  # drawn anew for each row
+        with evaluating(network):
+            network.prepared[key] = (None, None) if random else leading(network.graph, x)
+    return network.prepared[key]
+
+
+def batch_leads(network, x):
+    """Whether the first axis of every value is the batch, image after image, so that time can be folded into it.
+
+    InputError for a network whose answer to one image depends on the others: while streaming, it would depend on the
+    batch.
+    """
+    nodes, other = images_lead(network, x)
+    if nodes is not None and output_of(network.graph) not in nodes:
+        what = f"{named(other)} ({label_of(network.graph, other)}){place_of(other)}"
         raise InputError(f"{what} mixes the images of a batch: {network.schedule.name!r} cannot simulate it, an exact "
                          "schedule can")  # fmt: skip
-    return leads
-
-
-def _tried(network, x):
-    """(whether the batch leads everywhere, the first node that mixes samples or None)."""
-    graph, first = network.graph, None
-    if any(isinstance(module, SpikeMask) for module in graph.modules()):  # drawn anew for each row
-        return False, None
-    ours = torch.cat([x[:1], x[-1:]])
-    theirs = torch.cat([-2 * x[:1].flip(-1) + 0.5, x[-1:]])
-    with evaluating(network):
-        passes = zip(values_of(graph, ours), values_of(graph, theirs), strict=True)
-        for (node, a), (_, b) in passes:
-            pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
-            if all(_kept(ours, theirs) for ours, theirs in pairs if isinstance(ours, torch.Tensor)):
-                continue
-            first = first or node
-            if node is output_of(graph):
-                return False, first
-    return first is None, None
-
-
-def _kept(a, b):
-    """Whether the second half of the rows is the same in both."""
-    half = len(a) // 2 if a.ndim else 0
-    return a.ndim > 0 and len(a) == 2 * half and torch.equal(a[half:], b[half:])
-
-
-def values_of(graph, x):
-    """(node, value) of the values that move, one after another; neurons send their levels, unread values are freed."""
-    values, kinds = {}, kinds_of(graph)
-    nodes = [node for node in graph.graph.nodes if node.op != "output"]
-    done = read_last(nodes)
-    for node in nodes:
-        module = module_of(graph, node)
-        if isinstance(module, SpikingNeuron):
-            values[node] = module.quantised(values[node.all_input_nodes[0]])
-        else:
-            values[node] = x if node.op == "placeholder" else value_of(graph, node, values)
-        if kinds[node] not in FIXED:
-            yield node, values[node]
-        for source in done.get(node, ()):
-            values.pop(source, None)
+    return nodes is not None and other is None
 
 
 def reads_shapes(graph, node):

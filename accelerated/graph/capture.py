@@ -5,6 +5,7 @@ a multiple of its size; anything else that differs is refused. Then the graph mu
 network does. `trace.py` serves networks without a sample.
 """
 
+import copy
 import operator
 
 import torch
@@ -54,7 +55,8 @@ def capture(model, sample, leaf):
     a network whose graph answers differently.
     """
     few, more, pool = _batches(sample)
-    (first, expected), (second, _) = (_recorded(model, x, leaf) for x in (few, more))
+    twin = copy.deepcopy(model)  # its calls, too, are its first: a network may keep what it computed in one
+    (first, expected), (second, _) = _recorded(model, few, leaf), _recorded(twin, more, leaf)
     others = [(pool[:size], _answer(model, pool[:size])) for size in CHECKED]
     _generalise(first, second, type(model).__name__)
     for name, value in first.constants.items():

@@ -7,9 +7,17 @@ import contextlib
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..activation import Site
 from ..checks import InputError
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def is_altered(module):
+    """Whether something attached to a module may change what its type does: hooks, a forward, computed weights."""
+    return is_parametrized(module) or "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS)
 
 
 class SpikeMask(nn.Module):

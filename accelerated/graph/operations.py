@@ -240,7 +240,8 @@ def _kind_of_product(node, name, moving):
 
 def _kind_of_linear(graph, node, name, moving):
     first = node.args[0] if node.args else next(iter(node.kwargs.values()))
-    if moving != [first]:
+    reads = moving[:1] if name.endswith("_as") else moving  # of its second argument, only the shape or format
+    if reads != [first]:
         return Kind.FUNCTION
     if name in ("to", "type") and any(isinstance(a, torch.dtype) and not a.is_floating_point for a in formats(node)):
         return Kind.FUNCTION

@@ -66,8 +66,11 @@ class Place(NamedTuple):
         return self.node.all_input_nodes[0] if self.replaces else self.node
 
 
-def places(graph, values, batch):
-    """The `Place`s of a traced network, in its order; `values` {node: value} for `batch` images may be empty."""
+def places(graph, values, leading):
+    """The `Place`s of a traced network, in its order; `values` {node: value} may be empty.
+
+    `leading` are the nodes whose first axis is the batch: other values keep real numbers.
+    """
     kinds = kinds_of(graph)
     moving = [node for node, kind in kinds.items() if kind not in FIXED]
     products = [node for node in moving if kinds[node] is Kind.PRODUCT and operation_of(graph, node) in MATRIX_PRODUCTS]
@@ -91,7 +94,7 @@ def places(graph, values, batch):
             module = module_of(graph, node)
             of_site = (module.site, module.heads) if isinstance(module, Site) else (None, None)
             found.append(Place(node, None, label_of(graph, node), *of_site))
-        elif node in reads and (not values or len(values[node]) == batch):
+        elif node in reads and (not values or node in leading):
             found.append(Place(node, *reads[node], *_site(graph, node, reads[node][1], values, products)))
     return found
 

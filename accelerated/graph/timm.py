@@ -10,7 +10,7 @@ from torch import nn
 
 from ..activation import Site
 from ..checks import InputError, one_of
-from .modules import Attention, FeatureBatchNorm, FeedForward, RelativeBias, WindowBlock
+from .modules import Attention, FeatureBatchNorm, FeedForward, RelativeBias, WindowBlock, is_altered
 
 STYLES = ("hn", "mst")
 NORMS = ("layer", "batch")
@@ -40,11 +40,13 @@ def _window_block(old, style, mask):
 
 
 def plain_norm(norm):
-    """torch's LayerNorm in place of timm's, same weights. InputError for other kinds; other modules unchanged."""
-    if type(norm) is nn.LayerNorm or not isinstance(norm, nn.LayerNorm):
+    """torch's LayerNorm in place of timm's, same weights; other modules, layer norms of other axes too, unchanged."""
+    if not _timm():
         return norm
-    if type(norm).forward is not nn.LayerNorm.forward and type(norm).__name__ != "LayerNorm":
-        raise InputError(f"{type(norm).__name__}, a layer norm of its own kind, cannot be converted; use nn.LayerNorm")
+    from timm.layers import LayerNorm
+
+    if type(norm) is not LayerNorm:
+        return norm
     new = nn.LayerNorm(norm.normalized_shape, norm.eps, norm.weight is not None, norm.bias is not None)
     new.weight, new.bias = norm.weight, norm.bias
     return new
@@ -61,7 +63,7 @@ def is_drop_path(module):
         return False
     from timm.layers import DropPath
 
-    return isinstance(module, DropPath)
+    return type(module) is DropPath
 
 
 def plain(model):
@@ -74,7 +76,7 @@ def plain(model):
     from timm.layers import BatchNormAct2d
 
     for name, module in list(model.named_modules()):
-        if not name:
+        if not name or is_altered(module):
             continue
         if type(module) is BatchNormAct2d:
             norm = nn.BatchNorm2d(module.num_features, module.eps, module.momentum).train(module.training)

@@ -21,11 +21,11 @@ from ..activation import QCFS
 from ..checks import InputError
 from ..neuron import SpikingNeuron
 from .capture import capture, dropouts_as_modules
+from .modules import is_altered
 from .operations import answers, known_as, module_of, named, place_of
 from .timm import is_drop_path, plain
 
 COMPARED = (operator.eq, operator.ne, operator.le, operator.lt, operator.ge, operator.gt, operator.mod, getattr)
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _takes_images_alone(function):
@@ -37,8 +37,7 @@ def _takes_images_alone(function):
 def is_whole(module):
     """Whether a module stays one node: what the table knows by its type, with nothing attached that changes it."""
     known = known_as(module) is not None or isinstance(module, (QCFS, SpikingNeuron)) or is_drop_path(module)
-    attached = is_parametrized(module) or "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS)
-    return known and not attached
+    return known and not is_altered(module)
 
 
 class _Tracer(fx.Tracer):

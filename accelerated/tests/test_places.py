@@ -1,6 +1,7 @@
 """Where a network is quantised: behind any activation, on what transformers multiply and add, and nowhere twice."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -237,3 +238,26 @@ def test_levels_of_values_are_whole_counts_of_both_signs():
     stepped = acc.simulate(acc.convert(q, "integrate-then-fire"), x, 4)
     assert theorem.spikes_per_neuron == stepped.spikes_per_neuron
     assert all(torch.equal(theorem.emitted[name], spikes) for name, spikes in stepped.emitted.items())
+
+
+class LayerNorm(nn.LayerNorm):
+    """Not timm's, which has this name, too: it acts on channels."""
+
+    def forward(self, input):
+        return super().forward(input.transpose(1, -1)).transpose(1, -1)
+
+
+@pytest.mark.parametrize("make", [LayerNorm, timm.layers.LayerNorm2d, timm.layers.BatchNormAct2d])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_modules_that_look_like_others_keep_their_forward(make, hooked):
+    torch.manual_seed(0)
+    norm = make(6)
+    norm.weight.data.uniform_()
+    if hooked:
+        norm.register_forward_hook(lambda module, given, y: y + 0.5 * given[0])
+    network = nn.Sequential(nn.Conv2d(6, 6, 1), norm, nn.GELU(), nn.Conv2d(6, 6, 1)).double().eval()
+    x = torch.randn(5, 6, 6, 6, dtype=torch.float64)
+    exact(network, x)
+    fine = acc.quantise(network, "qcfs", 2**12, "max", x)
+    # 4096 levels, as above
+    assert torch.allclose(acc.answer(fine, x), acc.answer(network, x), rtol=0, atol=5e-3)

@@ -1,0 +1,103 @@
+"""The first axis: the batch, rows of each image after those of the one before, or something else."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import accelerated as acc
+from accelerated.activation import QCFS
+
+from .test_capture import IMAGES, Plain, exact
+
+
+class Mixing(nn.Module):
+    def __init__(self, mix):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.mix = nn.Linear(192, 30), nn.Linear(30, 30), nn.Linear(30, 4), mix
+
+    def forward(self, x):
+        return self.c(F.relu(self.b(self.mix(F.relu(self.a(x.flatten(1)))))))
+
+
+def test_images_that_are_mixed_are_refused_while_streaming_alone():
+    network = Mixing(lambda y: y - y.mean(0)).eval()
+    q = acc.quantise(network, "cs-qcfs", 4, "max", IMAGES)
+    with pytest.raises(acc.InputError, match=r"mean \(mean\) .*test_leading.py:\d+\) mixes the images of a batch: '"):
+        acc.simulate(acc.convert(q, "streaming"), IMAGES, 4)
+    exact(network)
+
+
+def test_a_batch_that_does_not_lead_is_stepped_alone():
+    """Tokens first, then the batch: nothing is mixed, but time cannot be folded into the first axis."""
+
+    def tokens_first(y):
+        return y.reshape(-1, 2, 15).transpose(0, 1).softmax(0).transpose(0, 1).flatten(1)
+
+    q = acc.quantise(Mixing(tokens_first).eval(), "cs-qcfs", 4, "max", IMAGES)
+    spiking = acc.convert(q, "streaming")
+    s, stepped = (acc.simulate(spiking, IMAGES, 6, record=record) for record in ((), list(spiking.layers)))
+    assert all(torch.equal(s.counts[name], count) for name, count in stepped.counts.items())
+
+
+class Windows(nn.Module):
+    """Attention within the four quarters of an image, which are rows of the batch meanwhile, in one of two orders."""
+
+    def __init__(self, images_lead):
+        super().__init__()
+        self.images_lead, self.qkv, self.act, self.out = images_lead, nn.Linear(4, 12), nn.ReLU(), nn.Linear(4, 4)
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        tokens = x.reshape(b, c, 2, h // 2, 2, w // 2)
+        order = (0, 2, 4, 3, 5, 1) if self.images_lead else (2, 4, 0, 3, 5, 1)
+        q, k, v = self.qkv(tokens.permute(order).reshape(-1, h * w // 4, c)).chunk(3, -1)
+        y = self.out(self.act((q @ k.transpose(1, 2)).softmax(-1) @ v))
+        shape = (b, 2, 2, h // 2, w // 2, c) if self.images_lead else (2, 2, b, h // 2, w // 2, c)
+        return y.reshape(shape).permute((0, 5, 1, 3, 2, 4) if self.images_lead else (2, 5, 0, 3, 1, 4)).reshape(x.shape)
+
+
+@pytest.mark.parametrize("images_lead", [True, False])
+def test_parts_of_images_as_rows_of_the_batch(images_lead):
+    """Exact in both orders; factors of products are quantised where images lead; each image settles by itself."""
+    torch.manual_seed(0)
+    network = Plain(between=Windows(images_lead)).eval()
+    q = exact(network)
+    factors = acc.summary(q).count("4 QCFS on factors of products")
+    assert factors == images_lead
+    layers = [module for module in q.modules() if isinstance(module, QCFS)]
+    assert len(layers) == 3 + 4 * images_lead
+
+
+def settled_at(spiking, x):
+    s = acc.simulate(spiking, x, spiking.schedule.exact_at(spiking.latency_depth, 16, -16))
+    assert s.settled_at is not None
+    return s.settled_at.tolist()
+
+
+@pytest.mark.parametrize("images_lead", [True, False])
+def test_each_image_settles_by_itself_where_images_lead(images_lead):
+    """Rows that belong to no image count for every one: no image settles too early."""
+    torch.manual_seed(0)
+    x = IMAGES * torch.tensor([1.0, 0.1, 0.5, 0.05, 1.0]).reshape(5, 1, 1, 1)
+    q = acc.quantise(Plain(between=Windows(images_lead)).double().eval(), "cs-qcfs", 16, "max", x.double())
+    spiking = acc.convert(q, "signed")
+    together, alone = settled_at(spiking, x.double()), [settled_at(spiking, image[None].double())[0] for image in x]
+    assert len(set(alone)) > 1
+    if images_lead:
+        assert together == alone
+    else:
+        assert all(late >= early for late, early in zip(together, alone, strict=True))
+
+
+def test_windows_are_stepped_and_folded_alike():
+    torch.manual_seed(0)
+    q = acc.quantise(Plain(between=Windows(True)).eval(), "cs-qcfs", 4, "max", IMAGES)
+    for module in q.modules():
+        if isinstance(module, QCFS):
+            module.lowest = 0  # negative levels need single steps
+    spiking = acc.convert(q, "streaming")
+    s, stepped = (acc.simulate(spiking, IMAGES, 6, record=record) for record in ((), list(spiking.layers)))
+    assert all(torch.equal(s.counts[name], count) for name, count in stepped.counts.items())
+    assert torch.equal(s.logits, stepped.logits)
