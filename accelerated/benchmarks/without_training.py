@@ -1,4 +1,4 @@
-"""What a published network keeps without training: accuracies by levels, initial thresholds and bias correction.
+"""What a published network keeps without labels: accuracies by levels, thresholds, bias correction, reconstruction.
 
     python -m accelerated.benchmarks.without_training WEIGHTS.safetensors --data-root FOLDER
 
@@ -17,6 +17,7 @@ from ..checks import InputError
 from ..correction import correct_biases
 from ..exports.published import cifar_resnet, normalised
 from ..quantisation import quantise
+from ..reconstruction import reconstruct
 from ..run import parse
 from ..runs.folders import environment
 from ..simulation import evaluate
@@ -26,12 +27,13 @@ METHODS = ("max", "p99.9", "mse")
 
 @dataclass
 class Options:
-    """Accuracies of a published ResNet for CIFAR-10, quantised without training."""
+    """Accuracies of a published ResNet for CIFAR-10, quantised without labels."""
 
     weights: Annotated[Path, tyro.conf.Positional]  # the safetensors file
     data_root: Path = Path("data")  # the folder of CIFAR-10
     levels: tuple[int, ...] = (4, 8, 16)
     sample: int = 512  # training images from which thresholds and biases come
+    unlabelled: int = 8192  # training images from which it is reconstructed
     images: int = 10_000  # test images
 
 
@@ -39,7 +41,7 @@ def run(options):
     """Print one row for each number of levels; returns {L: {how: accuracy}}."""
     network = cifar_resnet(options.weights)
     cifar = datasets.load("cifar10", options.data_root)
-    sample = normalised(cifar.train_x[: options.sample])
+    sample, unlabelled = (normalised(cifar.train_x[:count]) for count in (options.sample, options.unlabelled))
     x, y = normalised(cifar.test_x[: options.images]), cifar.test_y[: options.images]
     batches = list(zip(x.split(500), y.split(500), strict=True))
     about = ", ".join(f"{key} {value}" for key, value in environment("cpu").items())
@@ -51,7 +53,9 @@ def run(options):
         for method in METHODS:
             quantised = quantise(network, "cs-qcfs", levels, method, sample).eval()
             row[method] = evaluate(quantised, batches)
-        row["mse, biases corrected"] = evaluate(correct_biases(quantised, sample), batches)
+        corrected = correct_biases(quantised, sample)
+        row["mse, biases corrected"] = evaluate(corrected, batches)
+        row["reconstructed"] = evaluate(reconstruct(corrected, network, unlabelled), batches)
         print(f"L = {levels}: " + ", ".join(f"{how} {100 * share:.2f} %" for how, share in row.items()), flush=True)
         rows[levels] = row
     return rows
