@@ -24,10 +24,10 @@ from .layers import avg_pool2d, conv2d, linear, max_pool2d, max_pool2d_run
 from .network import answer, build
 from .neuron import SpikingNeuron, if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run
 from .quantisation import expand, quantise
-from .reconstruction import reconstruct
 from .simulation import Simulation, evaluate, simulate
 from .thresholds import softplus, softplus_inverse, softplus_slope, sum_to, threshold_shape
 from .tokens import layer_norm, layer_norm_run, product_run, softmax, softmax_run
+from .training import reconstruct
 
 __all__ = [
     "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",

@@ -17,10 +17,10 @@ from ..checks import InputError
 from ..correction import correct_biases
 from ..exports.published import cifar_resnet, normalised
 from ..quantisation import quantise
-from ..reconstruction import reconstruct
 from ..run import parse
 from ..runs.folders import environment
 from ..simulation import evaluate
+from ..training import reconstruct
 
 METHODS = ("max", "p99.9", "mse")
 
