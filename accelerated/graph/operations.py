@@ -52,6 +52,7 @@ NAMES = {  # kind -> names of operations in torch, torch.nn.functional, torch.Te
         baddbmm addmm addcmul addcdiv bilinear where masked_fill floor_divide written
         exp expm1 exp2 log log1p log2 log10 sqrt rsqrt square pow reciprocal abs absolute sign sgn sin cos tan
         long int bool erf erfc atan sinh cosh floor ceil round trunc remainder
+        lstm gru rnn_tanh rnn_relu
         var std norm logical_not logical_and logical_or eq ne lt le gt ge cosine_similarity lerp sort topk gather
     """,
     "shape": """

@@ -103,6 +103,17 @@ class Heads(nn.Module):
         return self.attention(x, x, x, need_weights=False)[0]
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer over tokens: its outputs."""
+
+    def __init__(self, kind, features, **more):
+        super().__init__()
+        self.layer = kind(features, 4, batch_first=True, **more)
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
 IMAGE = {  # operation -> (random, shape) -> a function of one image-shaped value, or None if it does not fit
     "conv2d": lambda r, s: _conv(r, s, 2),
     "conv_transpose2d": lambda r, s: _conv(r, s, 2, transposed=True),
@@ -150,6 +161,9 @@ TOKENS = {
     "rms_norm": lambda r, s: _norm(r, nn.RMSNorm(s[1])),
     "attention": lambda r, s: lambda x: F.scaled_dot_product_attention(x, x, x),
     "heads": lambda r, s: Heads(s[1]) if s[1] % 2 == 0 else None,
+    "lstm": lambda r, s: Recurrent(nn.LSTM, s[1]), "gru": lambda r, s: Recurrent(nn.GRU, s[1]),
+    "rnn_tanh": lambda r, s: Recurrent(nn.RNN, s[1]),
+    "rnn_relu": lambda r, s: Recurrent(nn.RNN, s[1], nonlinearity="relu"),
     "softmax": lambda r, s: nn.Softmax(-1),
     "log_softmax": lambda r, s: nn.LogSoftmax(-1),
     "logsumexp": lambda r, s: lambda x: torch.logsumexp(x, 2),
@@ -300,8 +314,6 @@ def drawn_names():
 
 def draw(random, length=8, name=None):
     """A random network on images (4, 6, 6), tokens (4, 6) or features (12,), with the operation `name` if given."""
-    from accelerated.graph.operations import KIND  # noqa: F401
-
     shape = next((s for s, names in (((4, 6), TOKENS), ((12,), FEATURES)) if name in names), (4, 6, 6))
     shapes, steps = [shape], []
     first = {3: nn.Conv2d(4, 4, 3, padding=1), 2: nn.Conv1d(4, 4, 3, padding=1), 1: nn.Linear(12, 12)}[len(shape)]
