@@ -7,9 +7,9 @@ import torch
 from torch import fx, nn
 
 from .activation import QCFS
-from .checks import InputError, finite, one_of, positive
+from .checks import InputError, one_of, positive
 from .engines.structure import batch_leads
-from .graph.modules import SpikeMask
+from .graph.modules import SpikeMask, finite_state
 from .graph.operations import (
     FIXED,
     Kind,
@@ -200,8 +200,7 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
     refuse_unknown(graph)
     if not any(is_relu(graph, node) or isinstance(module_of(graph, node), QCFS) for node in graph.graph.nodes):
         raise InputError("the network has no QCFS activation to convert: quantise it first")
-    for name, value in graph.state_dict().items():
-        finite(value, name)
+    finite_state(graph)
     depth = depths(graph, QCFS)
     for node, kind in kinds_of(graph).items():
         if is_relu(graph, node) and kind not in FIXED:

@@ -9,11 +9,11 @@ from numbers import Real
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from .activation import QCFS, unchecked_level, variant
-from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
+from .checks import InputError, broadcasts, one_of, positive, tensor, whole
+from .graph.modules import finite_state
 from .graph.operations import (
     average_pools,
     is_activation,
@@ -103,9 +103,7 @@ def start_of(initial_threshold, sample):
 
 def _captured(network, max_pool, sample):
     """(graph, what was replaced so far); InputError for what cannot be converted."""
-    for name, value in network.state_dict().items():
-        if not is_lazy(value):
-            finite(value, name)
+    finite_state(network)
     one_of(max_pool, ("keep", "average"), "max_pool")
     graph = trace(network, sample)
     replaced = dict(graph.meta.get("replaced", {}))
@@ -231,11 +229,11 @@ def _from_sample(graph, found, largest, batches, levels, method):
     """The thresholds by the method of a name."""
     if method_of(method)[0] == "max":
         return list(map(filled, largest))
-    counts: list = []
+    counts: list = [None] * len(found)
     for batch in batches:
-        read = zip(found, _sources(graph, found, batch), largest, strict=True)
-        of_batch = [histogram(_size(place, z), most) for place, z, most in read]
-        counts = list(map(torch.add, counts, of_batch)) if counts else of_batch
+        for i, (place, z) in enumerate(zip(found, _sources(graph, found, batch), strict=True)):
+            seen = histogram(_size(place, z), largest[i])
+            counts[i] = seen if counts[i] is None else counts[i].add_(seen)
     of_layers = zip(counts, largest, strict=True)
     return [threshold_from(count, most, levels, method) for count, most in of_layers]
 

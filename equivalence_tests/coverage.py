@@ -55,14 +55,19 @@ def built(library, name):
 
 def smallest(library, names):
     """The network with the fewest parameters of those that can be built."""
-    sizes = {}
-    for name in names:
-        try:
-            with torch.device("meta"):
-                sizes[name] = sum(parameter.numel() for parameter in built(library, name).parameters())
-        except (RuntimeError, ValueError, NotImplementedError, TypeError, AssertionError):
-            continue  # it computes with its weights while it is built
+    sizes = {name: size for name in names if (size := _parameters(library, name)) is not None}
     return min(sizes, key=lambda name: (sizes[name], name)) if sizes else names[0]
+
+
+def _parameters(library, name):
+    """The number of a network's parameters; None if it cannot be built here."""
+    for device in ("meta", "cpu"):  # some compute with their weights while they are built
+        try:
+            with torch.device(device):
+                return sum(parameter.numel() for parameter in built(library, name).parameters())
+        except (RuntimeError, ValueError, NotImplementedError, TypeError, AssertionError):
+            continue
+    return None
 
 
 @torch.no_grad()

@@ -59,6 +59,7 @@ def capture(model, sample, leaf):
     (first, expected), (second, _) = _recorded(model, few, leaf), _recorded(twin, more, leaf)
     others = [(pool[:size], _answer(model, pool[:size])) for size in CHECKED]
     _generalise(first, second, type(model).__name__)
+    del twin, second  # a large network has no room to spare
     for name, value in first.constants.items():
         model.register_buffer(name, value, persistent=False)
     for module in model.modules():

@@ -7,12 +7,25 @@ import contextlib
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..activation import Site
-from ..checks import InputError
+from ..checks import InputError, finite
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def finite_state(network):
+    """InputError names the first weight or running statistic that is not finite; masks and bounds may be infinite."""
+    weights = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    for name, value in network.state_dict().items():
+        if is_lazy(value):
+            continue
+        if name in weights or name.rpartition(".")[2].startswith("running_"):
+            finite(value, name)
+        elif value.isnan().any():
+            raise InputError(f"{name} holds numbers that are not a number (NaN)")
 
 
 def is_altered(module):

@@ -167,6 +167,33 @@ def test_training_goes_on_through_computed_weights():
     assert {"b.parametrizations.weight.original0", "b.parametrizations.weight.original1", "b.bias"} <= moved
 
 
+class Bounded(nn.Module):
+    """Bounds that were never found, as quantisation-aware layers keep them."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("low", torch.tensor(-float("inf")))
+        self.register_buffer("high", torch.tensor(float("inf")))
+
+    def forward(self, x):
+        return torch.clamp(x, self.low, self.high)
+
+
+def test_masks_and_bounds_may_be_infinite_and_weights_may_not():
+    network = Plain(between=Bounded()).eval()
+    q = exact(network)
+    s = acc.simulate(acc.convert(q, "streaming"), IMAGES, 4)
+    assert s.logits.isfinite().all()
+    for name, message in (
+        ("between.low", "between.low holds numbers that are not a number"),
+        ("a.bias", "a.bias must"),
+    ):
+        bad = Plain(between=Bounded()).eval()
+        bad.state_dict()[name].fill_(float("nan"))
+        with pytest.raises(acc.InputError, match=message):
+            acc.quantise(bad, "cs-qcfs", sample=IMAGES)
+
+
 def test_networks_in_a_wrapping():
     plain = Plain().eval()
     y = acc.answer(acc.quantise(plain, "s-qcfs", 4, "max", IMAGES), IMAGES)
