@@ -44,6 +44,7 @@ def _recorded(model, x, leaf):
     if not any(isinstance(value, torch.Tensor) for value in leaves(out)):
         raise InputError(f"{type(model).__name__} returns no tensor, but {type(out).__name__}")
     recorder.graph.output(recorder.argument(out))
+    recorder.free()
     return recorder, out
 
 
@@ -59,7 +60,7 @@ def capture(model, sample, leaf):
     (first, expected), (second, _) = _recorded(model, few, leaf), _recorded(twin, more, leaf)
     others = [(pool[:size], _answer(model, pool[:size])) for size in CHECKED]
     _generalise(first, second, type(model).__name__)
-    del twin, second  # a large network has no room to spare
+    del twin, second  # of a large network, each copy counts
     for name, value in first.constants.items():
         model.register_buffer(name, value, persistent=False)
     for module in model.modules():
@@ -157,13 +158,9 @@ def _alike(a, b):
     return a == b or a != a
 
 
-def _lengths(recorder):
-    return {node: len(value) for value, node, _ in recorder.nodes.values() if value.ndim}
-
-
 def _by_size(recorder, second, node, other, mine, grown):
     """Write the arguments `grown` of a node as multiples of the batch, taken from a value that it reads if one grew."""
-    lengths, longer = _lengths(recorder), _lengths(second)
+    lengths, longer = recorder.lengths, second.lengths
     source = next(iter(recorder.graph.nodes))
     for ours, theirs in zip(node.all_input_nodes, other.all_input_nodes, strict=True):
         few, more = lengths.get(ours, 1), longer.get(theirs, 1)

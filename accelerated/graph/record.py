@@ -74,6 +74,7 @@ class Recorder(TorchFunctionMode):
         self.views: dict = {}  # id of a tensor that shares memory -> (the tensor of which it is a part, index)
         self.moving: set = set()  # nodes that depend on the images
         self.constants: dict = {}  # name -> tensor that the network made or kept outside its parameters
+        self.lengths: dict = {}  # node -> length of the first axis, once the pass is over
         self.quiet = False
 
     def image(self, x):
@@ -100,6 +101,12 @@ class Recorder(TorchFunctionMode):
         node = self.graph.get_attr(name)
         self._keep(value, node)
         return node
+
+    def free(self):
+        """Free the values, which are all of one pass; their lengths stay."""
+        self.lengths = {node: len(value) for value, node, _ in self.nodes.values() if value.ndim}
+        self.nodes.clear()
+        self.views.clear()
 
     def _is_state(self, value):
         return id(value) in self.places
