@@ -64,7 +64,7 @@ def _layer_before(graph, node):
         module = module_of(graph, node)
         if operation_of(graph, node) in WEIGHTED and module is not None and _read_once(node):
             return module
-        if operation_of(graph, node) == "add":
+        if operation_of(graph, node) == "add" and "alpha" not in node.kwargs:
             stack.extend(reversed(node.all_input_nodes))
     return None
 
@@ -82,9 +82,13 @@ def _correct(layer, values, wanted):
     channels_out = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
     if values[0].shape[axis] != channels_out:  # its output is broadcast
         return
-    channels = [sum(v.double().movedim(axis, 0).flatten(1).sum(1) for v in of) for of in (wanted, values)]
-    numbers = sum(v.numel() for v in values) / len(channels[0])
-    shift = ((channels[0] - channels[1]) / numbers).to(values[0].dtype)
+    total, count = torch.zeros(channels_out, dtype=torch.float64), torch.zeros(channels_out)
+    for ours, theirs in zip(values, wanted, strict=True):
+        off = (theirs.double() - ours.double()).movedim(axis, 0).flatten(1)
+        finite = off.isfinite()  # a mask's infinities are the same in both networks
+        total = total.to(off) + off.where(finite, 0).sum(1)
+        count = count.to(off) + finite.sum(1)
+    shift = (total / count.clamp(min=1)).to(values[0].dtype)
     layer.bias = nn.Parameter(shift if layer.bias is None else layer.bias + shift)
     for value in values:
         value.movedim(axis, -1).add_(shift)

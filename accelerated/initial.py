@@ -63,7 +63,8 @@ def filled(largest: torch.Tensor) -> torch.Tensor:
 
 def histogram(z: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
     """How many activations of each block lie in each bin: whole numbers [*largest.shape, BINS]."""
-    mantissa, exponent = torch.frexp(z / filled(largest))  # z = mantissa 2^exponent, mantissa in [1/2, 1)
+    part = (z / filled(largest)).clamp(max=1)
+    mantissa, exponent = torch.frexp(part)  # part = mantissa 2^exponent, mantissa in [1/2, 1)
     bins = (exponent + OCTAVES - 1) * PARTS + ((mantissa - 0.5) * 2 * PARTS).floor().long() + 1
     bins = torch.where(z > 0, bins.clamp(0, BINS - 1), 0)
     block = torch.arange(largest.numel(), device=z.device).reshape(largest.shape)

@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ from torch.utils.data import DataLoader
 from .activation import QCFS
 from .checks import InputError, positive, whole
 from .conversion import SpikingNetwork, fold_batch_norms
-from .graph.trace import evaluating
+from .graph.trace import evaluating, unwrapped
 from .network import answer, batches_of
-from .quantisation import expand, quantise
+from .quantisation import AT_ONCE, expand, quantise
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -111,28 +112,58 @@ def reconstruct(
     networks answer as in evaluation. Its levels must be those that it will run at; `correct_biases` before it helps.
     After quantised distillation (Polino, Pascanu and Alistarh, Model compression via distillation and quantization,
     ICLR 2018), with activations in place of weights as what is quantised.
-    InputError if the network is not quantised, answers in another shape, or a threshold is no longer positive.
+    InputError if the network is not quantised, answers in another shape, has a threshold that is no longer positive
+    in the end, or answers the sample no better than before.
     """
     if isinstance(network, SpikingNetwork) or not any(isinstance(m, QCFS) for m in network.modules()):
         raise InputError("a quantised network is reconstructed, before it is converted")
-    steps, batch, rate = whole(steps, "steps"), whole(batch, "batch"), float(positive(rate, "rate"))
+    if torch.is_inference_mode_enabled():
+        raise InputError("reconstruction learns from gradients: call it outside torch.inference_mode")
+    steps, batch, seed = whole(steps, "steps"), whole(batch, "batch"), whole(seed, "seed", 0)
+    if not isinstance(rate, Real):
+        raise InputError(f"rate must be a positive number, got {rate!r}")
+    rate, original = float(positive(float(rate), "rate")), unwrapped(original)
     network, x = fold_batch_norms(network), torch.cat(batches_of(network, sample))
     _same_shapes(answer(network, x[:1]), answer(original, x[:1]))
-    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
-    orders = _rows(len(x), min(batch, len(x)), seed)
-    with evaluating(network), torch.enable_grad():
-        for step in range(steps):
-            optimiser.param_groups[0]["lr"] = 0.5 * rate * (1 + math.cos(math.pi * step / steps))
-            images = x[next(orders)]
-            wanted = _tensors(answer(original, images))
-            optimiser.zero_grad()
-            pairs = zip(_tensors(network.forward(images)), wanted, strict=True)
-            torch.stack([F.mse_loss(ours, theirs) for ours, theirs in pairs]).sum().backward()
-            optimiser.step()
+    before = _off(network, original, x)
+    _learn(network, original, x, steps, rate, _rows(len(x), min(batch, len(x)), seed))
     for name, module in network.named_modules():
         if isinstance(module, QCFS):
             positive(module.threshold, f"the reconstructed threshold of {name!r} (a lower rate moves it less)")
+    after = _off(network, original, x)
+    if not after < before:
+        raise InputError(f"reconstruction did not help: the mean square was {before:.3g} and is {after:.3g}; "
+                         "give more images, or a lower rate")  # fmt: skip
     return network
+
+
+def _learn(network, original, x, steps, rate, rows):
+    """Adam on the squares of the difference of answers, in place."""
+    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
+    with evaluating(network), torch.enable_grad():
+        for step in range(steps):
+            optimiser.param_groups[0]["lr"] = 0.5 * rate * (1 + math.cos(math.pi * step / steps))
+            images = x[next(rows)]
+            wanted = _tensors(answer(original, images))
+            optimiser.zero_grad()
+            pairs = zip(_tensors(network.forward(images)), wanted, strict=True)
+            loss = torch.stack([_squares(ours, theirs) for ours, theirs in pairs]).sum()
+            if not loss.requires_grad:
+                raise InputError("the answer has no gradient: the network detaches it from its weights")
+            loss.backward()
+            optimiser.step()
+
+
+def _off(network, original, x):
+    """The mean square of the difference between two networks' answers."""
+    answers = ((_tensors(answer(n, images)) for n in (network, original)) for images in x.split(AT_ONCE))
+    return sum(len(ours[0]) * float(sum(map(_squares, ours, theirs))) for ours, theirs in answers) / len(x)
+
+
+def _squares(ours, theirs):
+    """The mean square of the difference, but for classes that a mask makes infinite."""
+    finite = theirs.isfinite()
+    return F.mse_loss(ours.where(finite, 0), theirs.where(finite, 0))
 
 
 def _tensors(outputs):

@@ -93,6 +93,8 @@ class Recorder(TorchFunctionMode):
                                  "write it without an in-place operation")  # fmt: skip
             return node
         name = self.places.get(id(value))
+        if name is None and torch._C._functorch.is_functorch_wrapped_tensor(value):
+            raise InputError(f"{_where()} works within torch.func (vmap, grad): write it for the whole batch")
         if name is None:
             name = f"_constant{len(self.constants)}"
             while hasattr(self.root, name):

@@ -38,23 +38,38 @@ def values_of(graph, x):
 def leading(graph, x):
     """(the nodes whose first axis is the batch, image after image; the first other node, or None).
 
-    A node may hold several rows for each image, as windows do. Found by trying: another first image must leave the rows
-    of the second as they are. `graph` is in evaluation mode.
+    A node may hold several rows for each image, as windows do. Found by trying, on images drawn from the numbers of x:
+    the number of rows grows with that of images, and another image changes no rows but its own. A node with several
+    rows for each image must show that they change. `graph` is in evaluation mode.
     """
-    nodes, other = set(), None
-    ours = torch.cat([x[:1], x[-1:]])
-    theirs = torch.cat([-2 * x[:1].flip(-1) + 0.5, x[-1:]])
-    passes = zip(values_of(graph, ours), values_of(graph, theirs), strict=True)
-    for (node, a), (_, b) in passes:
-        pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
-        if all(_kept(ours, theirs) for ours, theirs in pairs if isinstance(ours, torch.Tensor)):
+    nodes, other, count = set(), None, 3
+    ours, theirs = _drawn(x, count), _drawn(x, count, seed=1)
+    batches = [ours, *(torch.cat([ours[:i], theirs[i : i + 1], ours[i + 1 :]]) for i in range(count)), ours[:2]]
+    for passes in zip(*(values_of(graph, batch) for batch in batches), strict=True):
+        node = passes[0][0]
+        tensors = zip(*(filter(torch.is_tensor, tree_leaves(value)) for _, value in passes), strict=True)
+        if all(_leads(before, after, fewer) for before, *after, fewer in tensors):
             nodes.add(node)
         else:
             other = other or node
     return nodes, other
 
 
-def _kept(a, b):
-    """Whether the second half of the rows is the same in both."""
-    half = len(a) // 2 if a.ndim else 0
-    return a.ndim > 0 and len(a) == 2 * half and torch.equal(a[half:], b[half:])
+def _drawn(x, count, seed=0):
+    """`count` images of numbers drawn from those of x; from x and noise if x is of one number."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = count, *x.shape[1:]
+    numbers = x.flatten()[torch.randint(x.numel(), shape, generator=generator).to(x.device)]
+    blank = bool((x == x.flatten()[0]).all())
+    return numbers + torch.rand(shape, generator=generator).to(x) if blank else numbers
+
+
+def _leads(before, after, fewer):
+    """Whether a value's rows belong to the images: `after` are those with another image each, `fewer` those of two."""
+    count = len(after)
+    if not before.ndim or len(before) % count or len(fewer) * count != 2 * len(before):
+        return False
+    rows = [value.unflatten(0, (count, -1)) for value in (before, *after)]
+    own = [not torch.equal(rows[i + 1][i], rows[0][i]) for i in range(count)]
+    others = [torch.equal(rows[i + 1][j], rows[0][j]) for i in range(count) for j in range(count) if j != i]
+    return all(others) and (len(before) == count or all(own))

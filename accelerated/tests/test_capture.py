@@ -422,6 +422,7 @@ REFUSED = {
     "other bits": (lambda self, y: y.view(torch.int32).view(torch.float32), "reads numbers as another format"),
     "raises": (lambda self, y: [][1], r"IndexError|list index out of range \(test_capture.py:\d+\)"),
     "returns nothing": (lambda self, y: self.b(y) * _count(self), "answers a batch of 1 differently"),
+    "vmap": (lambda self, y: torch.func.vmap(lambda r: self.b(r) * r.sum())(y), r"py:\d+ works within torch"),
 }  # fmt: skip
 
 

@@ -101,3 +101,38 @@ def test_windows_are_stepped_and_folded_alike():
     s, stepped = (acc.simulate(spiking, IMAGES, 6, record=record) for record in ((), list(spiking.layers)))
     assert all(torch.equal(s.counts[name], count) for name, count in stepped.counts.items())
     assert torch.equal(s.logits, stepped.logits)
+
+
+class TokensFirst(nn.Module):
+    """Tokens are the first axis between the layers; most numbers stay below 0."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.out = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.a.weight.data.abs_().mul_(3)
+        self.a.bias.data.fill_(-4.0)
+
+    def forward(self, x):
+        y = F.relu(self.a(x)).transpose(0, 1)
+        return self.out(F.relu(self.b(y)).transpose(0, 1).mean(1))
+
+
+def test_blank_images_hide_nothing():
+    """As many tokens as images, and a first image that excites no neuron: what it hides is found with others."""
+    x = 3 * torch.rand(4, 4, 6, generator=torch.Generator().manual_seed(1))
+    q = acc.quantise(TokensFirst().eval(), "cs-qcfs", 4, sample=x)
+    x[0] = 0
+    for first in (x, torch.zeros_like(x)):
+        spiking = acc.convert(q, "streaming")
+        acc.simulate(spiking, first, 4)
+        s, stepped = (acc.simulate(spiking, x, 8, record=record) for record in ((), list(spiking.layers)))
+        assert all(torch.equal(s.counts[name], count) for name, count in stepped.counts.items())
+        assert torch.equal(s.logits, stepped.logits)
+
+
+@pytest.mark.parametrize("mix", [lambda y: y - y[-1:], lambda y: y - y[:1], lambda y: y.flip(0).cumsum(0).flip(0)])
+def test_images_that_read_one_other_are_refused_while_streaming(mix):
+    q = acc.quantise(Mixing(mix).eval(), "cs-qcfs", 4, "max", IMAGES)
+    with pytest.raises(acc.InputError, match=r"mixes the images of a batch"):
+        acc.simulate(acc.convert(q, "streaming"), IMAGES, 4)
