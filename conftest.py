@@ -2,10 +2,8 @@
 
 import os
 
-# One thread a worker, subprocesses included: threads would fight for the cores. Always a fixed number: on a busy machine,
-# runs would otherwise choose fewer and say so.
-IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
-os.environ.setdefault("OMP_NUM_THREADS", "1" if IN_PARALLEL else str(os.cpu_count()))
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker, subprocesses included: threads would fight for the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_terminal_summary(terminalreporter):
