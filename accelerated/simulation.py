@@ -170,12 +170,8 @@ class _Seen:
     """Observes a run: spikes emitted, the last step in which each sample fired, and recorded layers."""
 
     def __init__(self, network, x, states, record):
-        self.emitted, self.settles, self.network, self.x = (
-            dict(network.pre_spikes),
-            network.schedule.settles,
-            network,
-            x,
-        )
+        self.network, self.x = network, x
+        self.emitted, self.settles = dict(network.pre_spikes), network.schedule.settles
         self.signed = self.settles or any(neuron.lowest for neuron in network.layers.values())
         self.settled_at = torch.zeros(len(x), dtype=torch.long, device=x.device)
         self.states = states

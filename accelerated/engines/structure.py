@@ -44,7 +44,7 @@ def sources_of(network, targets):
 
 
 def images_lead(network, x):
-    """The nodes of a spiking network whose first axis is the batch, image after image; InputError as `batch_leads`."""
+    """What `leading` finds of a spiking network, once for a shape of images; (None, None) if random masks hide it."""
     key = "images lead", x.shape[1:]
     if key not in network.prepared:
         random = any(isinstance(module, SpikeMask) for module in network.graph.modules())  # drawn anew for each row

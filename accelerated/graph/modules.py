@@ -20,7 +20,7 @@ def finite_state(network):
     """InputError names the first weight or running statistic that is not finite; masks and bounds may be infinite."""
     weights = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     for name, value in network.state_dict().items():
-        if is_lazy(value):
+        if is_lazy(value) or not isinstance(value, torch.Tensor):  # without values yet, or a state of another kind
             continue
         if name in weights or name.rpartition(".")[2].startswith("running_"):
             finite(value, name)
