@@ -12,51 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, TensorDataset
 
 import accelerated as acc
 
-IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-class Plain(nn.Module):
-    """Two convolutions and a read-out; `between` and `body` are what a test changes."""
-
-    def __init__(self, body=None, between=None):
-        super().__init__()
-        torch.manual_seed(0)
-        self.a, self.b, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
-        self.body, self.between = body, between or nn.Identity()
-
-    def forward(self, x):
-        y = self.between(F.relu(self.a(x)))
-        y = self.b(y) if self.body is None else self.body(self, y)
-        return self.fc(F.relu(y).mean((2, 3)))
-
-
-def tensors(outputs):
-    """The tensors among the outputs of a network."""
-    return [value for value in torch.utils._pytree.tree_leaves(outputs) if isinstance(value, torch.Tensor)]
-
-
-def exact(network, x=IMAGES, steps=4, close=1e-2, alive=0.02):
-    """With 2^14 levels the network's own answer; with few levels equal bits under both exact schedules."""
-    was = network.training
-    fine = acc.quantise(network, "qcfs", 2**14, "max", x)
-    assert fine.training == network.training == was
-    with torch.no_grad():
-        wanted = acc.answer(network, x)
-    got = acc.answer(fine, x)
-    for ours, theirs in zip(*map(tensors, (got, wanted)), strict=True):
-        assert torch.allclose(ours, theirs, rtol=0, atol=close * float(theirs.abs().max()))
-    q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", steps, "max", x))
-    for schedule in ("integrate-then-fire", "signed"):
-        spiking = acc.convert(q, schedule)
-        s = acc.simulate(spiking, x, spiking.schedule.exact_at(spiking.latency_depth, steps, -steps))
-        assert min(s.nonzero_share.values()) > alive, "dead layers are equal for free"
-        pairs = zip(tensors(s.logits), tensors(acc.answer(q, x)), strict=True)
-        assert all(torch.equal(ours[-1], theirs) for ours, theirs in pairs), schedule
-    return q
+from .plain import IMAGES, Plain, Several, exact
 
 
 def _by_shape(self, y):
@@ -266,26 +225,6 @@ def test_what_trains_goes_on_training_and_what_is_frozen_stays_so():
     assert q.training
 
 
-class Several(nn.Module):
-    """A U-shaped network with outputs in a dictionary, a list and a tuple."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.a, self.b, self.up = (
-            nn.Conv2d(3, 4, 3, padding=1),
-            nn.Conv2d(4, 8, 3, 2, 1),
-            nn.ConvTranspose2d(8, 4, 2, 2),
-        )
-        self.out, self.fc = nn.Conv2d(8, 2, 1), nn.Linear(8, 3)
-
-    def forward(self, x, scale=None):
-        low = F.relu(self.a(x))
-        high = F.relu(self.b(low))
-        joined = torch.cat([low, F.relu(self.up(high))], 1)
-        return {"out": self.out(joined), "more": [self.fc(high.mean((2, 3))), (high,)]}
-
-
 def test_each_of_several_outputs_is_exact():
     q = exact(Several().eval())
     for schedule, steps in (("streaming", 6), ("signed", 12)):
@@ -352,22 +291,6 @@ def test_what_an_attack_found_is_exact_in_every_arithmetic(name):
             assert all(torch.equal(s.counts[name], count) for name, count in stepped.counts.items())
 
 
-BY_BATCH = {
-    "half of it": lambda self, y: self.b(torch.cat([y[: len(y) // 2] * 2, y[len(y) // 2 :]])),
-    "its root": lambda self, y: self.b(y) * int(len(y) ** 0.5),
-    "at most three": lambda self, y: self.b(y) * min(len(y), 3),
-    "more than three": lambda self, y: self.b(y) * (2 if len(y) > 3 else 1),
-    "one": lambda self, y: self.b(y) * (2 if len(y) == 1 else 1),
-    "calls": lambda self, y: self.b(y) * _count(self),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BY_BATCH)
-def test_what_depends_on_the_batch_in_another_way_is_refused(name):
-    with pytest.raises(acc.InputError, match=r"differently|other images or batches|other arguments"):
-        acc.quantise(Plain(BY_BATCH[name]).eval(), "s-qcfs", 4, "max", IMAGES)
-
-
 class Named(nn.Module):
     """Names that the graph would like to use itself."""
 
@@ -409,41 +332,6 @@ def test_biases_are_corrected_only_where_they_shift_one_value():
     assert torch.equal(before, after)
 
 
-REFUSED = {
-    "numbers decide": (lambda self, y: self.b(y) if y.mean() > 0 else y, "network does depends on the numbers of"),
-    "item": (lambda self, y: self.b(y) * y.max().item(), r"depends on the numbers of an image \(item\)"),
-    "NumPy": (lambda self, y: self.b(y) + torch.from_numpy(y.numpy()), r"depends on the numbers of an image \(numpy\)"),
-    "each image alone": (lambda self, y: torch.stack([self.b(i[None])[0] for i in y]), "for other images"),
-    "a fixed batch": (lambda self, y: self.b(y.view(5, 4, 8, 8)), "does not answer a batch of shape"),
-    "random": (lambda self, y: self.b(y) + torch.rand(4, 1, 1), r"test_capture.py:\d+: rand draws random numbers"),
-    "always dropping": (lambda self, y: F.dropout(self.b(y), 0.5), "dropout that is on in evaluation, too, is random"),
-    "half precision": (lambda self, y: _autocast(self, y), r"test_capture.py:\d+: the network uses autocast"),
-    "not known": (lambda self, y: torch.fft.fft2(self.b(y)).real, r"fft2 .*cannot be converted \(test_capture"),
-    "other bits": (lambda self, y: y.view(torch.int32).view(torch.float32), "reads numbers as another format"),
-    "raises": (lambda self, y: [][1], r"IndexError|list index out of range \(test_capture.py:\d+\)"),
-    "returns nothing": (lambda self, y: self.b(y) * _count(self), "answers a batch of 1 differently"),
-    "vmap": (lambda self, y: torch.func.vmap(lambda r: self.b(r) * r.sum())(y), r"py:\d+ works within torch"),
-}  # fmt: skip
-
-
-def _autocast(self, y):
-    with torch.autocast("cpu", torch.bfloat16):
-        return self.b(y).float()
-
-
-def _count(self):
-    self.__dict__["calls"] = self.__dict__.get("calls", 0) + 1
-    return float(self.calls)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_fixed_graph_is_refused_by_name(name):
-    body, message = REFUSED[name]
-    with pytest.raises(acc.InputError, match=message) as error:
-        acc.quantise(Plain(body).eval(), "s-qcfs", 4, "max", IMAGES)
-    assert "\n" not in str(error.value)
-
-
 def test_depth_is_no_limit():
     torch.manual_seed(0)
     layers = [layer for _ in range(330) for layer in (nn.Linear(6, 6), nn.ReLU())]
@@ -454,59 +342,3 @@ def test_depth_is_no_limit():
         q = acc.quantise(network, "qcfs", 4, None, sample)
         assert acc.summary(q) == "330 ReLU -> QCFS"
         assert acc.simulate(acc.convert(q, "streaming"), torch.rand(2, 6), 3).logits.shape == (3, 2, 2)
-
-
-SAMPLES: dict = {
-    "array": IMAGES.numpy(), "array of bytes": (IMAGES * 255).byte().numpy(), "list of images": list(IMAGES),
-    "list of arrays": list(IMAGES.numpy()), "nested lists": IMAGES.tolist(), "double": IMAGES.double(),
-    "loader of images": DataLoader(list(IMAGES), batch_size=2),
-    "loader of pairs": DataLoader(TensorDataset(IMAGES, torch.zeros(5)), batch_size=2),
-    "inference": torch.inference_mode()(lambda: IMAGES.clone())(),
-    "one image": IMAGES[:1],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_a_sample_as_people_have_it(name):
-    q = acc.quantise(Plain().eval(), "cs-qcfs", 4, "max", SAMPLES[name])
-    if name not in ("one image", "array of bytes"):
-        other = acc.quantise(Plain().eval(), "cs-qcfs", 4, "max", IMAGES)
-        assert all(torch.equal(a, b) for a, b in zip(q.state_dict().values(), other.state_dict().values(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("sample", "message"),
-    [
-        ("images.pt", "the sample must be a tensor or an array"),
-        (IMAGES[0], r"Plain does not answer a batch of shape \(3, 8, 8\)"),
-        (IMAGES[:0], r"the sample must be a batch \[batch, ...\] of at least one, got shape \(0, 3, 8, 8\)"),
-        ([], r"the sample must be a batch \[batch, ...\] of at least one"),
-        ([IMAGES[0], IMAGES[0, :, :4]], r"a list holds images of one shape, got \[\(3, 4, 8\), \(3, 8, 8\)\]"),
-        ((IMAGES, torch.zeros(5)), r"a list holds images of one shape"),
-        ({"image": IMAGES}, "the sample must be a tensor or an array"),
-        (DataLoader([], batch_size=1), "the sample has no images: the DataLoader is empty"),
-        (DataLoader([{"x": 1}]), "a batch of the DataLoader must be images, or begin with them, got dict"),
-        (IMAGES.to(torch.complex64), r"the sample must hold plain real numbers, got torch.complex64"),
-        (IMAGES * float("nan"), "the sample must be finite, got nan"),
-        (torch.rand(2, 1, 8, 8), r"batch of shape \(3, 1, 8, 8\): .*expected input.*test_capture.py:\d+"),
-    ],
-)  # fmt: skip
-def test_a_sample_that_is_none_gets_one_line(sample, message):
-    with pytest.raises(acc.InputError, match=message) as error:
-        acc.quantise(Plain().eval(), "s-qcfs", 4, "max", sample)
-    assert "\n" not in str(error.value)
-
-
-def test_without_a_sample_nothing_is_guessed():
-    class Averaged(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 3)
-
-        def forward(self, x):
-            return self.fc(F.relu(self.conv(x).mean((2, 3))))
-
-    with pytest.raises(acc.InputError, match="the feature shape at 'mean' is not known from the network alone: give"):
-        acc.quantise(Averaged(), "cs-qcfs")
-    assert acc.quantise(Averaged(), "s-qcfs")(IMAGES).shape == (5, 3)
-    assert acc.quantise(Averaged(), "cs-qcfs", sample=IMAGES)(IMAGES).shape == (5, 3)

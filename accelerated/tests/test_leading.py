@@ -8,7 +8,7 @@ from torch import nn
 import accelerated as acc
 from accelerated.activation import QCFS
 
-from .test_capture import IMAGES, Plain, exact
+from .plain import IMAGES, Plain, exact
 
 
 class Mixing(nn.Module):

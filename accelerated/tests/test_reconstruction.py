@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import accelerated as acc
 
-from .test_capture import IMAGES, Several
+from .plain import IMAGES, Several
 
 
 def small(classes=3):
