@@ -21,6 +21,7 @@ from .graph.operations import (
     module_of,
     named,
     refuse_unknown,
+    unused,
 )
 from .graph.trace import evaluating, layer_name, trace
 from .neuron import SpikingNeuron, State
@@ -124,13 +125,11 @@ def _one_module_a_call(graph):
     for node in graph.graph.nodes:
         if node.op != "call_module":
             continue
-        name = node.target
-        while name in called:
-            name += "_again"
-        if name != node.target:
+        if node.target in called:
+            name = unused(graph, node.target, "_again")
             graph.add_submodule(name, copy.deepcopy(graph.get_submodule(node.target)))
             node.target = name
-        called.add(name)
+        called.add(node.target)
 
 
 def _features_only(module, inputs):
@@ -156,7 +155,8 @@ def fold_batch_norms(network: nn.Module) -> fx.GraphModule:
         source: Any = module_of(graph, before)
         statistics = norm.weight, norm.bias, norm.running_mean, norm.running_var
         weight, bias = fold_batch_norm(source.weight, source.bias, *statistics, norm.eps)
-        source.weight, source.bias = nn.Parameter(weight), nn.Parameter(bias)
+        trained = source.weight.requires_grad
+        source.weight, source.bias = (nn.Parameter(value, requires_grad=trained) for value in (weight, bias))
         if isinstance(source, nn.Linear):
             source.register_forward_pre_hook(_features_only)
         node.replace_all_uses_with(before)

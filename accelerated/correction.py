@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from .activation import QCFS
 from .checks import InputError
 from .conversion import SpikingNetwork, fold_batch_norms
-from .graph.operations import WEIGHTED, module_of, operation_of
+from .graph.operations import WEIGHTED, module_of, operation_of, read_directly
 from .graph.trace import evaluating, output_of
 from .graph.values import values_of
 from .network import batches_of
@@ -53,19 +53,20 @@ def _with_relus(network):
 def _compared(graph):
     """{node: the layer whose bias shifts its value alone}, of the inputs of activations and of the answer."""
     read = [node.all_input_nodes[0] for node in graph.graph.nodes if isinstance(module_of(graph, node), QCFS)]
-    layers = {node: _layer_before(graph, node) for node in [*read, output_of(graph)]}
+    direct = read_directly(graph)
+    layers = {node: _layer_before(graph, node, direct) for node in [*read, output_of(graph)]}
     return {node: layer for node, layer in layers.items() if layer is not None}
 
 
-def _layer_before(graph, node):
-    stack = [node]
+def _layer_before(graph, node, direct):
+    """The layer whose bias shifts the value of `node` once, and no other; weights of those in `direct` are read too."""
+    stack = [node] if _read_once(node) or operation_of(graph, node) == "add" else []
     while stack:
         node = stack.pop()
-        module = module_of(graph, node)
-        if operation_of(graph, node) in WEIGHTED and module is not None and _read_once(node):
-            return module
+        if operation_of(graph, node) in WEIGHTED and module_of(graph, node) is not None and node.target not in direct:
+            return module_of(graph, node)
         if operation_of(graph, node) == "add" and "alpha" not in node.kwargs:
-            stack.extend(reversed(node.all_input_nodes))
+            stack.extend(term for term in reversed(node.all_input_nodes) if _read_once(term))
     return None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import fx, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from .checks import InputError, finite, one_of
@@ -73,9 +74,12 @@ def images(network, x, name="the images"):
     except (TypeError, ValueError, RuntimeError) as error:
         line = str(error).splitlines()[0]
         raise InputError(f"{name} must be a tensor or an array [batch, ...], got {type(x).__name__}: {line}") from error
-    if x.is_complex() or x.is_sparse or x.is_quantized:
-        raise InputError(f"{name} must hold plain real numbers, got {x.dtype} in layout {x.layout}")
+    if not x.is_floating_point() or x.is_sparse or x.is_quantized:
+        raise InputError(f"{name} must hold plain real numbers (bytes: scaled as in training, x.float() / 255), "
+                         f"got {x.dtype} in layout {x.layout}")  # fmt: skip
     some = next(iter(network.parameters()), torch.zeros((), dtype=torch.get_default_dtype(), device=x.device))
+    if any(x.dtype == parameter.dtype for parameter in network.parameters()):
+        some = some.to(x.dtype)
     if x.device != some.device:
         raise InputError(f"{name} are on {x.device} and the network is on {some.device}: move one to the other")
     if not x.ndim or not x.numel():
@@ -114,10 +118,14 @@ def answer(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     try:
         x = images(network, x)
         with evaluating(network):  # a called graph prints a traceback with its error; its forward does not
-            return network.forward(x) if isinstance(network, fx.GraphModule) else network(x)
+            found = network.forward(x) if isinstance(network, fx.GraphModule) else network(x)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"the images do not fit the network: {str(error).splitlines()[0]}") from error
+    for value in tree_leaves(found):
+        if isinstance(value, torch.Tensor) and value.isnan().any():
+            raise InputError(f"the answer is not a number (NaN): a value overflowed in {x.dtype}; use a wider format")
+    return found

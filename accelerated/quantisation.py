@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.utils.data import DataLoader
 
 from .activation import QCFS, unchecked_level, variant
-from .checks import InputError, broadcasts, one_of, positive, tensor, whole
+from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
 from .graph.modules import finite_state
 from .graph.operations import (
     average_pools,
@@ -22,8 +22,9 @@ from .graph.operations import (
     operation_of,
     refuse_unknown,
     relu_bound,
+    unused,
 )  # fmt: skip
-from .graph.places import KEEPS_AXES, features_last, places
+from .graph.places import KEEPS_AXES, Place, features_last, places
 from .graph.trace import evaluating, forward, layer_name, trace, unwrapped
 from .graph.values import leading
 from .initial import block_maximum, filled, histogram, image_maxima, method_of
@@ -58,21 +59,26 @@ def feature_shape(graph, node):
     raise InputError(f"the feature shape at {start.name!r} is not known from the network alone: give a sample")
 
 
-def activation_shape(graph, source, granularity, site=None, heads=None, value=None):
-    """The threshold's shape for the levels of what `source` returns; from its value, or else from the network.
+def activation_shape(graph, place, granularity, value, leads):
+    """The threshold's shape for the levels of a `Place`; from the source's value, or (None) else from the network.
 
     In a transformer the `site` decides (4.2.3): thresholds per head in attention, per neuron in the feed-forward
     layers, per layer on the projection (Eq. 4-5), the first two only if `granularity` includes them. Elsewhere
-    "head and neuron" means neuron. Features are the last axis behind a linear layer, the first one otherwise.
+    "head and neuron" means neuron. Features are the last axis behind a linear layer, the first one otherwise. A value
+    whose first axis is not the batch (it is not in `leads`) has one threshold unless its features are last.
     """
+    source, site, heads = place.source, place.site, place.heads
     granularity = SITES[site].get(granularity, "layer") if site else ELSEWHERE.get(granularity, granularity)
     if granularity == "layer":
         return ()
     if site == "head":
         return (heads, 1, 1)
     features = tuple(value.shape[1:]) if value is not None else feature_shape(graph, source)
-    if site == "neuron" or (len(features) > 2 and features_last(graph, source)):
+    last = features_last(graph, source)
+    if site == "neuron" or (len(features) > 2 and last):
         return features[-1:]
+    if not features or (value is not None and source not in leads):
+        return features[-1:] if last else ()
     if len(features) == 3 and granularity == "neuron":
         raise InputError(f"{source.name}: feature maps share thresholds by channel; choose 'c-qcfs' or 'cs-qcfs'")
     return threshold_shape(granularity, features, heads=features[0])
@@ -117,8 +123,8 @@ def _put_in_place(graph, place, module, used):
     """Put `module` in the place of a ReLU or behind a value, under a name that is not in `used`; returns the name."""
     node, replaces = place.node, place.replaces
     name = named(node) if replaces else f"{named(node)}_levels"
-    while name in used or (not (replaces and node.op == "call_module") and hasattr(graph, name)):
-        name += "_again"
+    if name in used or not (replaces and node.op == "call_module"):
+        name = unused(graph, name, "_again")
     used.add(name)
     graph.add_submodule(name, module)
     with graph.graph.inserting_before(node) if replaces else graph.graph.inserting_after(node):
@@ -158,20 +164,22 @@ def quantise(
     batches = [] if sample is None else [part for x in batches_of(network, sample) for part in x.split(AT_ONCE)]
     first = batches[0] if batches else None
     graph, replaced = _captured(network, max_pool, first)
-    values = _values(graph, first)
-    found = places(graph, values, _leading(graph, first))
+    values, leads = _values(graph, first), _leading(graph, first)
+    found = places(graph, values, leads)
     if not found:
         raise InputError("the network has no activation to quantise")
-    shapes = [activation_shape(graph, p.source, granularity, p.site, p.heads, values.get(p.source)) for p in found]
+    shapes = [activation_shape(graph, p, granularity, values.get(p.source), leads) for p in found]
     del values
     thetas, lowest = _starts(graph, found, shapes, batches, levels, start)
     some, bounds = next(graph.parameters(), torch.zeros(())), {}
+    ends = [relu_bound(graph, place.node) if place.replaces else None for place in found]
     gone = [place.node for place in found if place.replaces]
     kept = {node.target for node in graph.graph.nodes if node.op == "call_module" and node not in gone}
     used = {name for name, module in graph.named_modules() if name in kept or not is_activation(module)}
-    for place, shape, theta, below in zip(found, shapes, thetas, lowest, strict=True):
-        module = QCFS(shape, levels, positivity, tensor(theta, like=some), place.site, place.heads, below)
-        bound = relu_bound(graph, place.node) if place.replaces else None
+    for place, shape, theta, below, bound in zip(found, shapes, thetas, lowest, ends, strict=True):
+        theta = tensor(theta, like=some)
+        positive(theta * levels, f"theta L of {named(place.node)!r} in {theta.dtype}")
+        module = QCFS(shape, levels, positivity, theta, place.site, place.heads, below)
         name = _put_in_place(graph, place, module.train(graph.training), used)
         replaced[name] = f"{place.was} -> QCFS" if place.replaces else f"QCFS {place.was}"
         bounds[name] = bound
@@ -198,6 +206,8 @@ def _starts(graph, found, shapes, batches, levels, start):
         lowest = [0 if place.replaces else -levels for place in found]
         return [torch.full(shape, start) for shape in shapes], lowest
     largest, least = _ranges(graph, found, shapes, batches, start)
+    for place, most in zip(found, largest, strict=True):
+        finite(most, f"the largest size of {named(place.source)} over the sample")
     if isinstance(start, str):
         thetas = _from_sample(graph, found, largest, batches, levels, start)
     else:
@@ -255,14 +265,14 @@ def expand(network: nn.Module, activation: str = "cs-qcfs", sample: torch.Tensor
     granularity, positivity = variant(activation)
     batches = [] if sample is None else batches_of(network, sample)
     graph = trace(network, batches[0] if batches else None)
-    values = _values(graph, batches[0] if batches else None)
+    values, leads = (found(graph, batches[0] if batches else None) for found in (_values, _leading))
     for node in graph.graph.nodes:
         module = module_of(graph, node)
         if not isinstance(module, QCFS):
             continue
         name, parameter = layer_name(node), module.parameter.detach()
-        source = node.all_input_nodes[0]
-        shape = activation_shape(graph, source, granularity, module.site, module.heads, values.get(source))
+        place = Place(node, None, "", module.site, module.heads)
+        shape = activation_shape(graph, place, granularity, values.get(place.source), leads)
         theta = positive(module.threshold, f"the threshold of {name!r}")
         if positivity != module.positivity:
             parameter = parameter_for(theta, positivity)

@@ -124,6 +124,8 @@ def reconstruct(
         raise InputError(f"rate must be a positive number, got {rate!r}")
     rate, original = float(positive(float(rate), "rate")), unwrapped(original)
     network, x = fold_batch_norms(network), torch.cat(batches_of(network, sample))
+    if torch.finfo(x.dtype).bits < 32:
+        raise InputError(f"reconstruction learns in float32 or float64, got {x.dtype}: convert the result afterwards")
     _same_shapes(answer(network, x[:1]), answer(original, x[:1]))
     before = _off(network, original, x)
     _learn(network, original, x, steps, rate, _rows(len(x), min(batch, len(x)), seed))
@@ -156,8 +158,11 @@ def _learn(network, original, x, steps, rate, rows):
 
 def _off(network, original, x):
     """The mean square of the difference between two networks' answers."""
-    answers = ((_tensors(answer(n, images)) for n in (network, original)) for images in x.split(AT_ONCE))
-    return sum(len(ours[0]) * float(sum(map(_squares, ours, theirs))) for ours, theirs in answers) / len(x)
+    total = 0.0
+    for images in x.split(AT_ONCE):
+        ours, theirs = (_tensors(answer(n, images)) for n in (network, original))
+        total += len(images) * float(sum(map(_squares, ours, theirs)))
+    return total / len(x)
 
 
 def _squares(ours, theirs):

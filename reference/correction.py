@@ -48,10 +48,16 @@ def original(node):
 
 
 def layer_before(network, name):
-    """The node whose bias shifts the value of `name` and nothing else: a linear or conv2d node read once, or None."""
+    """The node whose bias shifts the value of `name` once and no other: a linear or conv2d node read once, or None."""
     node = next((node for node in network if node["name"] == name), {"op": "image"})
     if node["op"] in WEIGHTED:
-        return node if sum(other["inputs"].count(name) for other in network) < 2 else None
+        return node if read_once(network, name) else None
     if node["op"] != "add":
         return None
-    return next((found for source in node["inputs"] if (found := layer_before(network, source)) is not None), None)
+    sources = [source for source in node["inputs"] if read_once(network, source)]
+    return next((found for source in sources if (found := layer_before(network, source)) is not None), None)
+
+
+def read_once(network, name):
+    """Whether at most one node reads the value of `name`, and reads it once."""
+    return sum(other["inputs"].count(name) for other in network) < 2

@@ -62,8 +62,8 @@ def batch_leads(network, x):
     nodes, other = images_lead(network, x)
     if nodes is not None and output_of(network.graph) not in nodes:
         what = f"{named(other)} ({label_of(network.graph, other)}){place_of(other)}"
-        raise InputError(f"{what} mixes the images of a batch: {network.schedule.name!r} cannot simulate it, an exact "
-                         "schedule can")  # fmt: skip
+        raise InputError(f"{what} does not keep the images of a batch apart, one after another in its first axis: "
+                         f"{network.schedule.name!r} cannot simulate it, an exact schedule can")  # fmt: skip
     return nodes is not None and other is None
 
 

@@ -20,9 +20,11 @@ def scaled_dot_product_attention(
     scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
-    if attn_mask is not None:
-        scores = scores + _added(attn_mask, scores)
-    return scores.softmax(-1) @ value
+    if attn_mask is None:
+        return scores.softmax(-1) @ value
+    added = _added(attn_mask, scores)
+    shares, masked = (scores + added).softmax(-1), (added == -math.inf).all(-1, keepdim=True)
+    return (shares.masked_fill(masked, 0.0) if masked.any() else shares) @ value  # a token that sees none gets 0
 
 
 def _added(mask, scores):

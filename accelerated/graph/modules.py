@@ -30,7 +30,8 @@ def finite_state(network):
 
 def is_altered(module):
     """Whether something attached to a module may change what its type does: hooks, a forward, computed weights."""
-    return is_parametrized(module) or "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS)
+    own = {"forward", "_call_impl"} & set(vars(module))
+    return is_parametrized(module) or bool(own) or any(getattr(module, hooks) for hooks in HOOKS)
 
 
 class SpikeMask(nn.Module):

@@ -75,6 +75,14 @@ def answers(tree):
     return tree
 
 
+def of_shape(x, shape, asked):
+    """The images; InputError if they have another shape than those that the network was recorded with."""
+    if tuple(x.shape[1:]) != shape:
+        raise InputError(f"images must have the sample's shape {shape}, got {tuple(x.shape[1:])}: the network asks for "
+                         f"their size ({asked})")  # fmt: skip
+    return x
+
+
 KIND = {name: kind for kind, names in NAMES.items() for name in names.split()}
 SAME = {"truediv": "div", "conv": "conv2d"}  # other words for the same
 HOMES = (operator, torch, F, torch.Tensor)
@@ -83,7 +91,7 @@ for home in HOMES:
     for word in [*KIND, *SAME]:
         if callable(function := getattr(home, word, None)):
             FUNCTIONS[function] = SAME.get(word, word)
-FUNCTIONS |= {len: "len", written: "written"}
+FUNCTIONS |= {len: "len", written: "written", of_shape: "identity"}
 
 MODULES = {  # type of a module -> the name of its operation
     nn.Linear: "linear", nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d",
@@ -125,6 +133,13 @@ MAX_POOLS = {"max_pool1d": nn.AvgPool1d, "max_pool2d": nn.AvgPool2d, "max_pool3d
 POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 MATRIX_PRODUCTS = ("matmul", "bmm", "mm", "mv", "einsum", "tensordot", "inner", "outer")
 QUOTIENTS = ("div", "divide", "true_divide")
+SHARES = (  # operations whose result may lie in the memory of what they read: a part, another shape
+    "flatten", "view", "view_as", "reshape", "reshape_as", "unflatten", "ravel", "squeeze", "unsqueeze", "permute",
+    "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "T", "mT", "H", "adjoint", "contiguous",
+    "detach", "data", "chunk", "split", "split_with_sizes", "tensor_split", "unbind", "getitem", "narrow", "select",
+    "expand", "expand_as", "dropout", "identity", "to",
+)  # fmt: skip
+OF_A_SHAPE = ("view_as", "reshape_as", "expand_as")
 
 
 class Kind(Enum):
@@ -155,7 +170,7 @@ def known_as(module):
     """The name of a module's operation in the table, also of a subclass that only inherits; None if it is not there."""
     kind = type(module)
     base = next((base for base in kind.__mro__ if base in MODULES), None)
-    parts = ("forward", "_conv_forward")
+    parts = ("forward", "_conv_forward", "__call__", "_call_impl")
     if base is None or any(getattr(kind, part, None) is not getattr(base, part, None) for part in parts):
         return None
     return MODULES[base]
@@ -241,10 +256,11 @@ def _kind_of_product(node, name, moving):
 
 def _kind_of_linear(graph, node, name, moving):
     first = node.args[0] if node.args else next(iter(node.kwargs.values()))
-    reads = moving[:1] if name.endswith("_as") else moving  # of its second argument, only the shape or format
-    if reads != [first]:
+    reads = moving[:1] if name in OF_A_SHAPE else moving  # of its second argument, only the shape
+    given = [a for a in formats(node) if isinstance(a, Node)]
+    if reads != [first] or (given and name in ("to", "type", "type_as", "diff")):  # their format; what it begins with
         return Kind.FUNCTION
-    if name in ("to", "type") and any(isinstance(a, torch.dtype) and not a.is_floating_point for a in formats(node)):
+    if any(isinstance(a, torch.dtype) and not a.is_floating_point for a in formats(node)):
         return Kind.FUNCTION
     if name == "type" and any(isinstance(argument, str) for argument in formats(node)):
         return Kind.UNKNOWN
@@ -254,7 +270,7 @@ def _kind_of_linear(graph, node, name, moving):
 
 
 def formats(node):
-    """The arguments of a change of format."""
+    """The arguments of a node after the value that it reads; those of a change of format say which."""
     return (*node.args[1:], *node.kwargs.values())
 
 
@@ -290,11 +306,11 @@ def is_relu(graph, node):
 def relu_bound(graph, node):
     """The upper bound of a ReLU (infinity if it has none); None for what is no ReLU."""
     module, name = module_of(graph, node), operation_of(graph, node)
-    if name in ("relu", "relu6"):
+    if name == "relu" or (name == "relu6" and module is None):
         return 6.0 if name == "relu6" else float("inf")
-    if name not in ("hardtanh", "clamp", "clip", "clamp_min"):
+    if name not in ("relu6", "hardtanh", "clamp", "clip", "clamp_min"):
         return None
-    lowest, highest = ("min_val", "max_val") if name == "hardtanh" else ("min", "max")
+    lowest, highest = ("min_val", "max_val") if name in ("relu6", "hardtanh") else ("min", "max")
     if module is not None:
         found = {lowest: module.min_val, highest: module.max_val}
     else:
@@ -332,6 +348,15 @@ def place_of(node):
     return f" ({node.meta['where']})" if node.meta.get("where") else ""
 
 
+def unused(graph, name, suffix="_"):
+    """The name, with suffixes until no module, parameter or buffer of the graph has it."""
+    kinds = graph.named_modules(), graph.named_parameters(), graph.named_buffers()
+    taken = {own for found in kinds for own, _ in found}
+    while name in taken or (hasattr(graph, name) and "." not in name):
+        name += suffix
+    return name
+
+
 def named(node):
     """The path of a node's module, or its own name."""
     return str(node.target) if node.op == "call_module" else node.name
@@ -364,12 +389,16 @@ def foldable(graph, node):
     if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None or not norm.affine:
         return False
     before = node.all_input_nodes[0]
-    direct = {str(node.target).rpartition(".")[0] for node in graph.graph.nodes if node.op == "get_attr"}
     layer = module_of(graph, before)
     own = type(layer) in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d) and len(before.users) == 1
     if isinstance(layer, nn.Linear) and (before.meta.get("ndim", 2) != 2 or norm.num_features != layer.out_features):
         return False  # on tokens, batch norm acts on axis 1
-    return own and before.target not in direct
+    return own and before.target not in read_directly(graph)
+
+
+def read_directly(graph):
+    """The names of modules whose parameters or buffers the network also reads by itself."""
+    return {str(node.target).rpartition(".")[0] for node in graph.graph.nodes if node.op == "get_attr"}
 
 
 def average_pools(graph):
@@ -390,8 +419,7 @@ def average_pools(graph):
             )
         label = label_of(graph, node)
         pool = MAX_POOLS[operation_of(graph, node)](**settings)
-        while node.op != "call_module" and hasattr(graph, name):
-            name += "_average"
+        name = name if node.op == "call_module" else unused(graph, name, "_average")
         became[name] = f"{label} -> {type(pool).__name__}"
         graph.add_submodule(name, pool)
         with graph.graph.inserting_before(node):

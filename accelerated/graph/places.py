@@ -17,6 +17,7 @@ from ..activation import QCFS, Site
 from .operations import (
     FIXED,
     MATRIX_PRODUCTS,
+    SHARES,
     WEIGHTED,
     Kind,
     answers,
@@ -32,12 +33,7 @@ GATES = ("sigmoid", "hardsigmoid", "tanh", "softsign")
 ACTIVATIONS = (
     *GATES, "softplus", "gelu", "silu", "mish", "elu", "celu", "selu", "leaky_relu", "prelu", "rrelu", "hardswish",
 )  # fmt: skip
-MOVES = (  # operations that leave levels what they are, up to their place and a constant factor
-    "flatten", "view", "view_as", "reshape", "reshape_as", "unflatten", "ravel", "squeeze", "unsqueeze", "permute",
-    "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "T", "mT", "H", "adjoint", "contiguous", "clone",
-    "detach", "data", "chunk", "split", "split_with_sizes", "tensor_split", "unbind", "getitem", "narrow", "select",
-    "expand", "expand_as", "dropout", "identity", "to", "mul", "multiply", "div", "divide",
-)  # fmt: skip
+MOVES = (*SHARES, "clone", "mul", "multiply", "div", "divide")  # leave levels what they are, up to a constant factor
 KEEPS_AXES = (  # operations whose output has the axes of their first input
     "add", "sub", "mul", "div", "batch_norm", "layer_norm", "softmax", "relu", "relu6", "hardtanh", "clamp", "dropout",
     "identity", "contiguous", "clone", "avg_pool2d", "max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d",

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from ..checks import InputError
 from .attention import TAKEN_APART
-from .operations import FUNCTIONS, KIND, written
+from .operations import FUNCTIONS, KIND, unused, written
 
 ASKING = (  # methods that answer about a tensor without reading its numbers
     "size", "dim", "numel", "nelement", "ndimension", "stride", "is_contiguous", "element_size", "get_device",
@@ -33,6 +33,7 @@ METHODS = {  # special methods of a tensor -> functions, with swapped arguments 
     "__pow__": operator.pow, "pow": operator.pow, "__neg__": operator.neg, "__floordiv__": torch.floor_divide,
     "__mod__": torch.remainder,
 }  # fmt: skip
+SIZES = ("numel", "nelement", "stride", "is_same_size", "broadcast_shapes")
 FILLING = {"zero_": torch.zeros_like, "fill_": torch.full_like}
 SWAPPED = {
     "__radd__": operator.add, "__rsub__": operator.sub, "__rmul__": operator.mul, "__rdiv__": operator.truediv,
@@ -40,7 +41,8 @@ SWAPPED = {
 }  # fmt: skip
 
 
-OTHERS = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/", contextlib.__file__)  # torch's code and ours
+OURS = Path(__file__).parent
+OTHERS = f"{Path(torch.__file__).parent}/", f"{OURS}/", *map(str, OURS.parent.glob("*.py")), contextlib.__file__
 
 
 def place_of_error(error):
@@ -64,17 +66,21 @@ def _first_own(frames):
 class Recorder(TorchFunctionMode):
     """Records the calls of torch in one forward pass of `root` as nodes of `graph`."""
 
-    def __init__(self, root, leaf):
+    def __init__(self, root, leaf, original=None):
         super().__init__()
         self.root, self.leaf, self.graph = root, leaf, fx.Graph()
         self.names = {id(module): name for name, module in root.named_modules()}
-        self.places = {id(value): name for name, value in (*root.named_parameters(remove_duplicate=True),
-                                                           *root.named_buffers(remove_duplicate=True))}  # fmt: skip
+        networks = [root if original is None else original, root]  # what is attached to a module may reach the original
+        self.originals = {id(part): name for name, part in networks[0].named_modules() if id(part) not in self.names}
+        self.places = {id(value): name for network in networks
+                       for name, value in (*network.named_parameters(), *network.named_buffers())}  # fmt: skip
         self.nodes: dict = {}  # id of a tensor -> (tensor, its node, its version)
         self.views: dict = {}  # id of a tensor that shares memory -> (the tensor of which it is a part, index)
         self.moving: set = set()  # nodes that depend on the images
         self.constants: dict = {}  # name -> tensor that the network made or kept outside its parameters
         self.lengths: dict = {}  # node -> length of the first axis, once the pass is over
+        self.asked = ""  # where the network first asked for a size other than that of the batch
+        self.apart = False  # whether attention was taken apart
         self.quiet = False
 
     def image(self, x):
@@ -96,9 +102,7 @@ class Recorder(TorchFunctionMode):
         if name is None and torch._C._functorch.is_functorch_wrapped_tensor(value):
             raise InputError(f"{_where()} works within torch.func (vmap, grad): write it for the whole batch")
         if name is None:
-            name = f"_constant{len(self.constants)}"
-            while hasattr(self.root, name):
-                name += "_"
+            name = unused(self.root, f"_constant{len(self.constants)}")
             self.constants[name] = value.detach().clone()
         node = self.graph.get_attr(name)
         self._keep(value, node)
@@ -137,6 +141,7 @@ class Recorder(TorchFunctionMode):
         if self.quiet:
             return func(*args, **kwargs)
         if func in TAKEN_APART:
+            self.apart = True
             with self:
                 return TAKEN_APART[func](*args, **kwargs)  # type: ignore[operator]
         if KIND.get(FUNCTIONS.get(func, "")) == "random":
@@ -153,6 +158,8 @@ class Recorder(TorchFunctionMode):
                 self._now_of(changed)
                 self._note(self.graph.call_function(written, tuple(map(self.argument, args))), changed[0])
                 self._pass_on(changed[0])
+            elif moving and _asks_for_sizes(func, name, args, kwargs):
+                self.asked = self.asked or _where() or name
             elif moving and name not in ASKING:
                 raise InputError(f"{_where()}: what the network does depends on the numbers of an image ({name}): "
                                  "it is no fixed graph of operators")  # fmt: skip
@@ -187,6 +194,12 @@ class Recorder(TorchFunctionMode):
             self.moving.add(node)
         for value in values:
             self._keep(value, node)
+
+    @contextlib.contextmanager
+    def asleep(self):
+        """Within the context nothing is recorded, but what was attached to a module still calls the copy's modules."""
+        with self._pausing(), calls_of(self):
+            yield
 
     @contextlib.contextmanager
     def _pausing(self):
@@ -256,6 +269,8 @@ class Recorder(TorchFunctionMode):
 
     def module(self, original, module, args, kwargs):
         """A call of a module: one node if it is kept whole, else what happens inside it."""
+        if id(module) in self.originals:
+            module = self.root.get_submodule(self.originals[id(module)])
         if self.quiet or id(module) not in self.names or not self.leaf(module):
             return original(module, *args, **kwargs)
         with self._pausing():
@@ -266,6 +281,13 @@ class Recorder(TorchFunctionMode):
             self._now_of([value for value, was in zip(tensors, before, strict=True) if value._version != was])
             self._record(("call_module", self.names[id(module)], *given), out)
         return out
+
+
+def _asks_for_sizes(func, name, args, kwargs):
+    """Whether a call asks for sizes other than the number of images: those that a graph keeps as numbers."""
+    if name == "size":
+        return (args[1] if len(args) > 1 else kwargs.get("dim")) != 0
+    return name in SIZES or (name == "__get__" and (resolve_name(func) or "").split(".")[-2] in ("shape", "nbytes"))
 
 
 def leaves(value):

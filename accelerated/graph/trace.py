@@ -9,6 +9,9 @@ import copy
 import inspect
 import keyword
 import operator
+import re
+from functools import partialmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +23,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from ..activation import QCFS
 from ..checks import InputError
 from ..neuron import SpikingNeuron
-from .capture import capture, dropouts_as_modules
+from .capture import capture, dice_of, dropouts_as_modules
 from .modules import is_altered
-from .operations import answers, known_as, module_of, named, place_of
+from .operations import SHARES, answers, known_as, module_of, named, operation_of, place_of
 from .timm import is_drop_path, plain
 
 COMPARED = (operator.eq, operator.ne, operator.le, operator.lt, operator.ge, operator.gt, operator.mod, getattr)
@@ -40,8 +43,32 @@ def is_whole(module):
     return known and not is_altered(module)
 
 
+class _Proxy(fx.Proxy):
+    """A value while torch.fx traces; it notes what `+=` and its like overwrite, which fx takes for a sum."""
+
+    tracer: Any
+
+    def _overwritten(self, operation, other):
+        new = self.tracer.create_proxy("call_function", operation, (self, other), {})
+        self.tracer.overwritten.append((self.node, new.node))
+        return new
+
+    __iadd__ = partialmethod(_overwritten, operator.add)
+    __isub__ = partialmethod(_overwritten, operator.sub)
+    __imul__ = partialmethod(_overwritten, operator.mul)
+    __itruediv__ = partialmethod(_overwritten, operator.truediv)
+
+
 class _Tracer(fx.Tracer):
     """Without a sample: modules that the table knows stay whole, and so do torch's others, to be named."""
+
+    def __init__(self):
+        super().__init__()
+        self.overwritten = []  # (a value that was written over, what then stood there)
+
+    def proxy(self, node):
+        """The value of a node."""
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m, module_qualified_name):
         if is_whole(m):
@@ -77,7 +104,19 @@ def trace(model, sample=None):
     model = unwrapped(model)
     if isinstance(model, fx.GraphModule) and model.meta.get("isospike"):
         return copy.deepcopy(model)
-    model = plain(_copied(model))
+    if sample is None:
+        return _graph_of(model, None)
+    try:
+        return _graph_of(model, sample)
+    except InputError:  # what the process keeps from a first call, in a cache of its own, is there now
+        return _graph_of(model, sample)
+
+
+def _graph_of(original, sample):
+    """The graph of a copy of a network, in the network's mode."""
+    model = plain(_copied(original))
+    if is_whole(model):
+        model = nn.Sequential(model).train(model.training)
     reserved = [name for name, _ in model.named_modules() if any(map(keyword.iskeyword, name.split(".")))]
     if reserved:
         raise InputError(f"a module is called {reserved[0]!r}, a word that Python reserves: rename it")
@@ -86,7 +125,7 @@ def trace(model, sample=None):
     with evaluating(model), plainly[0], plainly[1], plainly[2]:
         if any(map(is_lazy, model.parameters())):
             _shaped(model, sample)
-        graph = _traced(model) if sample is None else capture(model, sample, is_whole)
+        graph = _traced(model) if sample is None else capture(model, sample, is_whole, original)
     for module in set(graph.modules()) - own:
         module.training = model.training
     _reshape_for_view(graph)
@@ -136,16 +175,19 @@ def _reshape_for_view(graph):
 
 def _traced(model):
     """The graph by torch.fx; what the network draws at random would become a constant, and is refused."""
-    drawn = torch.get_rng_state()
+    dice, name, tracer, again = dice_of(), type(model).__name__, _Tracer(), _Tracer()
     try:
-        graph = fx.GraphModule(model, _Tracer().trace(model))
+        graph = fx.GraphModule(model, tracer.trace(model))
+        same = _written_out(graph.graph) == _written_out(again.trace(copy.deepcopy(model)))
     except (fx.proxy.TraceError, TypeError, AttributeError, RuntimeError) as error:
         line = str(error).splitlines()[0]
-        raise InputError(f"{type(model).__name__} cannot be read without a sample of images: {line}") from error
-    if not torch.equal(drawn, torch.get_rng_state()):
-        raise InputError(f"{type(model).__name__} draws random numbers in evaluation: draw only in training")
+        raise InputError(f"{name} cannot be read without a sample of images: {line}") from error
+    if dice_of() != dice:
+        raise InputError(f"{name} draws random numbers in evaluation: draw only in training")
+    if not same or any(isinstance(value, fx.Proxy) for module in model.modules() for value in vars(module).values()):
+        raise InputError(f"{name} keeps something from one call to the next: it is no fixed graph of operators")
     _without_asserting(graph)
-    _without_overwriting(graph)
+    _without_overwriting(graph, tracer.overwritten)
     dropouts_as_modules(graph)
     graph.recompile()
     return graph
@@ -158,10 +200,17 @@ def _without_asserting(graph):
             graph.graph.erase_node(node)
 
 
-def _without_overwriting(graph):
+def _written_out(graph):
+    """The nodes of a graph in words, by which two are compared."""
+    nodes = [(node.op, str(node.target), str(node.args), str(node.kwargs)) for node in graph.nodes]
+    return re.sub(r"_tensor_constant\d+", "_tensor_constant", str(nodes))
+
+
+def _without_overwriting(graph, overwritten):
     """Make in-place operations write elsewhere: a simulation keeps values between steps.
 
-    InputError if the overwritten value is used again, since the network would then change.
+    `overwritten` are pairs of nodes: a value and what was written over it. InputError if an overwritten value, or
+    another that may lie in the same memory, is used again, since the network would then change.
     """
     in_place = {name for name, module in graph.named_modules() if getattr(module, "inplace", False)}
     for node in graph.graph.nodes:
@@ -175,10 +224,27 @@ def _without_overwriting(graph):
             node.kwargs = {**node.kwargs, "inplace": False}
         else:
             continue
-        if len(node.all_input_nodes[0].users) > 1:
+        overwritten = [*overwritten, (node.all_input_nodes[0], node)]
+    place = {node: i for i, node in enumerate(graph.graph.nodes)}
+    for old, new in overwritten:
+        if any(
+            place[user] > place[new] for value in _in_one_memory(graph, old) for user in value.users if user is not new
+        ):
             raise InputError(
-                f"{node.name} overwrites a value that is used again: write it without an in-place operation"
+                f"{new.name} overwrites a value that is used again: write it without an in-place operation"
             )
+
+
+def _in_one_memory(graph, node):
+    """The nodes whose values may lie in the same memory as this one's: parts, other shapes."""
+    while operation_of(graph, node) in SHARES:
+        node = node.all_input_nodes[0]
+    found, stack = {node}, [node]
+    while stack:
+        views = {user for user in stack.pop().users if operation_of(graph, user) in SHARES} - found
+        found |= views
+        stack.extend(views)
+    return found
 
 
 def value_of(graph, node, values, args=None, kwargs=None):

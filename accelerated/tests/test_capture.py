@@ -3,6 +3,7 @@
 # mypy: disable-error-code="index, arg-type"
 # (several outputs are indexed by name; wrong arguments are what some tests are about)
 
+import functools
 import warnings
 
 import numpy as np
@@ -60,6 +61,60 @@ def _first_channel(y):
 @pytest.mark.parametrize("name", BODIES)
 def test_python_between_layers_is_no_obstacle(name):
     exact(Plain(BODIES[name]).eval())
+
+
+def test_names_that_a_second_call_would_take_are_the_networks_own():
+    """A module called twice becomes two, and neither takes the name of another one."""
+    network = Plain(lambda self, y: self.b_again(self.b(self.b(y))))
+    network.b_again = nn.Conv2d(4, 4, 3, padding=1)
+    exact(network.eval())
+
+
+class Bounded6(nn.ReLU6):
+    """A ReLU6 that ends at another number, and one whose class says more."""
+
+    def __init__(self):
+        super().__init__()
+        self.max_val = 0.5
+
+
+class Doubled(nn.ReLU):
+    def __call__(self, x):
+        return super().__call__(x) * 2
+
+
+def _own_call(module):
+    vars(module)["_call_impl"] = lambda x: F.relu(x) * 0.3
+    return module
+
+
+@pytest.mark.parametrize("make", [Bounded6, Doubled, lambda: _own_call(nn.ReLU())])
+def test_an_activation_is_what_it_does_and_not_what_its_class_is_called(make):
+    network = Plain(lambda self, y: self.act(self.b(y)))
+    network.act = make()
+    exact(network.eval())
+
+
+def test_what_was_attached_to_a_network_reaches_its_copy():
+    """A closure over the original runs the copy's layers: they train on, and the original stays as it is."""
+    network = Plain(between=nn.BatchNorm2d(4)).train()
+    inner = network.forward
+    vars(network)["forward"] = lambda x: inner(x) * 2
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    q = acc.quantise(network, "qcfs", 2**14, "max", IMAGES)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert {name for name, _ in network.named_parameters()} < {name for name, _ in q.named_parameters()}
+    assert torch.allclose(acc.answer(q, IMAGES), acc.answer(network, IMAGES), atol=1e-2)
+
+
+@functools.cache
+def _table(count):
+    """What a process keeps from its first call."""
+    return torch.arange(count).mul(0.1).cos()[:, None, None]
+
+
+def test_a_cache_of_the_process_is_no_state():
+    exact(Plain(lambda self, y: self.b(y) * _table(4)).eval())
 
 
 class FakeQuantised(nn.Conv2d):
@@ -323,13 +378,6 @@ def test_within_inference_mode_and_autocast_it_is_the_same():
         with context:
             got = acc.quantise(Plain().eval(), "s-qcfs", 4, "max", IMAGES).state_dict()
         assert all(torch.equal(a, b) for a, b in zip(got.values(), wanted.values(), strict=True))
-
-
-def test_biases_are_corrected_only_where_they_shift_one_value():
-    network = Plain(lambda self, y: (lambda z: z + z)(self.b(y))).eval()
-    q = acc.quantise(network, "s-qcfs", 2, "mse", IMAGES)
-    before, after = (net.get_parameter("b.bias") for net in (q, acc.correct_biases(q, IMAGES)))
-    assert torch.equal(before, after)
 
 
 def test_depth_is_no_limit():

@@ -24,7 +24,7 @@ class Mixing(nn.Module):
 def test_images_that_are_mixed_are_refused_while_streaming_alone():
     network = Mixing(lambda y: y - y.mean(0)).eval()
     q = acc.quantise(network, "cs-qcfs", 4, "max", IMAGES)
-    with pytest.raises(acc.InputError, match=r"mean \(mean\) .*test_leading.py:\d+\) mixes the images of a batch: '"):
+    with pytest.raises(acc.InputError, match=r"mean \(mean\) .*test_leading.py:\d+\) does not keep the images of"):
         acc.simulate(acc.convert(q, "streaming"), IMAGES, 4)
     exact(network)
 
@@ -134,5 +134,48 @@ def test_blank_images_hide_nothing():
 @pytest.mark.parametrize("mix", [lambda y: y - y[-1:], lambda y: y - y[:1], lambda y: y.flip(0).cumsum(0).flip(0)])
 def test_images_that_read_one_other_are_refused_while_streaming(mix):
     q = acc.quantise(Mixing(mix).eval(), "cs-qcfs", 4, "max", IMAGES)
-    with pytest.raises(acc.InputError, match=r"mixes the images of a batch"):
+    with pytest.raises(acc.InputError, match=r"does not keep the images of a batch apart"):
         acc.simulate(acc.convert(q, "streaming"), IMAGES, 4)
+
+
+class Regions(nn.Module):
+    """Mixes the images of a batch only where one of four regions of an image is bright."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        y = F.relu(self.a(F.relu(F.avg_pool2d(x, 16).flatten(1) - 0.7) * 10))
+        return self.c(F.relu(self.b(y - y.mean(0))))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_what_mixes_images_is_seen_where_no_drawn_image_excites_it(count):
+    x = torch.rand(40, 1, 2, 2).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    spiking = acc.convert(acc.quantise(Regions().eval(), "cs-qcfs", 4, sample=x), "streaming")
+    with pytest.raises(acc.InputError, match=r"does not keep the images of a batch apart"):
+        acc.simulate(spiking, x[:count], 4)
+
+
+TURNED = {  # a ReLU on a value whose first axis is not the batch
+    "transposed": (lambda self, y: F.relu(self.b(y).flatten(1).t()).t().unflatten(1, (4, 8, 8)), ()),
+    "channels first": (lambda self, y: F.relu(self.b(y).transpose(0, 1)).transpose(0, 1), ()),
+    "one group for each image": (lambda self, y: F.relu(self.b(y).flatten(0, 1)[None])[0].unflatten(0, (-1, 4)), ()),
+    "tokens first": (
+        lambda self, y: F.relu(self.d(y.flatten(2).permute(2, 0, 1))).permute(1, 2, 0).unflatten(2, (8, 8)), (4,),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_a_threshold_belongs_to_no_place_in_the_batch(name):
+    body, shape = TURNED[name]
+    network = Plain(body)
+    network.d = nn.Linear(4, 4)
+    q = acc.quantise(network.eval(), "cs-qcfs", 4, "max", IMAGES)
+    assert q.get_submodule("relu_1").parameter.shape == shape
+    whole = acc.answer(q, IMAGES)
+    assert torch.allclose(torch.cat([acc.answer(q, image[None]) for image in IMAGES]), whole, atol=1e-6)
+    exact(network)
