@@ -196,10 +196,10 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
     one_of(operators, FORMS, "operators")
     if operators == "per-step" and not schedule.streams:
         raise InputError(f"operators 'per-step' need a schedule that streams; {schedule.name!r} carries totals")
+    if not any(isinstance(module, QCFS) for module in network.modules()):
+        raise InputError("the network has no QCFS activation to convert: quantise it first")
     graph = fold_batch_norms(network)
     refuse_unknown(graph)
-    if not any(is_relu(graph, node) or isinstance(module_of(graph, node), QCFS) for node in graph.graph.nodes):
-        raise InputError("the network has no QCFS activation to convert: quantise it first")
     finite_state(graph)
     depth = depths(graph, QCFS)
     for node, kind in kinds_of(graph).items():
@@ -230,8 +230,8 @@ def summary(network: nn.Module) -> str:
     kinds = kinds_of(graph)
     real = [node for node, kind in kinds.items() if kind in REAL_VALUED and not is_relu(graph, node)]
     real = [node for node in real if not (is_max_pool(graph, node) and kinds[node.all_input_nodes[0]] is Kind.NEURON)]
-    names = [named(node) for node in real]
+    labels = [label_of(graph, node) for node in real]
+    names = [f"{label} ({named(node)})" for label, node in zip(labels, real, strict=True)]
     if len(real) > MANY:
-        labels = [label_of(graph, node) for node in real]
         names = [f"{labels.count(label)} {label}" for label in dict.fromkeys(labels)]
     return ", ".join(parts) + (f"; real-valued operators: {', '.join(names)}" if real else "")

@@ -167,7 +167,10 @@ def quantise(
     values, leads = _values(graph, first), _leading(graph, first)
     found = places(graph, values, leads)
     if not found:
-        raise InputError("the network has no activation to quantise")
+        quantised = any(isinstance(module, QCFS) for module in graph.modules())
+        raise InputError(
+            "the network is quantised already" if quantised else "the network has no activation to quantise"
+        )
     shapes = [activation_shape(graph, p, granularity, values.get(p.source), leads) for p in found]
     del values
     thetas, lowest = _starts(graph, found, shapes, batches, levels, start)

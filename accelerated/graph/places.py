@@ -103,8 +103,17 @@ def _is_activation(graph, node, kinds):
     users = list(node.users)
     if not users or any(isinstance(module_of(graph, user), QCFS) for user in users):
         return False
-    only_gates = name in GATES and all(kinds[user] is Kind.PRODUCT for user in users)
+    only_gates = name in GATES and all(kinds[user] is Kind.PRODUCT for user in _readers(graph, node, kinds))
     return not only_gates and not all(user.op == "output" or user.target is answers for user in users)
+
+
+def _readers(graph, node, kinds):
+    """The nodes that read a value, wherever it was moved to."""
+    found = []
+    for user in node.users:
+        moved = kinds[user] is Kind.LINEAR and operation_of(graph, user) in MOVES
+        found += _readers(graph, user, kinds) if moved else [user]
+    return found
 
 
 def _is_gated(graph, node, kinds):

@@ -12,6 +12,8 @@ from types import FrameType
 try:
     import uvicorn
     from sqlalchemy import func, select
+
+    from . import web  # noqa: F401 (its own needs get this line, too)
 except ImportError as error:
     sys.exit(
         f"error: the platform needs {error.name}, which comes with the extra 'platform': pip install -e '.[platform]'"

@@ -17,8 +17,8 @@ BODIES = {
     "a difference that begins with a constant": lambda self, y: torch.diff(
         F.relu(self.b(y)), prepend=self.start.expand(len(y), 4, 8, 1)
     ),
-    "whole numbers by example": lambda self, y: F.relu(self.b(y) * 40).type_as(self.whole).float(),
-    "whole numbers by another example": lambda self, y: F.relu(self.b(y) * 40).to(self.whole).float(),
+    "whole numbers by example": lambda self, y: F.relu(self.b(y) * 40).type_as(self.whole).type_as(y),
+    "whole numbers by another example": lambda self, y: F.relu(self.b(y) * 40).to(self.whole).type_as(y),
     "a sum of whole numbers": lambda self, y: self.b(y) + F.relu(self.b(y) * 4).cumsum(1, dtype=torch.int32).float(),
 }
 
@@ -41,7 +41,7 @@ def unusual(body):
 
 @pytest.mark.parametrize("name", BODIES)
 def test_each_is_exact_on_totals_and_on_increments(name):
-    q = exact(unusual(BODIES[name])).double()
+    q = exact(unusual(BODIES[name]).double(), IMAGES.double())
     x = IMAGES.double()
     for schedule in ("integrate-then-fire", "signed"):
         spiking = acc.convert(q, schedule)
