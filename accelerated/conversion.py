@@ -197,7 +197,7 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
     if operators == "per-step" and not schedule.streams:
         raise InputError(f"operators 'per-step' need a schedule that streams; {schedule.name!r} carries totals")
     if not any(isinstance(module, QCFS) for module in network.modules()):
-        raise InputError("the network has no QCFS activation to convert: quantise it first")
+        raise InputError("the network has no QCFS activation to convert: quantise the network before it is converted")
     graph = fold_batch_norms(network)
     refuse_unknown(graph)
     finite_state(graph)
@@ -231,7 +231,8 @@ def summary(network: nn.Module) -> str:
     real = [node for node, kind in kinds.items() if kind in REAL_VALUED and not is_relu(graph, node)]
     real = [node for node in real if not (is_max_pool(graph, node) and kinds[node.all_input_nodes[0]] is Kind.NEURON)]
     labels = [label_of(graph, node) for node in real]
-    names = [f"{label} ({named(node)})" for label, node in zip(labels, real, strict=True)]
+    pairs = zip(labels, map(named, real), strict=True)
+    names = [label if label == name else f"{label} ({name})" for label, name in pairs]
     if len(real) > MANY:
         names = [f"{labels.count(label)} {label}" for label in dict.fromkeys(labels)]
     return ", ".join(parts) + (f"; real-valued operators: {', '.join(names)}" if real else "")

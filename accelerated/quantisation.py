@@ -21,7 +21,6 @@ from .graph.operations import (
     named,
     operation_of,
     refuse_unknown,
-    relu_bound,
     unused,
 )  # fmt: skip
 from .graph.places import KEEPS_AXES, Place, features_last, places
@@ -165,31 +164,35 @@ def quantise(
     first = batches[0] if batches else None
     graph, replaced = _captured(network, max_pool, first)
     values, leads = _values(graph, first), _leading(graph, first)
-    found = places(graph, values, leads)
-    if not found:
-        quantised = any(isinstance(module, QCFS) for module in graph.modules())
-        raise InputError(
-            "the network is quantised already" if quantised else "the network has no activation to quantise"
-        )
+    found = _found(graph, values, leads)
     shapes = [activation_shape(graph, p, granularity, values.get(p.source), leads) for p in found]
     del values
     thetas, lowest = _starts(graph, found, shapes, batches, levels, start)
     some, bounds = next(graph.parameters(), torch.zeros(())), {}
-    ends = [relu_bound(graph, place.node) if place.replaces else None for place in found]
     gone = [place.node for place in found if place.replaces]
     kept = {node.target for node in graph.graph.nodes if node.op == "call_module" and node not in gone}
     used = {name for name, module in graph.named_modules() if name in kept or not is_activation(module)}
-    for place, shape, theta, below, bound in zip(found, shapes, thetas, lowest, ends, strict=True):
+    for place, shape, theta, below in zip(found, shapes, thetas, lowest, strict=True):
         theta = tensor(theta, like=some)
         positive(theta * levels, f"theta L of {named(place.node)!r} in {theta.dtype}")
         module = QCFS(shape, levels, positivity, theta, place.site, place.heads, below)
         name = _put_in_place(graph, place, module.train(graph.training), used)
         replaced[name] = f"{place.was} -> QCFS" if place.replaces else f"QCFS {place.was}"
-        bounds[name] = bound
+        bounds[name] = place.bound
     graph.delete_all_unused_submodules()
     graph.recompile()
     graph.meta["replaced"], graph.meta["bounds"] = replaced, bounds
     return graph
+
+
+def _found(graph, values, leads):
+    """The places to quantise; InputError where there are none."""
+    found = places(graph, values, leads)
+    if not found and any(isinstance(module, QCFS) for module in graph.modules()):
+        raise InputError("the network is quantised already, and has no other activation to quantise")
+    if not found:
+        raise InputError("the network has no activation to quantise")
+    return found
 
 
 def _leading(graph, x):
@@ -226,7 +229,7 @@ def _ranges(graph, found, shapes, batches, start):
     minima: list = [[] for _ in found]
     for batch in batches:
         for i, (place, z) in enumerate(zip(found, _sources(graph, found, batch), strict=True)):
-            bound = relu_bound(graph, place.node) if place.replaces else float("inf")
+            bound = float("inf") if place.bound is None else place.bound
             maxima[i].append(image_maxima(_size(place, z), shapes[i], bound))
             minima[i].append(z.new_zeros(shapes[i]) if place.replaces else -image_maxima(-z, shapes[i]).amax(0))
     method = start if isinstance(start, str) else "max"

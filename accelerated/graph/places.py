@@ -27,6 +27,7 @@ from .operations import (
     module_of,
     operands,
     operation_of,
+    relu_bound,
 )
 
 GATES = ("sigmoid", "hardsigmoid", "tanh", "softsign")
@@ -50,6 +51,7 @@ class Place(NamedTuple):
     was: str  # the ReLU that it was, or where it is: after GELU, on residual branches
     site: str | None = None  # as of a `Site`
     heads: int | None = None
+    bound: float | None = None  # of a ReLU
 
     @property
     def replaces(self) -> bool:
@@ -88,8 +90,8 @@ def places(graph, values, leading):
     for node in moving:
         if is_relu(graph, node):
             module = module_of(graph, node)
-            of_site = (module.site, module.heads) if isinstance(module, Site) else (None, None)
-            found.append(Place(node, None, label_of(graph, node), *of_site))
+            site, heads = (module.site, module.heads) if isinstance(module, Site) else (None, None)
+            found.append(Place(node, None, label_of(graph, node), site, heads, relu_bound(graph, node)))
         elif node in reads and (not values or node in leading):
             found.append(Place(node, *reads[node], *_site(graph, node, reads[node][1], values, products)))
     return found
@@ -110,7 +112,7 @@ def _is_activation(graph, node, kinds):
 def _readers(graph, node, kinds):
     """The nodes that read a value, wherever it was moved to."""
     found = []
-    for user in node.users:
+    for user in (user for user in node.users if kinds[user] not in FIXED):
         moved = kinds[user] is Kind.LINEAR and operation_of(graph, user) in MOVES
         found += _readers(graph, user, kinds) if moved else [user]
     return found

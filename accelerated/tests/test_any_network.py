@@ -90,7 +90,9 @@ def test_real_valued_operators_are_mentioned():
             y = self.relu(self.fc(x))
             return self.out(self.norm(y) * y)
 
-    assert acc.summary(acc.quantise(Network(), "s-qcfs")) == "1 ReLU -> QCFS; real-valued operators: norm, mul"
+    assert (
+        acc.summary(acc.quantise(Network(), "s-qcfs")) == "1 ReLU -> QCFS; real-valued operators: LayerNorm (norm), mul"
+    )
 
 
 COUNTS = {  # parameters of the CIFAR-10 form in the literature, and torchvision's network in ImageNet's form

@@ -351,7 +351,7 @@ def test_operations_of_a_network_with_everything(schedule):
     torch.manual_seed(0)
     x = torch.rand(8, 6)
     spiking = acc.convert(acc.quantise(Joined(), "s-qcfs", 4, "max", x), schedule)
-    assert acc.summary(spiking).endswith("real-valued operators: norm, mul_1"), acc.summary(spiking)
+    assert acc.summary(spiking).endswith("real-valued operators: LayerNorm (norm), mul (mul_1)"), acc.summary(spiking)
     for arithmetic in ("totals", "increments") if schedule != "streaming" else ("increments",):
         s = acc.simulate(spiking, x, 4 if schedule != "signed" else 20, arithmetic)
         if schedule != "streaming":

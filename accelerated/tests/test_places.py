@@ -43,7 +43,7 @@ def test_an_activation_stays_and_its_output_is_quantised(name):
     x = torch.randn(40, 6, dtype=torch.float64)
     q = exact(network.double().eval(), x)
     label = MODULE[name].__name__
-    assert acc.summary(q) == f"1 QCFS after {label}, 1 ReLU -> QCFS; real-valued operators: 1"
+    assert acc.summary(q) == f"1 QCFS after {label}, 1 ReLU -> QCFS; real-valued operators: {label} (1)"
     shape, lowest = quantisers(q)["1_levels"]
     assert shape == (16,)
     assert (lowest < 0) == (name not in ("sigmoid", "hardsigmoid", "softplus", "leaky_relu"))  # -0.01 x is below 1/2
@@ -88,6 +88,34 @@ def test_gates_stay_real(name):
     gate = MODULE[name]()
     q = exact(Plain(lambda y: torch.relu(y) * gate(y + 1)).double(), torch.randn(40, 6, dtype=torch.float64))
     assert len(quantisers(q)) == 1
+
+
+MOVED = {
+    "by an index": lambda gate: gate[:, :, None, None],
+    "by a view": lambda gate: gate.view(len(gate), 8, 1, 1),
+    "twice": lambda gate: gate.unsqueeze(-1).unsqueeze(-1),
+    "to the size of the image": lambda gate: gate[:, :, None, None].expand(-1, -1, 8, 8),
+}
+
+
+class SqueezeAndExcite(nn.Module):
+    """A gate from linear layers, moved to the axes of what it gates."""
+
+    def __init__(self, move):
+        super().__init__()
+        self.conv, self.a, self.b, self.move = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 4), nn.Linear(4, 8), move
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x))
+        gate = torch.sigmoid(self.b(torch.relu(self.a(y.mean((2, 3))))))
+        return (y * self.move(gate)).mean((2, 3))
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_gates_stay_real_wherever_they_are_moved(name):
+    torch.manual_seed(0)
+    q = exact(SqueezeAndExcite(MOVED[name]).double(), torch.rand(6, 3, 8, 8, dtype=torch.float64))
+    assert len(quantisers(q)) == 2
 
 
 def test_the_answer_itself_is_not_quantised():
@@ -139,7 +167,7 @@ def test_tokens_first_are_left_real():
 def test_nothing_is_quantised_twice():
     x = torch.randn(5, 7, 6, dtype=torch.float64)
     q = acc.quantise(encoder(), "qcfs", 4, "max", x)
-    with pytest.raises(acc.InputError, match="the network has no activation to quantise"):
+    with pytest.raises(acc.InputError, match="the network is quantised already, and has no other activation"):
         acc.quantise(q, "qcfs", 4, "max", x)
 
     def shared(y):
