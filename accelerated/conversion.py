@@ -73,6 +73,11 @@ class SpikingNetwork(nn.Module):
         """The number of phases of T steps until the answer: D + 1 under integrate-then-fire, else 1."""
         return self.schedule.phases(self.latency_depth)
 
+    @property
+    def coarse(self) -> int:
+        """K: the steps at first in which some layer's spikes may be worth more than one level."""
+        return self.schedule.coarse(self.latency_depth, max(neuron.levels for neuron in self.layers.values()))
+
     def begin(self, x, steps, arithmetic, states=None):
         """(a stepped run on images x, its states {layer: `State`}); `steps` is T (per phase)."""
         if self.schedule.streams:
@@ -202,6 +207,7 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
     refuse_unknown(graph)
     finite_state(graph)
     depth = depths(graph, QCFS)
+    schedule.known([layer_name(node) for node in graph.graph.nodes if isinstance(module_of(graph, node), QCFS)])
     for node, kind in kinds_of(graph).items():
         if is_relu(graph, node) and kind not in FIXED:
             raise InputError(f"{named(node)} is still a ReLU: quantise the network before it is converted")
@@ -209,7 +215,8 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
         if isinstance(module, QCFS):
             positive(module.threshold, f"the threshold of {layer_name(node)!r}")
             exact_levels(module.levels, module.parameter.dtype, layer_name(node))
-            graph.set_submodule(str(node.target), SpikingNeuron(module, schedule, depth[node.name]))
+            worths = schedule.worths_of(layer_name(node), module.levels, depth[node.name], max(depth.values()))
+            graph.set_submodule(str(node.target), SpikingNeuron(module, schedule, depth[node.name], worths))
     if not schedule.streams and any(isinstance(module, SpikeMask) for module in graph.modules()):
         raise InputError(f"random spike masks change in every step: {schedule.name!r} cannot be exact with them")
     return SpikingNetwork(graph, schedule, operators)

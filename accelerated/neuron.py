@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from ._native import elementwise
-from .activation import WithLevels, level_value, qcfs_level, unchecked_level
-from .checks import InputError, broadcasts, finite, not_above_zero, positive, tensor, whole
+from .activation import WithLevels, level_value, unchecked_level
+from .checks import InputError, broadcasts, finite, not_above_zero, positive, tensor
 from .thresholds import threshold_of
 
 
@@ -87,39 +87,6 @@ def integrate_then_fire_run(
     return torch.stack(spikes), membrane
 
 
-def signed_step(
-    total: torch.Tensor, sent: torch.Tensor, threshold: float | torch.Tensor, levels: int, lowest: int = 0
-) -> torch.Tensor:
-    """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5); all [batch, ...].
-
-    `total` is the accumulated input, `sent` the spikes sent so far, in lowest..L; a spike has the value theta / L.
-    """
-    total = tensor(total)
-    return torch.clamp(qcfs_level(total, threshold, levels, lowest=lowest) - tensor(sent, like=total), -1, 1)
-
-
-def signed_membrane_step(membrane, current, sent, threshold, levels, lowest=0):
-    """One step of the incremental ST-BIF neuron: V <- V + z L / theta, then V <- V - s. Returns (s, V)."""
-    return bounded_step(membrane + current * levels / threshold, sent, 1, levels, lowest)
-
-
-def st_bif_run(
-    currents: torch.Tensor, threshold: float | torch.Tensor, levels: int, lowest: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The signed neuron on increments, V(0) = 1/2: (signed spikes [T, batch, ...], tracer N [batch, ...]).
-
-    Once the input stops, N settles at level(sum of all currents) within L - lowest steps (T3).
-    """
-    currents, threshold = prepare(currents, threshold)
-    levels, lowest = whole(levels, "levels"), not_above_zero(lowest)
-    membrane, sent, spikes = torch.full_like(currents[0], 0.5), torch.zeros_like(currents[0]), []
-    for current in currents:
-        spike, membrane = signed_membrane_step(membrane, current, sent, threshold, levels, lowest)
-        sent = sent + spike
-        spikes.append(spike)
-    return torch.stack(spikes), sent
-
-
 @dataclass
 class State:
     """The state of a layer of neurons in one run. The run owns it: two runs of a network share nothing."""
@@ -127,7 +94,7 @@ class State:
     steps: int = 1  # T (per phase)
     totals: bool = False  # whether inputs and outputs are totals
     now: int = 0  # steps taken so far
-    sent: torch.Tensor | None = None  # spikes so far, -1 for one taken back [batch, ...]
+    sent: torch.Tensor | None = None  # levels so far: spikes, each with its sign and worth [batch, ...]
     membrane: torch.Tensor | None = None
     spike: torch.Tensor | None = None  # of the last step
 
@@ -143,11 +110,12 @@ class SpikingNeuron(WithLevels):
 
     settings = ("levels", "lowest", "positivity", "schedule_name")
 
-    def __init__(self, activation, schedule, depth):
+    def __init__(self, activation, schedule, depth, worths=(1,)):
         super().__init__()
         self.parameter, self.positivity = activation.parameter, activation.positivity
         self.levels, self.lowest = activation.levels, activation.lowest
         self.schedule, self.depth = schedule, depth
+        self.worths = worths  # of its spikes in levels, step by step; the last is that of all further steps
         self.start: torch.Tensor | None = None  # of a calibration: first membrane, which neurons may fire
         self.fires: torch.Tensor | None = None
         self.state = State()  # of the run that calls of the network advance
@@ -170,6 +138,10 @@ class SpikingNeuron(WithLevels):
     def fires_in(self, state):
         """Whether the schedule lets this layer fire in the next step."""
         return self.schedule.fires(state.now, state.steps, self.depth)
+
+    def worth(self, now):
+        """What a spike is worth in step `now` (from 0), in levels."""
+        return self.worths[min(now, len(self.worths) - 1)]
 
     def resolution(self, state, now):
         """The count that is worth theta after `now` steps."""
@@ -199,13 +171,13 @@ class SpikingNeuron(WithLevels):
 
     def _on_totals(self, total, sent, theta, state):
         resolution, turn = self.resolution(state, state.now + 1), state.now - self.depth * state.steps
-        done = None
+        lowest, worth, done = self.lowest_at(resolution), self.worth(state.now), None
         if self.schedule.has_kernel and self.fires_in(state):
-            native = -1 if self.schedule.settles else turn
-            done = elementwise.total_step(total, sent, theta, resolution, native, self.lowest_at(resolution))
+            native = -worth if self.schedule.settles else turn
+            done = elementwise.total_step(total, sent, theta, resolution, native, lowest)
         if done is None:
-            state.spike = self.schedule.on_totals(total, sent, theta, resolution, self.lowest_at(resolution), turn)
-            sent = sent + state.spike
+            state.spike = self.schedule.on_totals(total, sent, theta, resolution, lowest, turn, worth)
+            sent = sent + worth * state.spike
             done = state.spike, level_value(sent, theta, resolution)
         state.spike, state.sent, state.now = done[0], sent, state.now + 1
         return done[1]
@@ -214,15 +186,17 @@ class SpikingNeuron(WithLevels):
         membrane = state.membrane
         if membrane is None:
             membrane = self.schedule.rest(theta, current.shape, self.start)
+        worth = self.worth(state.now)
         if self.fires_in(state):
             resolution = self.resolution(state, state.now + 1)
-            at_least = self.lowest_at(resolution)
-            spike, state.membrane = self.schedule.on_increments(membrane, current, sent, theta, resolution, at_least)
+            rule, lowest = self.schedule.on_increments, self.lowest_at(resolution)
+            spike, state.membrane = rule(membrane, current, sent, theta, resolution, lowest, worth)
             state.spike = spike if self.fires is None else spike * self.fires
         else:
             state.spike, state.membrane = torch.zeros_like(current), membrane + current
-        state.sent, state.now = sent + state.spike, state.now + 1
-        return self.schedule.sends(state.spike, theta, self.levels)
+        change = worth * state.spike
+        state.sent, state.now = sent + change, state.now + 1
+        return self.schedule.sends(change, theta, self.levels)
 
     def extra_repr(self):
         below = f", lowest={self.lowest}" if self.lowest else ""

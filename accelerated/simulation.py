@@ -36,13 +36,14 @@ class Simulation:
 
     logits                  [steps, batch, classes]; the last row is the answer. Of a network with several outputs, a
                             tuple or dictionary of such tensors, nested as the network returns them
-    counts                  {layer: spikes sent}, int32 [batch, ...]; a negative spike counts as -1
-    emitted                 {layer: as counts, with each -1 as one spike, and including pre-steps}
+    counts                  {layer: levels sent}, int32 [batch, ...]: its spikes, each with its sign and worth
+    emitted                 {layer: number of spikes of either sign, including pre-steps}
     latency                 steps from the image to the answer
     spikes_per_neuron       per image; a negative spike counts as one spike
     settled_at              last step in which a unit of the sample fired [batch]; None if the schedule does not settle.
                             Spikes of a layer whose first axis is not the batch count for every sample
-    settled                 whether nothing fired in the last step; None if the schedule does not settle
+    settled                 whether nothing fired in the last step, all spikes worth 1; None if the schedule does not
+                            settle
     units_that_differ       share of (sample, unit) pairs whose count is not the quantised network's level, or None
     units_that_differ_last  the same for the last spiking layer alone
     nonzero_share           {layer: share of counts that are not 0}
@@ -233,7 +234,7 @@ def _result(network, x, states, rows, steps, seen):
         latency=int(settled_at.max()) if settles else network.pre_steps + len(rows),
         spikes_per_neuron=sum(int(spikes.sum()) for spikes in emitted.values()) / neurons,
         settled_at=settled_at if settles else None,
-        settled=bool((settled_at < steps).all()) if settles else None,
+        settled=bool((settled_at < steps).all()) and network.coarse < steps if settles else None,
         units_that_differ=sum(differ.values()) / neurons if compared else None,
         units_that_differ_last=differ[last] / counts[last].numel() if compared else None,
         nonzero_share={name: (count != 0).double().mean().item() for name, count in counts.items()},
@@ -280,8 +281,8 @@ def simulate(
     """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`. The network stays as it is.
 
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
-    (signed). `arithmetic` is "totals" (default, except under streaming), "increments" (streaming has no other), or
-    "theorem": the counts and last logits of integrate-then-fire by T2, from one pass and without steps.
+    (signed, halving). `arithmetic` is "totals" (default, except under streaming), "increments" (streaming has no
+    other), or "theorem": the counts and last logits of integrate-then-fire by T2, from one pass and without steps.
     `engine` is for streaming only: "dense" (PyTorch; the default), "event" (on the CPU, layers with spikes as input add
     the weights of those that fired and skip the rest: sums in another order), "auto" (per layer, the faster one in the
     first steps) or "graph" (on a CUDA device, dense steps recorded once and replayed). `record` names layers whose

@@ -21,6 +21,7 @@ class OnTotals:
         modules = [(node, module_of(network.graph, node)) for node in nodes]
         self.neurons = [(node, module) for node, module in modules if isinstance(module, SpikingNeuron)]
         self.value, self.answer, self.silent = Values(network, x, nodes, states), output_of(network.graph), False
+        self.coarse = network.coarse
 
     def step(self, x, now, fired, wanted=True):
         """The logits of step `now`, None unless `wanted`; calls `fired(name, spikes, now)` for each layer."""
@@ -30,7 +31,7 @@ class OnTotals:
             value.show(x)
             self.silent = False
         if self.silent:
-            return value(self.answer)  # nothing fired in the last step, so nothing will fire again
+            return value(self.answer)  # nothing fired in a step in which every spike was worth 1, so nothing will
         quiet = True
         for node, module in self.neurons:
             state = self.states[layer_name(node)]
@@ -46,7 +47,7 @@ class OnTotals:
             state.spike = None
             value.put(node, sent)
             value.passed(node)
-        self.silent = quiet and self.network.schedule.settles
+        self.silent = quiet and self.network.schedule.settles and now >= self.coarse
         return value(self.answer) if wanted else None
 
 

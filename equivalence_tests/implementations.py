@@ -21,12 +21,13 @@ from .sandboxed import unwritten
 CONTRACT = (
     "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
     "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad",
-    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "srp_run", "cos_run",
+    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "halving_step", "halving_run",
+    "srp_run", "cos_run",
     "fold_batch_norm", "linear", "conv2d", "avg_pool2d", "max_pool2d", "max_pool2d_run", "layer_norm", "softmax",
     "product_run", "softmax_run", "layer_norm_run",
     "attention", "attention_grad", "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking",
     "build", "answer", "quantise", "correct_biases", "expand",
-    "fold_batch_norms", "convert", "simulate", "calibrate", "energy",
+    "fold_batch_norms", "halving", "convert", "simulate", "calibrate", "energy",
     "conversion_error",
 )  # fmt: skip
 OPTIONAL = ("schedule_step",)  # needed by an assignment only

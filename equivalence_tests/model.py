@@ -45,6 +45,13 @@ def st_bif_step(membrane, current, sent, levels):
     return spike, membrane - spike, sent + spike
 
 
+def halving_step(u, sent, levels, worth):
+    """The spike of the halving neuron: u is the accumulated input in levels."""
+    up = z3.And(2 * (u - sent) >= worth, sent + worth <= levels)
+    down = z3.And(2 * (u - sent) < -worth, sent - worth >= 0)
+    return z3.If(up, 1, z3.If(down, -1, 0))
+
+
 def counterexample(claim, assumptions=(), seconds=120):
     """None if the claim holds for all values of its variables under the assumptions, else a model against it.
 

@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from . import random_networks as nets
-from .strategies import LEVELS, dyadic_array, dyadic_neuron, near_step, thresholds
+from .strategies import LEVELS, POWERS, dyadic_array, dyadic_neuron, near_step, thresholds
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -30,6 +30,7 @@ class Pair:
 
 DYADIC = "sums and products of a few dyadic numbers are exact in float64, in any order"
 FLOATS = st.floats(-60, 60).map(np.float64)
+WORTHS = st.sampled_from([None, (8, 4, 2, 1), (3, 1), (9, 2, 1, 4, 1)])
 FIELD = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
@@ -80,6 +81,12 @@ def signed_step_arguments(draw):
 
 
 @st.composite
+def halving_step_arguments(draw):
+    z, sent, theta, levels = draw(signed_step_arguments())
+    return z, sent, theta, levels, draw(st.sampled_from([1, 2, 3, 4, 8]))
+
+
+@st.composite
 def layer_arguments(draw, op):
     random = draw(FIELD)
     if op == "linear":
@@ -125,7 +132,7 @@ def network_arguments(draw):
 def integer_network_arguments(draw):
     random, levels = draw(FIELD), draw(st.sampled_from([2, 4, 8]))
     x = random.integers(0, 17, (2, 1, 4, 4)) / 16
-    schedule = draw(st.sampled_from(["streaming", "integrate-then-fire", "signed"]))
+    schedule = draw(st.sampled_from(["streaming", "integrate-then-fire", "signed", "halving"]))
     if schedule == "streaming" and draw(st.booleans()):  # many channels: another kernel than for few
         return nets.integer_cnn(random, 2, levels, 64), x, levels, schedule
     return nets.integer_cnn(random, draw(st.integers(1, 4)), levels), x, levels, schedule
@@ -214,7 +221,7 @@ def attention_over_time_arguments(draw):
     x, weights, thresholds, levels, heads, bias = draw(attention_arguments())
     schedule, operators = draw(st.sampled_from([
         ("streaming", "per-step"), ("streaming", "accumulated"), ("integrate-then-fire", "accumulated"),
-        ("signed", "accumulated"),
+        ("signed", "accumulated"), ("halving", "accumulated"),
     ]))  # fmt: skip
     return x, weights, thresholds, levels, heads, draw(st.integers(1, 8)), schedule, operators, bias
 
@@ -257,6 +264,9 @@ PAIRS = [
     Pair("signed_step", signed_step_arguments()),
     Pair("st_bif_run", st.tuples(float_currents(), LEVELS).map(lambda a: (*a[0], a[1]))),
     Pair("st_bif_run", dyadic_neuron(), 0, DYADIC),
+    Pair("halving_step", halving_step_arguments()),
+    Pair("halving_run", st.tuples(float_currents(), LEVELS).map(lambda a: (*a[0], a[1]))),
+    Pair("halving_run", st.tuples(dyadic_neuron(), POWERS, WORTHS).map(lambda a: (*a[0][:2], *a[1:])), 0, DYADIC),
     Pair("srp_run", float_currents().map(lambda a: (np.concatenate([a[0], a[0]]), a[1], len(a[0])))),
     Pair("cos_run", float_currents().map(lambda a: (np.concatenate([a[0], a[0]]), a[1], len(a[0]), 2))),
     Pair("fold_batch_norm", layer_arguments("fold_batch_norm"), 16 * EPS, "one square root and four roundings"),

@@ -22,6 +22,7 @@ WAYS = [
         ("streaming", "increments", "accumulated"), ("streaming", "increments", "per-step"),
         ("integrate-then-fire", "totals", "accumulated"), ("integrate-then-fire", "increments", "accumulated"),
         ("signed", "totals", "accumulated"), ("signed", "increments", "accumulated"),
+        ("halving", "totals", "accumulated"), ("halving", "increments", "accumulated"),
     )
 ]  # fmt: skip
 
@@ -57,7 +58,7 @@ def answers(side, nodes, x, steps, exact):
     yield "quantised", digest(side.answer(built, x))
     for schedule, arithmetic, operators in WAYS:
         spiking = side.convert(built, schedule, operators)
-        settled = 40 if schedule == "signed" else steps
+        settled = 40 if spiking.schedule.settles else steps
         result = side.simulate(spiking, x, settled, arithmetic)
         counts = [result.counts[name].astype(int) for name in sorted(result.counts)]
         yield f"{schedule}, {arithmetic}, {operators}", digest(result.logits[-1], *counts)

@@ -78,7 +78,7 @@ def test_threads_of_either_kind_compute_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("lowest", [0, -2])
-@pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed"])
+@pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed", "halving"])
 @pytest.mark.parametrize("shape", [(16, 1, 1), ()])
 def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedule, lowest, served, monkeypatch):
     """A neuron over 12 steps of changing totals, spikes taken back included: spikes, counts and values."""
@@ -91,12 +91,13 @@ def test_steps_on_totals_by_kernels_are_the_torch_code_bit_for_bit(shape, schedu
     for absent in (False, True):
         if absent:
             monkeypatch.setattr("accelerated.neuron.elementwise", _native._Absent())
-        neuron, state = acc.SpikingNeuron(layer, acc.schedules.SCHEDULES[schedule], 1), State(4, totals=True)
+        worths = (4, 3, 2, 2, 1, 5, 1) if schedule == "halving" else (1,)
+        neuron, state = acc.SpikingNeuron(layer, acc.schedules.SCHEDULES[schedule], 1, worths), State(4, totals=True)
         steps = [(neuron(total, state), state.spike, state.sent.clone()) for total in totals]
         answers.append([torch.stack(parts) for parts in zip(*steps, strict=True)])
     for ours, theirs in zip(*answers, strict=True):
         assert torch.equal(ours, theirs)
-    assert set(answers[0][1].unique().tolist()) == ({-1, 0, 1} if schedule == "signed" or lowest else {0, 1})
+    assert set(answers[0][1].unique().tolist()) == ({0, 1} if schedule[0] == "i" and not lowest else {-1, 0, 1})
 
 
 @pytest.mark.parametrize("dtype", FORMATS)

@@ -1,4 +1,4 @@
-"""T1, T2, T3 and N1 over all real numbers, by an SMT solver; each claim's broken neighbours have counterexamples.
+"""T1, T2, T3, T6 and N1 over all real numbers, by an SMT solver; each claim's broken neighbours have counterexamples.
 
 theta = 1 without loss of generality: every quantity scales with it (docs/derivations.md, (2.2)).
 """
@@ -10,6 +10,7 @@ import pytest
 import z3
 
 import reference
+from reference import signed
 
 from . import model
 
@@ -89,6 +90,47 @@ def test_T3_needs_each_bound_on_what_was_sent(missing):
     target = model.level(u / 4, ONE, 4, z3.RealVal(0))
     sign = z3.If(target > sent, 1, z3.If(target < sent, -1, 0))
     assert model.counterexample(unbounded == sign, [sent >= 0, sent <= 4]) is not None
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4, 8, 16])
+def test_T6_a_step_stays_within_bounds_and_worth_1_is_signed(levels):
+    """For every real u, every whole N in 0..L and every worth: N + w s is in 0..L; at w = 1, s = sign(level - N)."""
+    u, (sent, worth) = z3.Real("u"), z3.Ints("sent worth")
+    inside = [sent >= 0, sent <= levels, worth >= 1]
+    after = sent + worth * model.halving_step(u, sent, levels, worth)
+    assert model.counterexample(z3.And(after >= 0, after <= levels), inside) is None
+    target = model.level(u / levels, ONE, levels)
+    sign = z3.If(target > sent, 1, z3.If(target < sent, -1, 0))
+    assert model.counterexample(model.halving_step(u, sent, levels, 1) == sign, inside) is None
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4, 8, 16])
+def test_T6_halving_codes_a_constant_input(levels):
+    """For every real u held from step 1: N = level after the worths L, L/2, ..., 1 (14.3)."""
+    u, sent = z3.Real("u"), z3.IntVal(0)
+    for worth in signed.halves(levels):
+        sent = sent + worth * model.halving_step(u, sent, levels, worth)
+    assert model.counterexample(sent == model.level(u / levels, ONE, levels)) is None
+
+
+@pytest.mark.parametrize("broken", ["starts at L / 2", "fires above half a worth alone", "does not take back"])
+def test_T6_coding_needs_each_part_of_the_rule(broken):
+    """From w = L / 2 an input of L is not reached in one pass; strictly above half and without -1, others are not."""
+    u, sent = z3.Real("u"), z3.IntVal(0)
+    for worth in (2, 1) if broken.startswith("starts") else (4, 2, 1):
+        spike = model.halving_step(u, sent, 4, worth)
+        if broken.startswith("fires"):
+            spike = z3.If(2 * (u - sent) == worth, 0, spike)
+        if broken.startswith("does"):
+            spike = z3.If(spike < 0, 0, spike)
+        sent = sent + worth * spike
+    found = model.counterexample(sent == model.level(u / 4, ONE, 4))
+    assert found is not None
+    if broken.startswith("starts"):
+        point = np.array([[as_fraction(found, u)]], dtype=object)
+        held = np.concatenate([point[None] / 4, point[None] * 0])
+        _, count = reference.halving_run(held, Fraction(1), 4, (2, 1))
+        assert count != reference.qcfs_level(point / 4, Fraction(1), 4), "the reference does not confirm the point"
 
 
 @pytest.mark.parametrize("steps", [2, 3])

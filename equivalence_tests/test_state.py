@@ -131,17 +131,19 @@ def test_an_engine_that_a_schedule_does_not_use_is_refused(schedule, engine):
 
 @pytest.mark.parametrize(("schedule", "arithmetic"), WAYS)
 def test_what_is_recorded_is_what_was_done(schedule, arithmetic):
-    """Spikes add up to counts, membranes are the neuron's; both sides record the same."""
+    """Spikes, each with its worth, add up to counts; membranes are the neuron's; both sides record the same."""
     random = np.random.default_rng(0)
     nodes, x = nets.integer_cnn(random, 3, 4), random.integers(0, 17, (3, 1, 4, 4)) / 16
-    steps, found = (20 if "signed" in schedule else 4), []
+    steps, found = (20 if reference.schedules.SCHEDULES[schedule].settles else 4), []
     for side, array in ((reference, lambda v: v), (accelerated, torch.from_numpy)):
         spiking = side.convert(side.build(nodes), schedule)
         s = side.simulate(spiking, array(x), steps, arithmetic, record=["act0", "act2"])
         assert list(s.recorded) == ["act0", "act2"]
         for name, (spikes, membranes) in s.recorded.items():
             assert len(spikes) == spiking.phases * steps
-            assert (np.asarray(spikes.sum(0)) == np.asarray(s.counts[name])).all()
+            worths = spiking.schedule.worths_of(name, 4, 1, 1)
+            worths = np.array([*worths, *[1] * (len(spikes) - len(worths))])
+            assert (np.tensordot(worths, np.asarray(spikes), 1) == np.asarray(s.counts[name])).all()
             assert (membranes is None) == (arithmetic == "totals")
         found.append(s.recorded)
         with pytest.raises(ValueError, match="unknown layer to record 'act9'"):
@@ -171,6 +173,7 @@ def test_tables_that_stand_twice_are_the_same():
             for levels in (1, 8):
                 for lowest in (0, -levels):
                     assert ours.exact_at(depth, levels, lowest) == theirs.exact_at(depth, levels, lowest)
+                    assert ours.worths_of("a", levels, depth, 5) == theirs.worths_of("a", levels, depth, 5)
     assert reference.InputError is accelerated.InputError
 
 

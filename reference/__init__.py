@@ -20,8 +20,10 @@ from .correction import correct_biases
 from .energy import Energy, energy
 from .layers import avg_pool2d, conv2d, linear, max_pool2d, max_pool2d_run
 from .network import answer, build
-from .neuron import if_run, integrate_then_fire_run, lif_run, signed_step, st_bif_run
+from .neuron import if_run, integrate_then_fire_run, lif_run
 from .quantisation import expand, quantise
+from .schedules import halving
+from .signed import halving_run, halving_step, signed_step, st_bif_run
 from .simulation import Simulation, simulate
 from .thresholds import softplus, softplus_inverse, softplus_slope, sum_to, threshold_shape
 from .tokens import layer_norm, layer_norm_run, product_run, softmax, softmax_run
@@ -29,11 +31,12 @@ from .tokens import layer_norm, layer_norm_run, product_run, softmax, softmax_ru
 __all__ = [
     "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
     "qcfs_level", "qcfs", "qcfs_grad", "qcfs_parameter_grad",
-    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "srp_run", "cos_run",
+    "if_run", "lif_run", "integrate_then_fire_run", "signed_step", "st_bif_run", "halving_step", "halving_run",
+    "srp_run", "cos_run",
     "linear", "conv2d", "avg_pool2d", "max_pool2d", "max_pool2d_run",
     "layer_norm", "softmax", "product_run", "softmax_run", "layer_norm_run",
     "build", "answer", "quantise", "expand", "correct_biases",
-    "fold_batch_norm", "fold_batch_norms", "convert",
+    "fold_batch_norm", "fold_batch_norms", "halving", "convert",
     "simulate", "Simulation", "calibrate", "energy", "Energy", "conversion_error",
     "attention", "attention_grad", "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking",
     "InputError",

@@ -20,8 +20,8 @@ LINEAR = (  # operators that commute with sums over time, apart from the bias
 
 
 class SpikingNetwork(NamedTuple):
-    """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels` and
-    `lowest`.
+    """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels`,
+    `lowest` and `worths`, the levels that a spike is worth, step by step.
 
     `schedule` is a `Schedule` (schedules.py).
 
@@ -54,6 +54,11 @@ class SpikingNetwork(NamedTuple):
     def phases(self) -> int:
         """The number of phases of T steps until the answer: D + 1 under integrate-then-fire, else 1."""
         return self.schedule.phases(self.latency_depth)
+
+    @property
+    def coarse(self) -> int:
+        """K: the steps at first in which some layer's spikes may be worth more than one level."""
+        return self.schedule.coarse(self.latency_depth, max(node["levels"] for node in self.layers))
 
 
 def fold_batch_norm(
@@ -150,4 +155,9 @@ def convert(network: list[dict], schedule: str | Schedule, operators: str = "acc
         nodes.append(node)
     if not any(node["op"] == "spiking" for node in nodes):
         raise InputError("the network has no qcfs activation to convert: quantise it first")
-    return SpikingNetwork(nodes, schedule, depths(nodes, "spiking"), operators)
+    spiking = SpikingNetwork(nodes, schedule, depths(nodes, "spiking"), operators)
+    schedule.known([node["name"] for node in spiking.layers])
+    for node in spiking.layers:
+        depth, deepest = spiking.depth[node["name"]], spiking.latency_depth
+        node["worths"] = schedule.worths_of(node["name"], node["levels"], depth, deepest)
+    return spiking

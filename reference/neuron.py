@@ -6,8 +6,7 @@ arithmetic of the currents, so a count is a sum. Formulas: docs/derivations.md (
 
 import numpy as np
 
-from .activation import qcfs_level
-from .checks import InputError, array, broadcasts, finite, not_above_zero, number, positive, whole
+from .checks import InputError, array, broadcasts, finite, not_above_zero, number, positive
 
 
 def prepare(currents, threshold):
@@ -82,41 +81,3 @@ def integrate_then_fire_run(
         sent = sent + spike
         spikes.append(spike)
     return np.stack(spikes), membrane
-
-
-def signed_step(
-    total: np.ndarray, sent: np.ndarray, threshold: float | np.ndarray, levels: int, lowest: int = 0
-) -> np.ndarray:
-    """The next signed spike, -1 | 0 | 1 = clip(level(total) - sent, -1, 1) (T3, T5); all [batch, ...].
-
-    `total` is the accumulated input, `sent` the spikes sent so far, in lowest..L; a spike has the value theta / L.
-    """
-    level = qcfs_level(total, threshold, levels, lowest=lowest)
-    return array(np.clip(level - array(sent, like=level), -1, 1), like=level)
-
-
-def signed_membrane_step(membrane, current, sent, threshold, levels, lowest=0):
-    """One step of the incremental ST-BIF neuron: V <- V + z L / theta, then V <- V - s. Returns (s, V).
-
-    s = +1 if V >= 1 and N < L; -1 if V < 0 and N > lowest; else 0. V is in units of spikes, N = `sent`.
-    """
-    levels = number(levels, membrane)
-    return bounded_step(membrane + current * levels / threshold, sent, number(1, membrane), levels, lowest)
-
-
-def st_bif_run(
-    currents: np.ndarray, threshold: float | np.ndarray, levels: int, lowest: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """The signed neuron on increments, V(0) = 1/2: (signed spikes [T, batch, ...], tracer N [batch, ...]).
-
-    Once the input stops, N settles at level(sum of all currents) within L - lowest steps (T3).
-    """
-    currents, threshold = prepare(currents, threshold)
-    levels, lowest = whole(levels, "levels"), not_above_zero(lowest)
-    membrane = np.broadcast_to(array(0.5, like=currents), currents.shape[1:])
-    sent, spikes = array(np.zeros(currents.shape[1:]), like=currents), []
-    for current in currents:
-        spike, membrane = signed_membrane_step(membrane, current, sent, threshold, levels, lowest)
-        sent = sent + spike
-        spikes.append(spike)
-    return np.stack(spikes), sent

@@ -4,29 +4,33 @@
     streaming            V >= theta                                          theta N / t          t
     integrate-then-fire  sign(level(total)) while t < |level(total)|         theta N / T          T
     signed               clip(level(total) - N, -1, 1)                       theta N / L          L
+    halving              the same with spikes of worth w = L, L/2, ..., 1    theta N / L          L
 
-N counts the spikes sent, those below zero as -1. The resolution is the count whose value is theta. A schedule that
-`waits` gives each layer its own phase of T steps, after that of its latest source. One that `settles` may take spikes
-back; its answer is final after a step in which nothing fired. A neuron with levels below zero also sends -1 while
-streaming, at V < 0 and N > lowest t / L. Formulas: docs/derivations.md (3.1) to (6.4).
+N counts the levels sent: a spike's worth, 1 but for halving, with its sign. The resolution is the count whose value is
+theta. A schedule that `waits` gives each layer its own phase of T steps, after that of its latest source. One that
+`settles` may take spikes back; its answer is final after a step in which every spike was worth 1 and none fired. A
+neuron with levels below zero also sends -1 while streaming, at V < 0 and N > lowest t / L. Formulas:
+docs/derivations.md (3.1) to (6.4), (14.1) to (14.4).
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .activation import level_value, qcfs_level
-from .checks import array, one_of
-from .neuron import bounded_step, if_step, resting, signed_membrane_step, signed_step
+from .checks import InputError, array, one_of, whole
+from .neuron import bounded_step, if_step, resting
+from .signed import halves, halving_membrane_step, halving_step, whole_worths
 
 
 class Schedule(NamedTuple):
     """A schedule: when neurons fire.
 
-    on_totals(total, sent, theta, resolution, lowest, t) -> spike; None if the schedule has no form on totals
-    on_increments(membrane, current, sent, theta, resolution, lowest) -> (spike, membrane)
-    exact_at(depth, levels, lowest) -> a T at which every answer equals the quantised network's; None if there is none
+    on_totals(total, sent, theta, resolution, lowest, t, worth) -> spike; None if the schedule has no form on totals
+    on_increments(membrane, current, sent, theta, resolution, lowest, worth) -> (spike, membrane)
+    steps_to_exact(depth, levels, lowest, coarse) -> see `exact_at`
+    worths, span: of spikes, see `halving`; (1,) for schedules without
     """
 
     name: str
@@ -35,8 +39,10 @@ class Schedule(NamedTuple):
     on_totals: Callable | None = None
     waits: bool = False
     settles: bool = False
-    exact_at: Callable = lambda depth, levels, lowest=0: None
+    steps_to_exact: Callable = lambda depth, levels, lowest, coarse: None
     arithmetics: tuple = ("totals", "increments")  # the first is the default
+    worths: Sequence | Mapping | None = (1,)
+    span: int = 0
 
     @property
     def streams(self) -> bool:
@@ -73,28 +79,56 @@ class Schedule(NamedTuple):
         """The membrane before the first step: half the value of a spike, unless a calibration set `v0`."""
         return np.broadcast_to(array(0.5, like=threshold), shape) if self.settles else resting(threshold, shape, v0)
 
-    def sends(self, spike: np.ndarray, threshold: np.ndarray, levels: int) -> np.ndarray:
-        """The value of a spike in a step of increments: theta / L, or theta if a layer sends means."""
-        return level_value(spike, threshold, levels) if self.settles else threshold * spike
+    def sends(self, change: np.ndarray, threshold: np.ndarray, levels: int) -> np.ndarray:
+        """The value of a change of what was sent: theta / L for each level, or theta if a layer sends means."""
+        return level_value(change, threshold, levels) if self.settles else threshold * change
+
+    def worths_of(self, name: str, levels: int, depth: int, deepest: int) -> tuple:
+        """The worths of a layer's spikes, step by step; the last is that of all further steps.
+
+        A layer at `depth` (1 for the first) of `deepest` starts floor(span (depth - 1) / deepest) steps later.
+        """
+        own = self.worths[name] if isinstance(self.worths, Mapping) else self.worths
+        own = halves(levels) if own is None else tuple(own)
+        return own[:1] * (self.span * (depth - 1) // deepest) + own
+
+    def coarse(self, depth: int, levels: int) -> int:
+        """K: the steps at first in which some spikes may be worth more than one level; `levels` is the largest L."""
+        ladders = [*self.worths.values()] if isinstance(self.worths, Mapping) else [self.worths or halves(levels)]
+        last = max((t + 1 for ladder in ladders for t, worth in enumerate(ladder) if worth > 1), default=0)
+        return last and last + self.span * (depth - 1) // depth
+
+    def exact_at(self, depth: int, levels: int, lowest: int = 0) -> Any:
+        """A T at which every answer of a network of this depth equals the quantised one's; None if there is none."""
+        return self.steps_to_exact(depth, levels, lowest, self.coarse(depth, levels))
+
+    def known(self, layers: Sequence[str]) -> None:
+        """InputError unless worths that are given by layer name exactly these layers."""
+        for name in {*layers} ^ {*self.worths} if isinstance(self.worths, Mapping) else ():
+            raise InputError(f"worths by layer name each spiking layer of {', '.join(layers)}; {name!r} differs")
 
 
-def _if(membrane, current, sent, threshold, resolution, lowest):
+def _if(membrane, current, sent, threshold, resolution, lowest, worth):
     if lowest < 0:
         return bounded_step(membrane + current, sent, threshold, resolution, lowest)
     return if_step(membrane, current, threshold)
 
 
-def _in_phase(membrane, current, sent, threshold, resolution, lowest):
+def _in_phase(membrane, current, sent, threshold, resolution, lowest, worth):
     return bounded_step(membrane + current, sent, threshold, resolution, lowest)
 
 
-def _in_turn(total, sent, threshold, resolution, lowest, t):
+def _in_turn(total, sent, threshold, resolution, lowest, t, worth):
     level = qcfs_level(total, threshold, resolution, lowest=lowest)
     return array((t >= 0) & (t < abs(level)), like=total) * np.sign(level)
 
 
-def _towards(total, sent, threshold, resolution, lowest, t):
-    return signed_step(total, sent, threshold, resolution, lowest)
+def _towards(total, sent, threshold, resolution, lowest, t, worth):
+    return halving_step(total, sent, threshold, resolution, worth, lowest)
+
+
+def _after_walks(depth, levels, lowest, coarse):
+    return coarse + 2 + depth * (levels - lowest - 1)
 
 
 SCHEDULES = {
@@ -102,11 +136,27 @@ SCHEDULES = {
     for schedule in (
         Schedule("streaming", "fire at once; the fastest, not exact", _if, arithmetics=("increments",)),
         Schedule("integrate-then-fire", "exact at T = L; each layer waits for the one before", _in_phase, _in_turn,
-                 waits=True, exact_at=lambda depth, levels, lowest=0: levels),
-        Schedule("signed", "a spike can be taken back; exact once it has settled", signed_membrane_step, _towards,
-                 settles=True, exact_at=lambda depth, levels, lowest=0: 2 + depth * (levels - lowest - 1)),
+                 waits=True, steps_to_exact=lambda depth, levels, lowest, coarse: levels),
+        Schedule("signed", "a spike can be taken back; exact once it has settled", halving_membrane_step, _towards,
+                 settles=True, steps_to_exact=_after_walks),
+        Schedule("halving", "as signed, but the first spikes are worth more; exact and early", halving_membrane_step,
+                 _towards, settles=True, steps_to_exact=_after_walks, worths=None),
     )
 }  # fmt: skip
+
+
+def halving(worths: Sequence | Mapping | None = None, span: int = 0) -> Schedule:
+    """The halving schedule with these worths: of spikes, in levels, step by step, 1 after the last (T6).
+
+    Worths are any sequence that ends in 1, one for all layers or {layer: its own}; None is L, L/2, ..., 1, or the
+    powers of two below L where L is none. While a worth is above L, a layer is silent. With a `span`, layers go to
+    their next worth later the deeper they are, the last ones by up to `span` steps. InputError for other worths.
+    """
+    if isinstance(worths, Mapping):
+        worths = {name: whole_worths(own) for name, own in worths.items()}
+    elif worths is not None:
+        worths = whole_worths(worths)
+    return SCHEDULES["halving"]._replace(worths=worths, span=whole(span, "span", least=0))
 
 
 def schedule_of(schedule: str | Schedule) -> Schedule:

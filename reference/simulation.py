@@ -26,12 +26,13 @@ class Simulation:
     """The result of a run; its repr shows the short fields.
 
     logits                  [steps, batch, classes]; the last row is the answer
-    counts                  {layer: spikes sent}, whole numbers [batch, ...]; a negative spike counts as -1
-    emitted                 {layer: as counts, with each -1 as one spike, and including pre-steps}
+    counts                  {layer: levels sent}, whole numbers [batch, ...]: its spikes, each with its sign and worth
+    emitted                 {layer: number of spikes of either sign, including pre-steps}
     latency                 steps from the image to the answer
     spikes_per_neuron       per image; a negative spike counts as one spike
     settled_at              last step in which a unit of the sample fired [batch]; None if the schedule does not settle
-    settled                 whether nothing fired in the last step; None if the schedule does not settle
+    settled                 whether nothing fired in the last step, all spikes worth 1; None if the schedule does not
+                            settle
     units_that_differ       share of (sample, unit) pairs whose count is not the quantised network's level, or None
     units_that_differ_last  the same for the last spiking layer alone
     nonzero_share           {layer: share of counts that are not 0}
@@ -73,7 +74,8 @@ def simulate(
     """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`.
 
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
-    (signed). `arithmetic` is "totals" (the default, except under streaming) or "increments" (streaming has no other).
+    (signed, halving). `arithmetic` is "totals" (the default, except under streaming) or "increments" (streaming has no
+    other).
     `record` names layers whose spikes and membranes are kept for every step (`Recorded`).
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
@@ -127,7 +129,7 @@ def result(network, x, steps, logits, counts, emitted, settled_at, recorded):
         latency=int(settled_at.max()) if settles else network.pre_steps + len(logits),
         spikes_per_neuron=sum(int(spikes.sum()) for spikes in emitted.values()) / neurons,
         settled_at=settled_at if settles else None,
-        settled=bool((settled_at < steps).all()) if settles else None,
+        settled=bool((settled_at < steps).all()) and network.coarse < steps if settles else None,
         units_that_differ=None if differ is None else sum(int(d.sum()) for d in differ.values()) / neurons,
         units_that_differ_last=None if differ is None else float(differ[last].mean()),
         nonzero_share={name: float((count != 0).mean()) for name, count in counts.items()},

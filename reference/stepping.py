@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from .activation import level_value
-from .checks import array
+from .checks import array, number
 from .increments import image, operate
 from .operators import FORWARD
 
 
 class State(NamedTuple):
-    """The state of a run after a step: spikes sent and membranes by layer, memories of operators by node."""
+    """The state of a run after a step: levels sent and membranes by layer, memories of operators by node."""
 
     sent: dict
     membranes: dict
@@ -30,6 +30,11 @@ def propagate(network, x, neuron):
         inputs = [values[name] for name in node["inputs"]]
         values[node["name"]] = neuron(node, *inputs) if node["op"] == "spiking" else FORWARD[node["op"]](node, *inputs)
     return values
+
+
+def worth_of(node, now):
+    """What a spike of this layer is worth in step `now` (from 0), in levels."""
+    return node["worths"][min(now, len(node["worths"]) - 1)]
 
 
 def read_out(network, x, sent, t, steps):
@@ -56,8 +61,9 @@ def step_totals(network, x, now, steps, state):
         before = state.sent.get(name, np.zeros_like(total))
         turn = now - network.depth[name] * steps  # the step within the layer's own phase, if there are phases
         lowest = network.schedule.lowest(resolution, node["levels"], node["lowest"])
-        spikes[name] = network.schedule.on_totals(total, before, theta, resolution, lowest, turn)
-        sent[name] = before + spikes[name]
+        worth = worth_of(node, now)
+        spikes[name] = network.schedule.on_totals(total, before, theta, resolution, lowest, turn, worth)
+        sent[name] = before + number(worth, before) * spikes[name]
         values[name] = level_value(sent[name], theta, resolution)
     return values[network.nodes[-1]["name"]], spikes, State(sent, {}, {})
 
@@ -74,14 +80,16 @@ def step_increments(network, x, now, steps, state):
         (current,) = inputs
         theta, (v0, may_fire) = array(node["threshold"], like=current), network.starts.get(name, (None, True))
         membrane = state.membranes.get(name, schedule.rest(theta, current.shape, v0))
-        before = state.sent.get(name, np.zeros_like(current))
+        before, worth = state.sent.get(name, np.zeros_like(current)), worth_of(node, now)
         if schedule.fires(now, steps, network.depth[name]):
             resolution = schedule.resolution(now + 1, steps, node["levels"])
             lowest = schedule.lowest(resolution, node["levels"], node["lowest"])
-            spike, membranes[name] = schedule.on_increments(membrane, current, before, theta, resolution, lowest)
+            rule = schedule.on_increments
+            spike, membranes[name] = rule(membrane, current, before, theta, resolution, lowest, worth)
             spikes[name] = spike * may_fire
         else:
             spikes[name], membranes[name] = 0 * current, membrane + current
-        sent[name] = before + spikes[name]
-        values[name] = schedule.sends(spikes[name], theta, node["levels"])
+        change = number(worth, before) * spikes[name]
+        sent[name] = before + change
+        values[name] = schedule.sends(change, theta, node["levels"])
     return read_out(network, x, sent, now + 1, steps), spikes, State(sent, membranes, memories)

@@ -99,8 +99,9 @@ static REAL NAME(inverse)(REAL levels) {
   return whole & (whole - 1) ? 0 : 1 / levels;
 }
 
-/* One step of the exact schedules on totals: s = clip(level(total) - N, -1, 1) (t < 0: signed), else s = sign(level(total))
-   while t < |level(total)|; N <- N + s in place; value = (theta N) / L. L is T for the latter. */
+/* One step of the exact schedules on totals. t >= 0: s = sign(level(total)) while t < |level(total)|, and L is T. t = -1:
+   s = clip(level(total) - N, -1, 1). Else a spike is worth w = -t levels: s = 1 where u - N >= w / 2, -1 where
+   u - N < -w / 2, with u = z L / theta, but none that would leave lowest..L. N <- N + w s in place; value = (theta N) / L. */
 void NAME(total_step)(const REAL *restrict total, REAL *restrict sent, REAL *restrict spike, REAL *restrict value,
                       const REAL *theta, index_t count, index_t inner, REAL levels, REAL t, REAL lowest, PARTS) {
   IN_PARTS {
@@ -109,10 +110,15 @@ void NAME(total_step)(const REAL *restrict total, REAL *restrict sent, REAL *res
       index_t size = end - i < TILE ? end - i : TILE;
       if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
       for (index_t j = 0; j < size; j++) {
-        REAL level = NAME(level)(total[i + j], th[j], levels, (REAL)0.5, lowest), s = level - sent[i + j];
-        s = t >= 0 ? (t < level ? 1 : t < -level ? -1 : 0) : s < -1 ? -1 : s > 1 ? 1 : s;
+        REAL level = NAME(level)(total[i + j], th[j], levels, (REAL)0.5, lowest), before = sent[i + j], s = level - before;
+        if (t >= -1) {
+          s = t >= 0 ? (t < level ? 1 : t < -level ? -1 : 0) : s < -1 ? -1 : s > 1 ? 1 : s;
+        } else {
+          REAL away = total[i + j] * levels / th[j] - before;
+          s = (away >= -t / 2) & (before - t <= levels) ? 1 : (away < t / 2) & (before + t >= lowest) ? -1 : 0;
+        }
         spike[i + j] = s;
-        sent[i + j] += s;
+        sent[i + j] = before + (t < -1 ? -t * s : s);
         value[i + j] = NAME(value)(th[j], sent[i + j], levels, 0);
       }
     }

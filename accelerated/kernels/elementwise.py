@@ -58,7 +58,7 @@ def qcfs_backward(z, theta, upstream, levels, shift, lowest=0):
 
 
 def total_step(total, sent, theta, levels, t, lowest=0):
-    """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: signed; else in its turn."""
+    """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: each spike is worth -t."""
     same_shape(total, sent=sent)
     if not (serves(total, sent, theta) and fits(total, theta) and sent.stride() == total.stride()):
         return None

@@ -123,23 +123,31 @@ def _qcfs_backward(z, upstream, by_z, sums, numbers, count, inner, size, width, 
 
 
 @triton.jit
-def _total_step(total, sent, spike, value, numbers, count, inner, size, t, SIGNED: tl.constexpr, LEVELS: tl.constexpr,
+def _total_step(total, sent, spike, value, numbers, count, inner, size, t, WORTH: tl.constexpr, LEVELS: tl.constexpr,
                 LOWEST: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """s = clip(level(total) - N, -1, 1) (signed), else sign(level(total)) while t < |level(total)|; N <- N + s.
+    """WORTH 0: s = sign(level(total)) while t < |level(total)|; else the spike of a neuron that settles, w = WORTH.
 
-    value = (theta N) / L.
+    N <- N + w s; value = (theta N) / L. As in elementwise.h.
     """
     i, mask = _places(size, BLOCK)
     kind: tl.constexpr = total.dtype.element_ty
     theta = _thresholds(numbers, i, mask, count, inner)
-    level = _level(_u(_wide(tl.load(total + i, mask=mask, other=0.0)), theta, kind, LEVELS, 0.5), LEVELS, LOWEST)
+    current = _wide(tl.load(total + i, mask=mask, other=0.0))
+    level = _level(_u(current, theta, kind, LEVELS, 0.5), LEVELS, LOWEST)
     before = _wide(tl.load(sent + i, mask=mask, other=0.0))
-    if SIGNED:
+    if WORTH == 0:
+        fired = tl.where(t < level, 1.0, tl.where(t < -level, -1.0, 0.0)).to(level.dtype)
+        now = before + fired
+    elif WORTH == 1:
         more = level - before
         fired = tl.where(more < -1, -1.0, tl.where(more > 1, 1.0, more)).to(level.dtype)
+        now = before + fired
     else:
-        fired = tl.where(t < level, 1.0, tl.where(t < -level, -1.0, 0.0)).to(level.dtype)
-    now = before + fired
+        away = _rounded(_u(current, theta, kind, LEVELS, 0.0) - before, kind)
+        up = (away >= WORTH / 2) & (before + WORTH <= LEVELS)
+        down = (away < -WORTH / 2) & (before - WORTH >= LOWEST)
+        fired = tl.where(up, 1.0, tl.where(down, -1.0, 0.0)).to(level.dtype)
+        now = before + WORTH * fired
     tl.store(spike + i, fired.to(kind), mask=mask)
     tl.store(sent + i, now.to(kind), mask=mask)
     tl.store(value + i, _value(theta, _rounded(now, kind), kind, LEVELS), mask=mask)
@@ -280,14 +288,14 @@ def qcfs_backward(z, theta, upstream, levels, shift, lowest=0):
 
 
 def total_step(total, sent, theta, levels, t, lowest=0):
-    """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: signed; else in its turn."""
+    """(spikes, (theta N) / L) of a step on totals, or None; N, `sent`, is updated. t < 0: each spike is worth -t."""
     same_shape(total, sent=sent)
     if not (serves(total, sent, theta) and fits(total, theta) and sent.stride() == total.stride()):
         return None
     spike, value, by = torch.empty_like(total), torch.empty_like(total), Thresholds(theta, total[0])
     thresholds = _check("total_step", total, by, total=total, sent=sent, spike=spike, value=value)
-    _launch(_total_step, total.numel(), total, sent, spike, value, *thresholds, total.numel(), int(t), SIGNED=t < 0,
-            LEVELS=float(levels), LOWEST=float(lowest))  # fmt: skip
+    _launch(_total_step, total.numel(), total, sent, spike, value, *thresholds, total.numel(), int(t),
+            WORTH=max(-t, 0), LEVELS=float(levels), LOWEST=float(lowest))  # fmt: skip
     return spike, value
 
 

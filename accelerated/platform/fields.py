@@ -151,9 +151,9 @@ TEST = (
     Field("test_batch", "Batch size", "The number of images that are simulated at once.",
           "A larger batch needs more memory.", "whole", "256", least=1, most=4096),
     Field("steps", "Time steps T", "The number of time steps for which the spiking network sees an image. Accuracy is "
-          "shown for 1, 2, 4, ... up to T; signed adds the T after which no neuron fires any more.",
+          "shown for 1, 2, 4, ... up to T; signed and halving add the T after which no neuron fires any more.",
           "A larger number takes longer.", "whole", "32", least=1, most=4096),
-    Field("schedule", "When neurons fire", "Streaming is what hardware does. The other two give the quantised "
+    Field("schedule", "When neurons fire", "Streaming is what hardware does. The others give the quantised "
           "network's answer bit for bit.", "The exact ones take several times as long here.", default="all",
           choices=tuple((value, label, "") for value, label in WAYS)),
     Field("calibration", "Calibration", "For streaming: a few steps run first and correct the initial state of the "
