@@ -74,6 +74,13 @@ class SpikingNetwork(nn.Module):
         return self.schedule.phases(self.latency_depth)
 
     @property
+    def steps(self) -> int:
+        """T, or the number of steps, at which every answer is the quantised network's; L while streaming."""
+        levels = max(neuron.levels for neuron in self.layers.values())
+        lowest = min(neuron.lowest for neuron in self.layers.values())
+        return self.schedule.exact_at(self.latency_depth, levels, lowest) or levels
+
+    @property
     def coarse(self) -> int:
         """K: the steps at first in which some layer's spikes may be worth more than one level."""
         return self.schedule.coarse(self.latency_depth, max(neuron.levels for neuron in self.layers.values()))

@@ -183,9 +183,11 @@ class SpikingNeuron(WithLevels):
         return done[1]
 
     def _on_increments(self, current, sent, theta, state):
-        membrane = state.membrane
+        membrane, given = state.membrane, None
         if membrane is None:
             membrane = self.schedule.rest(theta, current.shape, self.start)
+            if state.sent is not None and self.schedule.settles:  # what was sent before the first step arrives in it
+                membrane, given = membrane - sent, sent
         worth = self.worth(state.now)
         if self.fires_in(state):
             resolution = self.resolution(state, state.now + 1)
@@ -196,7 +198,7 @@ class SpikingNeuron(WithLevels):
             state.spike, state.membrane = torch.zeros_like(current), membrane + current
         change = worth * state.spike
         state.sent, state.now = sent + change, state.now + 1
-        return self.schedule.sends(change, theta, self.levels)
+        return self.schedule.sends(change if given is None else change + given, theta, self.levels)
 
     def extra_repr(self):
         below = f", lowest={self.lowest}" if self.lowest else ""

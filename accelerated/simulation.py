@@ -14,12 +14,14 @@ from torch import nn
 from torch.utils._pytree import tree_map, tree_map_only
 
 from .activation import qcfs_counts
+from .anytime import begun, joined
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .engines import ENGINES, engine_named
 from .engines.structure import images_lead, propagate
 from .graph.trace import evaluating, layer_name
 from .network import answer, images
+from .neuron import State
 from .schedules import arithmetic_of
 
 
@@ -67,18 +69,6 @@ class Simulation:
         shown = ", ".join(f"{name}={getattr(self, name)}" for name in names)
         shapes = tree_map_only(torch.Tensor, lambda logits: tuple(logits.shape), self.logits)
         return f"Simulation({shown}, logits {shapes}, counts of {len(self.counts)} layers)"
-
-
-def read_out_early(logits: torch.Tensor, margin: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(answer, step) of each sample: read out in the first step in which the best class leads by `margin` in softmax.
-
-    logits [T, batch, classes] of a streaming simulation; a sample that never reaches the margin is read out at T.
-    """
-    best = logits.softmax(-1).topk(2, dim=-1).values
-    sure = best[..., 0] - best[..., 1] >= margin
-    sure[-1] = True
-    step = sure.int().argmax(dim=0)
-    return logits.argmax(-1).gather(0, step[None])[0], step + 1
 
 
 def visit_levels(network, x, see, levels=None):
@@ -243,13 +233,14 @@ def _result(network, x, states, rows, steps, seen):
 
 
 @torch.no_grad()
-def simulate_at(network, x, times, arithmetic=None, record=(), engine=None):
+def simulate_at(network, x, times, arithmetic=None, record=(), start=None, engine=None):
     """Yield (T, result of `simulate` for T) for several T, in order; in one run, unless the schedule waits."""
     if network.schedule.waits and len(times) > 1:  # T is the length of a phase
         for steps in times:
-            yield steps, simulate(network, x, steps, arithmetic, record, engine)
+            yield steps, simulate(network, x, steps, arithmetic, record, start, engine)
         return
     x, arithmetic = _checked(network, x, times, arithmetic, record, engine)
+    sent = begun(network, x, start)
     with evaluating(network):
         if arithmetic == "theorem":
             yield times[0], _by_theorem(network, x, times[0])
@@ -260,38 +251,44 @@ def simulate_at(network, x, times, arithmetic=None, record=(), engine=None):
             states, seen = streaming.states, _Seen(network, x, {}, ())
             run = _chunks(streaming, times)
         else:
-            stepped, states = network.begin(x, max(times), arithmetic)
+            states = {name: State(max(times), arithmetic == "totals", sent=sent.get(name)) for name in network.layers}
+            stepped, states = network.begin(x, max(times), arithmetic, states)
             seen = _Seen(network, x, states, record)
             run = _stepped(network, stepped, x, max(times), seen)
         for logits in run:
             rows.append(logits)
             steps = len(rows) // network.phases
             if steps * network.phases == len(rows) and steps in times:
-                yield steps, _result(network, x, states, rows, steps, seen)
+                found = _result(network, x, states, rows, steps, seen)
+                yield steps, found if start is None else joined(start, found)
 
 
 def simulate(
     network: SpikingNetwork,
     x: torch.Tensor,
-    steps: int,
+    steps: int | None = None,
     arithmetic: str | None = None,
     record: Sequence[str] = (),
+    start: Simulation | None = None,
     engine: str | None = None,
 ) -> Simulation:
     """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`. The network stays as it is.
 
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
-    (signed, halving). `arithmetic` is "totals" (default, except under streaming), "increments" (streaming has no
-    other), or "theorem": the counts and last logits of integrate-then-fire by T2, from one pass and without steps.
-    `engine` is for streaming only: "dense" (PyTorch; the default), "event" (on the CPU, layers with spikes as input add
-    the weights of those that fired and skip the rest: sums in another order), "auto" (per layer, the faster one in the
-    first steps) or "graph" (on a CUDA device, dense steps recorded once and replayed). `record` names layers whose
-    spikes and membranes are kept for every step (`Recorded`).
+    (signed, halving); by default as many as make the answer exact, and L where none do. `arithmetic` is "totals"
+    (default, except under streaming), "increments" (streaming has no other), or "theorem": the counts and last logits
+    of integrate-then-fire by T2, from one pass and without steps. `engine` is for streaming only: "dense" (PyTorch; the
+    default), "event" (on the CPU, layers with spikes as input add the weights of those that fired and skip the rest:
+    sums in another order), "auto" (per layer, the faster one in the first steps) or "graph" (on a CUDA device, dense
+    steps recorded once and replayed). `record` names layers whose spikes and membranes are kept for every step
+    (`Recorded`). `start` is what a streaming network sent for the same images in T steps, where T divides each L: from
+    there a network that settles goes on (T6), and steps, spikes and logits of both are reported.
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
-    return dict(simulate_at(network, x, [whole(steps, "steps")], arithmetic, record, engine))[steps]
+    steps = whole(network.steps if steps is None else steps, "steps")
+    return dict(simulate_at(network, x, [steps], arithmetic, record, start, engine))[steps]
 
 
 @overload

@@ -163,7 +163,7 @@ MUTANTS = [
            "quiet and self.network.schedule.settles", "test_t6.py", "silent_coarse_step"),
     Mutant("silent_coarse_step_believed", R, "result", "bool((settled_at < steps).all()) and network.coarse < steps if settles else None",
            "bool((settled_at < steps).all()) if settles else None", "test_t6.py", "silent_coarse_step"),
-    Mutant("all_layers_at_once", R, "Schedule.worths_of", "own[:1] * (self.span * (depth - 1) // deepest) + own", "own", "test_state.py", "tables"),
+    Mutant("all_layers_at_once", R, "Schedule.worths_of", "own[:1] * (self.span * (depth - 1) // deepest) + own", "own", "test_t6.py", "deeper_layers"),
     Mutant("levels_from_zero", A, "unchecked_level", "torch.clamp(torch.floor(z * levels / threshold + shift), lowest, levels)",
            "torch.clamp(torch.floor(z * levels / threshold + shift), 0, levels)", "test_lowest.py", "clipped_at_the_lowest"),
     Mutant("native_levels_from_zero", A, "elementwise.h", "level < lowest ? lowest", "level < 0 ? 0", "test_lowest.py", "T5"),

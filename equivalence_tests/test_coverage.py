@@ -17,7 +17,7 @@ def test_every_family_of_torchvision_is_in_the_table():
     assert not missing, "write them: python -m equivalence_tests.coverage torchvision"
 
 
-@pytest.mark.parametrize(("library", "least", "share"), [("torchvision", 20, 1.0), ("timm", 97, 0.9)])
+@pytest.mark.parametrize(("library", "least", "share"), [("torchvision", 20, 1.0), ("timm", 98, 0.9)])
 def test_what_the_table_says_is_enough(library, least, share):
     """timm is not pinned: families that are new in it may be missing, but those that were tried stay."""
     results = [row["result"] for row in ROWS.values() if row["library"] == library]

@@ -234,6 +234,94 @@ def test_T6_a_silent_coarse_step_proves_nothing(impl):
         assert (s.counts["act"] == (steps >= 4)).all()
 
 
+def test_T6_deeper_layers_keep_their_worth_for_longer(impl):
+    """Two layers, L = 4, a half as input: both send 4 and take 2 back, the second floor(span / 2) steps later."""
+    needs_networks(impl)
+    act = {"op": "qcfs", "levels": 4, "positivity": "raw", "parameter": np.array(1.0)}
+    one = {"op": "linear", "weight": np.eye(1)}
+    nodes = [
+        {"name": "fc0", "inputs": ["image"], **one}, {"name": "act0", "inputs": ["fc0"], **act},
+        {"name": "fc1", "inputs": ["act0"], **one}, {"name": "act1", "inputs": ["fc1"], **act},
+        {"name": "logits", "inputs": ["act1"], **one},
+    ]  # fmt: skip
+    network, x = impl.native("build")(impl.encode(nodes)), impl.encode(np.array([[0.5]]))
+    for span, later in ((0, 0), (1, 0), (2, 1), (3, 1), (4, 2)):
+        spiking = impl.native("convert")(network, halving_of(impl, (4, 2, 1), span))
+        for steps in range(1, 7):
+            counts = impl.decode(impl.native("simulate")(spiking, x, steps)).counts
+            assert (counts["act0"] == (4 if steps < 2 else 2)).all(), (span, steps)
+            assert (counts["act1"] == (4 if steps < 2 + later else 2)).all(), (span, steps)
+
+
+@pytest.mark.parametrize("arithmetic", ["totals", "increments"])
+def test_T6_goes_on_from_a_streaming_run(impl, arithmetic, seen):
+    """From what a published network sent in T steps, T = L or a divisor, plain or calibrated, to the exact answer."""
+    needs_networks(impl)
+    shares, steps = [], {}
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        nodes, x = nets.integer_cnn(random, 3, 8), random.integers(0, 17, (3, 1, 4, 4)) / 16
+        network, x = impl.native("build")(impl.encode(nodes)), impl.encode(x)
+        ann = impl.decode(impl.native("answer")(network, x))
+        for time in (8, 4, 1):
+            streaming = impl.native("convert")(network, "streaming")
+            for method in (None, "srp", "cos"):
+                ready = streaming if method is None else impl.native("calibrate")(streaming, x, method, 2)
+                start = impl.native("simulate")(ready, x, time)
+                for schedule in ("signed", "halving"):
+                    spiking = impl.native("convert")(network, schedule)
+                    s = impl.native("simulate")(spiking, x, None, arithmetic, start=start)
+                    first, s = impl.decode(start), impl.decode(s)
+                    where = f"seed {seed}, T = {time}, {method}, {schedule}"
+                    assert s.settled, where
+                    assert (s.logits[-1] == ann).all(), where
+                    assert (s.logits[:time] == first.logits).all(), where
+                    assert s.latency >= first.latency, where
+                    assert s.spikes_per_neuron >= first.spikes_per_neuron, where
+                    assert s.latency == s.settled_at.max(), where
+                    steps.setdefault((time, method, schedule), []).append(s.latency)
+        shares.append(np.mean(list(s.nonzero_share.values())))
+    assert np.mean(shares) > 0.1
+    latencies = {key: np.mean(found) for key, found in steps.items()}
+    seen(f"T6 {impl.name}: streaming at T = L, then signed, on {arithmetic}: exact after "
+         f"{latencies[8, None, 'signed']:.1f} steps in all, neurons that spike: {100 * np.mean(shares):.0f} %")  # fmt: skip
+
+
+def test_T6_a_start_that_is_none_is_refused(impl):
+    if not impl.ours:
+        pytest.skip("the wording is that of our packages")
+    nodes, x = nets.integer_cnn(np.random.default_rng(0), 2, 4), np.ones((2, 1, 4, 4))
+    other = nets.integer_cnn(np.random.default_rng(0), 1, 4)
+    build, convert, simulate = (impl.native(name) for name in ("build", "convert", "simulate"))
+    network, x = build(impl.encode(nodes)), impl.encode(x)
+    streaming, signed = convert(network, "streaming"), convert(network, "signed")
+    starts = {
+        "needs a T that divides L = 4, got 3": (signed, simulate(streaming, x, 3)),
+        "a run starts from a streaming network's, under": (streaming, simulate(streaming, x, 4)),
+        "a run starts from a streaming network's,": (signed, simulate(signed, x, 4)),
+        "no counts of 'act1'": (signed, simulate(convert(build(impl.encode(other)), "streaming"), x, 4)),
+        "of another network or batch": (signed, simulate(streaming, x[:1], 4)),
+    }
+    for message, (spiking, start) in starts.items():
+        with pytest.raises(ValueError, match=message):
+            simulate(spiking, x, 4, start=start)
+
+
+def test_T6_steps_are_as_many_as_are_needed_by_default(impl):
+    """Every exact schedule gives the network's answer without a number of steps; streaming takes L."""
+    needs_networks(impl)
+    nodes, x = (
+        nets.integer_cnn(np.random.default_rng(1), 3, 4),
+        np.random.default_rng(2).integers(0, 17, (3, 1, 4, 4)) / 16,
+    )
+    network = impl.build(nodes)
+    for schedule in ("integrate-then-fire", "signed", "halving"):
+        s = impl.simulate(impl.convert(network, schedule), x)
+        assert (s.logits[-1] == impl.answer(network, x)).all(), schedule
+        assert s.settled is not False
+    assert len(impl.simulate(impl.convert(network, "streaming"), x).logits) == 4
+
+
 def test_T6_refuses_worths_that_cannot_be_exact(impl):
     wrong = {
         (4, 2): "worths must end in 1",

@@ -56,6 +56,12 @@ class SpikingNetwork(NamedTuple):
         return self.schedule.phases(self.latency_depth)
 
     @property
+    def steps(self) -> int:
+        """T, or the number of steps, at which every answer is the quantised network's; L while streaming."""
+        levels, lowest = (pick(node[key] for node in self.layers) for pick, key in ((max, "levels"), (min, "lowest")))
+        return self.schedule.exact_at(self.latency_depth, levels, lowest) or levels
+
+    @property
     def coarse(self) -> int:
         """K: the steps at first in which some layer's spikes may be worth more than one level."""
         return self.schedule.coarse(self.latency_depth, max(node["levels"] for node in self.layers))

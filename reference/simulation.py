@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .activation import level_value, qcfs_level
+from .anytime import begun, joined
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .network import images
@@ -69,19 +70,27 @@ def ann_levels(network, x):
 
 
 def simulate(
-    network: SpikingNetwork, x: np.ndarray, steps: int, arithmetic: str | None = None, record: Sequence[str] = ()
+    network: SpikingNetwork,
+    x: np.ndarray,
+    steps: int | None = None,
+    arithmetic: str | None = None,
+    record: Sequence[str] = (),
+    start: Simulation | None = None,
 ) -> Simulation:
     """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`.
 
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
-    (signed, halving). `arithmetic` is "totals" (the default, except under streaming) or "increments" (streaming has no
-    other).
-    `record` names layers whose spikes and membranes are kept for every step (`Recorded`).
+    (signed, halving); by default as many as make the answer exact, and L where none do. `arithmetic` is "totals" (the
+    default, except under streaming) or "increments" (streaming has no other). `record` names layers whose spikes and
+    membranes are kept for every step (`Recorded`). `start` is what a streaming network sent for the same images in T
+    steps, where T divides each L: from there a network that settles goes on (T6), and steps, spikes and logits of both
+    are reported.
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
-    steps, x, schedule = whole(steps, "steps"), images(network.nodes, x), network.schedule
+    steps = whole(network.steps if steps is None else steps, "steps")
+    x, schedule = images(network.nodes, x), network.schedule
     step = {"totals": step_totals, "increments": step_increments}[arithmetic_of(schedule, arithmetic)]
     if network.images is not None and not np.array_equal(network.images, x):
         raise InputError("a calibrated network simulates the images that it was calibrated on: calibrate it for these")
@@ -89,7 +98,7 @@ def simulate(
         counted = "levels" if schedule.settles else "steps"
         exact_levels(schedule.resolution(steps, steps, node["levels"]), x.dtype, node["name"], counted)
     trains = {one_of(name, [node["name"] for node in network.layers], "layer to record"): [] for name in record}
-    state, logits, settled_at = State({}, {}, {}), [], np.zeros(len(x), dtype=int)
+    state, logits, settled_at = State(begun(network, x, start), {}, {}), [], np.zeros(len(x), dtype=int)
     emitted = {node["name"]: network.pre_spikes.get(node["name"], 0) for node in network.layers}
     for now in range(network.phases * steps):
         row, spikes, state = step(network, x, now, steps, state)
@@ -107,7 +116,8 @@ def simulate(
             raise InputError(f"{name}: its input overflowed in {x.dtype} on the way; simulate in a wider format")
     counts = {name: count.astype(int) for name, count in state.sent.items()}
     recorded = {name: Recorded(*map(stacked, zip(*train, strict=True))) for name, train in trains.items()}
-    return result(network, x, steps, logits, counts, emitted, settled_at, recorded)
+    found = result(network, x, steps, logits, counts, emitted, settled_at, recorded)
+    return found if start is None else joined(start, found)
 
 
 def stacked(parts):

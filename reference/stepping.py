@@ -79,8 +79,9 @@ def step_increments(network, x, now, steps, state):
             continue
         (current,) = inputs
         theta, (v0, may_fire) = array(node["threshold"], like=current), network.starts.get(name, (None, True))
-        membrane = state.membranes.get(name, schedule.rest(theta, current.shape, v0))
         before, worth = state.sent.get(name, np.zeros_like(current)), worth_of(node, now)
+        given = before if schedule.settles and now == 0 else 0  # what was sent before the first step arrives in it
+        membrane = state.membranes.get(name, schedule.rest(theta, current.shape, v0) - given)
         if schedule.fires(now, steps, network.depth[name]):
             resolution = schedule.resolution(now + 1, steps, node["levels"])
             lowest = schedule.lowest(resolution, node["levels"], node["lowest"])
@@ -91,5 +92,5 @@ def step_increments(network, x, now, steps, state):
             spikes[name], membranes[name] = 0 * current, membrane + current
         change = number(worth, before) * spikes[name]
         sent[name] = before + change
-        values[name] = schedule.sends(change, theta, node["levels"])
+        values[name] = schedule.sends(change + given, theta, node["levels"])
     return read_out(network, x, sent, now + 1, steps), spikes, State(sent, membranes, memories)

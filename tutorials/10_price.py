@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from accelerated import answer, calibrate, convert, data, energy, fold_batch_norms, models, quantise, simulate
-from accelerated.simulation import read_out_early
+from accelerated.anytime import read_out_early
 
 torch.manual_seed(0)
 digits = data.load("digits")

@@ -177,7 +177,7 @@ CHINESE: dict = {
     "Time steps T": "时间步 T",
     "The number of time steps for which the spiking network sees an image. Accuracy is shown for 1, 2, 4, ... up to T; signed and halving add the T after which no neuron fires any more.": "脉冲网络看一张图像的时长。会显示 1、2、4……直到 T 的准确率；带符号和减半方式另加不再有神经元发放的 T。",
     "When neurons fire": "神经元何时发放",
-    "Streaming is what hardware does. The others give the quantised network's answer bit for bit.": "流式是硬件的做法。另两种逐位给出量化网络的结果。",
+    "Streaming is what hardware does. The others give the quantised network's answer bit for bit.": "流式是硬件的做法。其余几种逐位给出量化网络的结果。",
     "The exact ones take several times as long here.": "精确的方式在这里耗时为数倍。",
     "All, to compare": "全部都测，便于对比",
     "Streaming: fire at once; the fastest, not exact": "流式：立即发放，最快，但不精确",

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 
 from .. import data as datasets
+from ..anytime import read_out_early
 from ..calibration import calibrate
 from ..conversion import convert
 from ..energy import energy
 from ..schedules import SCHEDULES
-from ..simulation import read_out_early, simulate_at
+from ..simulation import simulate_at
 from . import distributed
 
 LEAST_ACTIVE = 0.01  # smallest share of active neurons, in every layer, for an equality to be meaningful

@@ -30,21 +30,15 @@ def differences(network, shape):
         if len(batch) == 1 and not torch.allclose(y, acc.answer(q, x)[:1], rtol=1e-9, atol=1e-9):
             return "an image's answer depends on the batch", least
         for schedule in ("integrate-then-fire", "signed", acc.halving(), drawn_worths(network)):
-            spiking, where = acc.convert(q, schedule), f"{schedule if isinstance(schedule, str) else schedule[-2:]}"
-            steps = spiking.schedule.exact_at(spiking.latency_depth, LEVELS, -LEVELS)
+            spiking = acc.convert(q, schedule)
+            where, steps = spiking.schedule.name, spiking.schedule.exact_at(spiking.latency_depth, LEVELS, -LEVELS)
             s = acc.simulate(spiking, batch, steps)
             least = min(least, *s.nonzero_share.values())
             if not torch.equal(s.logits[-1], y):
-                return (
-                    f"{where} on totals is off by {(s.logits[-1] - y).abs().max():.3g}",
-                    least,
-                )
+                return f"{where} on totals is off by {(s.logits[-1] - y).abs().max():.3g}", least
             s = acc.simulate(spiking, batch, steps + 8 * spiking.schedule.settles, "increments")
             if not torch.allclose(s.logits[-1], y, rtol=1e-9, atol=1e-9):  # float64, sums in another order
-                return (
-                    f"{where} on increments is off by {(s.logits[-1] - y).abs().max():.3g}",
-                    least,
-                )
+                return f"{where} on increments is off by {(s.logits[-1] - y).abs().max():.3g}", least
     return streaming_differs(q, x), least
 
 

@@ -10,11 +10,11 @@ from torch import nn
 import accelerated as acc
 from accelerated import data as datasets
 from accelerated import run
+from accelerated.anytime import read_out_early
 from accelerated.models import make
 from accelerated.runs import distributed, evaluation, folders, learning
 from accelerated.runs.config import Config
 from accelerated.runs.validation import checked
-from accelerated.simulation import read_out_early
 
 TINY = ["--times", "1", "--levels", "4", "--width", "0.25", "--model", "mlp", "--schedules", "streaming"]
 
