@@ -30,6 +30,7 @@ from .simulation import Simulation, evaluate, simulate
 from .thresholds import softplus, softplus_inverse, softplus_slope, sum_to, threshold_shape
 from .tokens import layer_norm, layer_norm_run, product_run, softmax, softmax_run
 from .training import reconstruct
+from .worths import choose_halving
 
 __all__ = [
     "softplus", "softplus_inverse", "softplus_slope", "threshold_shape", "sum_to",
@@ -39,7 +40,7 @@ __all__ = [
     "linear", "conv2d", "avg_pool2d", "max_pool2d", "max_pool2d_run",
     "layer_norm", "softmax", "product_run", "softmax_run", "layer_norm_run",
     "build", "answer", "quantise", "expand", "correct_biases", "reconstruct",
-    "fold_batch_norm", "fold_batch_norms", "halving", "convert", "SpikingNetwork", "summary",
+    "fold_batch_norm", "fold_batch_norms", "halving", "choose_halving", "convert", "SpikingNetwork", "summary",
     "simulate", "Simulation", "evaluate", "calibrate", "energy", "Energy", "conversion_error",
     "attention", "attention_grad", "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking",
     "save_weights", "load_weights", "load", "InputError",

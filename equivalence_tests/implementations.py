@@ -27,7 +27,7 @@ CONTRACT = (
     "product_run", "softmax_run", "layer_norm_run",
     "attention", "attention_grad", "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking",
     "build", "answer", "quantise", "correct_biases", "expand",
-    "fold_batch_norms", "halving", "convert", "simulate", "calibrate", "energy",
+    "fold_batch_norms", "halving", "choose_halving", "convert", "simulate", "calibrate", "energy",
     "conversion_error",
 )  # fmt: skip
 OPTIONAL = ("schedule_step",)  # needed by an assignment only

@@ -283,8 +283,9 @@ def test_T6_goes_on_from_a_streaming_run(impl, arithmetic, seen):
         shares.append(np.mean(list(s.nonzero_share.values())))
     assert np.mean(shares) > 0.1
     latencies = {key: np.mean(found) for key, found in steps.items()}
-    seen(f"T6 {impl.name}: streaming at T = L, then signed, on {arithmetic}: exact after "
-         f"{latencies[8, None, 'signed']:.1f} steps in all, neurons that spike: {100 * np.mean(shares):.0f} %")  # fmt: skip
+    after = f"exact after {latencies[8, None, 'signed']:.1f} steps in all"
+    alive = f"neurons that spike: {100 * np.mean(shares):.0f} %"
+    seen(f"T6 {impl.name}: streaming at T = L, then signed, on {arithmetic}: {after}, {alive}")
 
 
 def test_T6_a_start_that_is_none_is_refused(impl):
@@ -320,6 +321,26 @@ def test_T6_steps_are_as_many_as_are_needed_by_default(impl):
         assert (s.logits[-1] == impl.answer(network, x)).all(), schedule
         assert s.settled is not False
     assert len(impl.simulate(impl.convert(network, "streaming"), x).logits) == 4
+
+
+def test_T6_worths_are_chosen_on_a_sample(impl, partner):
+    """Both sides choose the same, it is no worse than the default there, and it does not change the answer."""
+    needs_networks(impl)
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        nodes, x = nets.integer_cnn(random, 4, 8), random.integers(0, 17, (8, 1, 4, 4)) / 16
+        network, native = impl.native("build")(impl.encode(nodes)), impl.encode(x)
+        chosen = impl.native("choose_halving")(network, native, 6)
+        theirs = partner.native("choose_halving")(partner.native("build")(partner.encode(nodes)), partner.encode(x), 6)
+        assert (chosen.worths, chosen.span) == (theirs.worths, theirs.span)
+        products = []
+        for schedule in (chosen, "halving"):
+            s = impl.decode(impl.native("simulate")(impl.native("convert")(network, schedule), impl.encode(x[:6])))
+            assert (s.logits[-1] == impl.decode(impl.native("answer")(network, impl.encode(x[:6])))).all()
+            other = (s.logits.argmax(-1) != s.logits[-1].argmax(-1)).T
+            late = [np.flatnonzero(row)[-1] + 2 if row.any() else 1 for row in other]
+            products.append(np.mean(late) * s.spikes_per_neuron)
+        assert products[0] <= products[1]
 
 
 def test_T6_refuses_worths_that_cannot_be_exact(impl):

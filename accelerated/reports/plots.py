@@ -46,6 +46,16 @@ def save(figure, path):
     plt.close(figure)
 
 
+def shown_rows(results):
+    """The rows of the table: what has settled is shown once, in its first row."""
+    settled: set = set()
+    for row in results["rows"]:
+        if label(row) not in settled or row["margin"] is not None:
+            yield row
+        if row["settled"]:
+            settled.add(label(row))
+
+
 LINES = {"increments": "--", "SRP": ":", "COS": "-.", "margin": "None"}  # of rows other than a schedule's default form
 
 
@@ -57,36 +67,40 @@ def style_of(name, rows):
 def by_label(results):
     """{label: its rows}, in their order."""
     found: dict = {}
-    for row in results["rows"]:
+    for row in shown_rows(results):
         found.setdefault(label(row), []).append(row)
     return found
 
 
 def steps(results, path):
-    """Accuracy over the latency in steps at which an answer is read; hollow: a neuron still fires in that step."""
-    figure, axis = plt.subplots(figsize=(8, 4))
+    """Accuracy over the steps after which an answer is read, and over the spikes sent by then.
+
+    Filled: the logits are the quantised network's in every bit, and stay so.
+    """
+    figure, (over_steps, over_spikes) = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
     for name, rows in by_label(results).items():
-        read = [row for row in rows if row["margin"] is None]
-        points = sorted((_read_after(row), 100 * row["accuracy"], row["latency"] is None) for row in read)
-        if not points:
-            continue
-        x, y, open_ = zip(*points, strict=True)
+        read = sorted((row for row in rows if row["margin"] is None), key=_read_after)
         style = style_of(name, rows)
-        axis.plot(x, y, label=name, **style)
-        faces = ["white" if still else style["color"] for still in open_]
-        axis.scatter(x, y, c=faces, edgecolors=style["color"], s=18, zorder=3)
-    axis.axhline(100 * results["accuracy"]["folded"], color="grey", ls=":", lw=1, label="quantised network")
-    axis.set(xlabel="steps, end to end", ylabel="accuracy in %", xscale="log", ylim=(0, 102))
-    axis.xaxis.set_major_formatter("{x:.0f}")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="lower right")
+        for axis, x in ((over_steps, [*map(_read_after, read)]), (over_spikes, [r["spikes_per_neuron"] for r in read])):
+            y = [100 * row["accuracy"] for row in read]
+            axis.plot(x, y, label=name, **style)
+            faces = [style["color"] if row["logits_equal"] and row["latency"] is not None else "white" for row in read]
+            axis.scatter(x, y, c=faces, edgecolors=style["color"], s=22, zorder=3)
+    for axis in (over_steps, over_spikes):
+        axis.axhline(100 * results["accuracy"]["folded"], color="grey", ls=":", lw=1, label="quantised network")
+        axis.set(ylim=(0, 102))
+        axis.grid(alpha=0.3)
+    over_steps.set(xlabel="steps, end to end", ylabel="accuracy in %", xscale="log")
+    over_steps.xaxis.set_major_formatter("{x:.0f}")
+    over_spikes.set(xlabel="spikes per neuron and image")
+    over_spikes.scatter([], [], c="grey", edgecolors="grey", s=22, label="exact: every bit, for good")
+    over_spikes.legend(fontsize=8, loc="lower right")
     save(figure, path)
 
 
 def _read_after(row):
     """The step after which a row's answer is read."""
-    settles = SCHEDULES[row["schedule"]].settles
-    return row["T"] if settles or row["latency"] is None else row["latency"]
+    return row["T"] if row["latency"] is None else row["latency"]
 
 
 def accuracy(results, path):
@@ -110,7 +124,9 @@ def accuracy(results, path):
     best = max(100 * row["accuracy"] for row in results["rows"])
     grid[0, 0].set(ylim=(-2, 102), ylabel="accuracy in %")
     grid[1, 0].set(ylim=(target - 4, max(best, target) + 1), ylabel="the same, enlarged")
-    for axis, title in zip(grid[1], ("T (signed: steps simulated)", "latency in steps, end to end"), strict=True):
+    for axis, title in zip(
+        grid[1], ("T (signed, halving: steps simulated)", "latency in steps, end to end"), strict=True
+    ):
         axis.set_xlabel(title)
     grid[0, 0].legend(fontsize=8)
     if any(row["latency"] is None for row in results["rows"]):

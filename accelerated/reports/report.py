@@ -12,7 +12,7 @@ from ..runs.evaluation import LEAST_ACTIVE, shown
 from ..runs.saved import config_of, network_of
 from ..schedules import SCHEDULES
 from . import plots
-from .plots import label
+from .plots import label, shown_rows
 
 PLOTS = ("steps", "accuracy", "pareto", "thresholds", "neuron")
 HEADER = (
@@ -82,11 +82,7 @@ def findings(results):
         if not (at_levels or settled):
             continue
         spiking = [100 * share for share in row["nonzero_share"].values()]
-        when = (
-            f"at T = L = {row['T']}"
-            if at_levels
-            else f"settled after {counted(row['latency'], 'step')} (the slowest image)"
-        )
+        when = f"at T = L = {row['T']}" if at_levels else _settled(row)
         what = (
             "equal those of the folded quantised network bit for bit"
             if row["logits_equal"]
@@ -102,6 +98,16 @@ def findings(results):
     yield in_short(results)
 
 
+def _settled(row):
+    """When a run settled, and with which worths."""
+    mean = row.get("settled_at")  # of all images; runs of before did not keep it
+    on_average = "" if mean is None else f", {mean:.1f} on average"
+    when = f"settled after {counted(row['latency'], 'step')} (the slowest image{on_average})"
+    if row.get("worths"):
+        when += f" with spikes worth {', '.join(map(str, row['worths']))} levels"
+    return when + (f", up to {row['span']} steps later in deeper layers" if row.get("span") else "")
+
+
 def counted(number, what):
     """1 step, 2 steps."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
@@ -109,7 +115,7 @@ def counted(number, what):
 
 def in_short(results):
     """The result in one sentence: after how many steps each schedule has the answer, or how close it comes."""
-    target, parts = results["accuracy"]["folded"], []
+    target, parts, exact = results["accuracy"]["folded"], [], []
     for name in dict.fromkeys(label(row) for row in results["rows"] if row["margin"] is None):
         rows = [row for row in results["rows"] if label(row) == name]
         equal = [row for row in rows if row["logits_equal"] and row["latency"] is not None]
@@ -118,13 +124,14 @@ def in_short(results):
             free = (
                 "" if min(equal[0]["nonzero_share"].values()) >= LEAST_ACTIVE else ", for free: a layer hardly spikes"
             )
-            parts.append(f"{name} has the quantised network's answer in every bit after {steps}{free}")
+            said = f"{name} has the quantised network's answer in every bit after {steps}{free}"
+            exact.append((equal[0]["latency"], said))
             continue
         best = max(rows, key=lambda row: row["accuracy"])
         points = 100 * (best["accuracy"] - target)
         off = f"{points:+.2f} points of accuracy" if points else "the same accuracy, but other logits"
         parts.append(f"{name} comes nearest at T = {best['T']} ({off})")
-    return f"In short: {'; '.join(parts)}."
+    return f"In short: {'; '.join([said for _, said in sorted(exact)] + parts)}."
 
 
 def _last(results, row):
@@ -145,12 +152,13 @@ def markdown(results):
     config, env = results["config"], results["environment"]
     lines = [f"# {config['data']}, {config['model']}, {config['activation']}, L = {config['levels']}", ""]
     lines += ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in results["rows"]]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in shown_rows(results)]
     lines += ["", *(f"- {finding}" for finding in findings(results)), ""]
     lines += [
         f"Seed {config['seed']}, commit {env['commit']}, {env['device']}, torch {env['torch']}, "
-        f"{results['seconds']} s. Latency counts all steps end to end; signed rows whose latency is `unsettled` still "
-        "fire in their last step (2 + D (L - 1) steps are enough for any image to settle and show it). "
+        f"{results['seconds']} s. Latency counts all steps end to end; rows whose latency is `unsettled` still fire in "
+        "their last step, or a spike in it is worth more than one level; the row that has settled, and shows it by one "
+        "silent step, is the last one shown. "
         "Units that differ: share of pairs of image and neuron whose spike count is not the quantised network's level "
         "(empty where T is not L). Least active layer: the smallest share of a layer's neurons that spike; where it is "
         "next to nothing, an equality is free and called vacuous. Energy is that of hardware that adds increments, at "
@@ -188,7 +196,7 @@ def table(results):
     for name in TERMINAL_HEADER:
         drawn.add_column(name, justify="left" if name == "schedule" else "right", no_wrap=True)
     before = None
-    for row in results["rows"]:
+    for row in shown_rows(results):
         name, *rest = cells(row)
         if before not in (None, name):
             drawn.add_row()

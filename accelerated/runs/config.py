@@ -86,7 +86,12 @@ class Config:
     seed: int = 0
     """Seed of weights, order and augmentation. The split into training and test images never changes."""
     schedules: tuple[str, ...] = tuple(SCHEDULES)
-    """How to simulate: streaming, integrate-then-fire, signed."""
+    """How to simulate: streaming, integrate-then-fire, signed, halving."""
+    worths: str = "auto"
+    """What the first spikes of halving are worth, in levels: auto (what is early and frugal on training images, with
+    the span), or numbers that end in 1: 4,2,1."""
+    span: int = 0
+    """Of halving with given worths: by up to so many steps deeper layers go on later to their next worth."""
     operators: tuple[str, ...] = ("accumulated",)
     """What layer norm, softmax and products see when streaming: accumulated, or per-step as published."""
     calibrations: tuple[str, ...] = ("none",)
@@ -95,12 +100,12 @@ class Config:
     """Steps of a calibration: tau (srp) or rho in every layer (cos). They count as latency."""
     iterations: int = 1
     """How often cos calibrates each layer."""
-    times: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    times: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 32)
     """The time steps T to simulate."""
     margins: tuple[float, ...] = ()
-    """Read each image out of the longest streaming run once its best class leads by so much probability."""
+    """Read each image out of the longest run of each schedule once its best class leads by so much probability."""
     arithmetic: str = "totals"
-    """totals, or increments: runs the drifting form of integrate-then-fire and signed beside it."""
+    """totals, or increments: runs the drifting form of the exact schedules beside it."""
     audit: bool = True
     """Execute the steps of integrate-then-fire; --no-audit takes its counts from T2, and leaves equality empty."""
     engine: str = "dense"
@@ -153,6 +158,8 @@ GROUPS = {  # of options, as --help shows them; those for newcomers first
         "compile",
     ),
     "simulation": (
+        "worths",
+        "span",
         "operators",
         "calibrations",
         "pre_steps",

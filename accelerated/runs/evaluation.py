@@ -10,14 +10,17 @@ from ..anytime import read_out_early
 from ..calibration import calibrate
 from ..conversion import convert
 from ..energy import energy
-from ..schedules import SCHEDULES
+from ..schedules import SCHEDULES, Schedule, halving
 from ..simulation import simulate_at
+from ..worths import choose_halving
 from . import distributed
+from .validation import schedule_with
 
 LEAST_ACTIVE = 0.01  # smallest share of active neurons, in every layer, for an equality to be meaningful
+CHOSEN_ON = 64  # training images on which worths are chosen
 AVERAGED = (
     "units_that_differ", "units_that_differ_last", "spikes_per_neuron", "acs", "macs", "joules", "ann_joules",
-    "totals_joules",
+    "totals_joules", "settled_at",
 )  # fmt: skip
 
 
@@ -50,11 +53,12 @@ class Tally:
         self.right += int((logits.argmax(1) == y).sum())
         self.equal += int((logits == expected).all(1).sum())
         self.agreeing += int((logits.argmax(1) == expected.argmax(1)).sum())
-        cost = energy(spiking, x, result)
+        cost, settled_at = energy(spiking, x, result), result.settled_at
         self.parts.append((len(x), {
             "units_that_differ": result.units_that_differ, "units_that_differ_last": result.units_that_differ_last,
             "spikes_per_neuron": result.spikes_per_neuron, "nonzero_share": result.nonzero_share,
             "latency": result.latency, "settled": result.settled, "acs": sum(cost.acs.values()),
+            "settled_at": None if settled_at is None else float(settled_at.double().mean()),
             "macs": sum(cost.macs.values()), "joules": cost.joules, "ann_joules": cost.ann_joules,
             "totals_joules": cost.totals_joules,
         }))  # fmt: skip
@@ -88,9 +92,10 @@ class Tally:
 
 
 class Job(NamedTuple):
-    """One kind of row: how to simulate, and for which T."""
+    """One kind of row: how to simulate, and for which T; `form` is the `Schedule` with its worths."""
 
     schedule: str
+    form: Schedule
     arithmetic: str
     calibration: str
     operators: str
@@ -102,25 +107,37 @@ class Job(NamedTuple):
         return self.schedule, self.calibration, self.operators
 
 
-def plan(config, depth):
-    """The `Job` of every kind of row.
+def halving_of(config, quantised, data):
+    """The halving schedule of a run: with its worths, or with those that are best on training images."""
+
+    def chosen():
+        x, _ = next(shown(config, data, "train", CHOSEN_ON * distributed.world()))
+        found = choose_halving(quantised, x, CHOSEN_ON)
+        return found.worths, found.span
+
+    return schedule_with(config.worths, config.span) or halving(*distributed.on_first(chosen))
+
+
+def plan(config, depth, halving=None):
+    """The `Job` of every kind of row; `halving` is the `Schedule` whose worths were chosen.
 
     A schedule that can be exact also runs at a T at which it is: T = L, or enough steps for all to settle.
     """
     for name in config.schedules:
         schedule = SCHEDULES[name]
-        exact = schedule.exact_at(depth, config.levels)
+        form = halving or schedule if schedule.worths is None else schedule
+        exact = form.exact_at(depth, config.levels)
         times = sorted({*config.times, *([] if exact is None else [exact])})
         if schedule.streams:
             for operators in config.operators:
                 for calibration in config.calibrations:
-                    yield Job(name, schedule.arithmetics[0], calibration, operators, times)
+                    yield Job(name, form, schedule.arithmetics[0], calibration, operators, times)
             continue
         ways = {schedule.arithmetics[0], config.arithmetic}
         if "theorem" in schedule.arithmetics and not config.audit:
             ways = {"theorem"}
         for arithmetic in sorted(ways, reverse=True):
-            yield Job(name, arithmetic, "none", "accumulated", times)
+            yield Job(name, form, arithmetic, "none", "accumulated", times)
 
 
 def rows_of(config, quantised, data, job, advance):
@@ -128,23 +145,25 @@ def rows_of(config, quantised, data, job, advance):
 
     Calls `advance(images, {T: how many of them are right})` after each batch, with the totals so far.
     """
-    schedule, arithmetic, calibration, operators, times = job
+    schedule, form, arithmetic, calibration, operators, times = job
     what = {"schedule": schedule, "arithmetic": arithmetic, "calibration": calibration, "operators": operators}
+    if form.worths != (1,):
+        what |= {"worths": form.worths, "span": form.span}
     tallies = {steps: Tally(**what, T=steps, margin=None) for steps in times}
-    streams = SCHEDULES[schedule].streams
-    early = {margin: [] for margin in (config.margins if streams else ())}
-    spiking, images = convert(quantised, schedule, operators), 0
+    early = {margin: [] for margin in (config.margins if arithmetic != "theorem" else ())}
+    spiking, images = convert(quantised, form, operators), 0
     for x, y in shown(config, data, "test", config.test_images):
         ready = spiking
         if calibration != "none":
             ready = calibrate(spiking, x, calibration, config.pre_steps, config.iterations)
         with torch.no_grad():
             expected = quantised(x)
-        for steps, result in simulate_at(ready, x, times, arithmetic, engine=config.engine if streams else None):
+        for steps, result in simulate_at(ready, x, times, arithmetic, engine=config.engine if form.streams else None):
             tallies[steps].add(ready, x, y, result, expected)
         for margin, seen in early.items():
             answer, taken = read_out_early(result.logits, margin)  # of the longest
-            seen.append((len(x), int((answer == y).sum()), int(taken.sum()) + ready.pre_steps * len(x)))
+            before = 0 if form.settles else result.latency - len(result.logits)  # pre-steps and phases
+            seen.append((len(x), int((answer == y).sum()), int(taken.sum()) + before * len(x)))
         images += len(x)
         advance(images, {steps: tally.right for steps, tally in tallies.items()})
     rows = [tally.row() for tally in tallies.values()]

@@ -17,7 +17,7 @@ from ..network import answer
 from ..schedules import SCHEDULES
 from . import distributed, learning
 from .config import Config
-from .evaluation import plan, rows_of, shown
+from .evaluation import halving_of, plan, rows_of, shown
 from .folders import environment, lock, open_folder, read_state, settings_of, write_json
 from .journal import Journal
 from .stages import Stages, form_of, network_for
@@ -199,7 +199,11 @@ class _Run:
         """(depth, rows of results): the test images through every spiking network that was asked for."""
         config = self.config
         depth = distributed.everywhere(lambda: convert(quantised, config.schedules[0]).latency_depth)
-        jobs, phases = list(plan(config, depth)), {name: SCHEDULES[name].phases(depth) for name in config.schedules}
+        chosen = None
+        if any(SCHEDULES[name].worths is None for name in config.schedules):
+            bar.progress.update(bar.task, description="choose worths")
+            chosen = halving_of(config, quantised, self.data)
+        jobs, phases = list(plan(config, depth, chosen)), {n: SCHEDULES[n].phases(depth) for n in config.schedules}
         longest = max(max(job.times) * phases[job.schedule] for job in jobs)
         if longest > MANY_STEPS:
             self.console.print(

@@ -15,7 +15,7 @@ from ..engines import ENGINES
 from ..graph.timm import NORMS, STYLES
 from ..initial import method_of
 from ..models import MODELS, STEMS, TRANSFORMERS
-from ..schedules import SCHEDULES
+from ..schedules import SCHEDULES, halving
 from ..tokens import FORMS
 from . import learning
 from .config import Config, default_name
@@ -45,7 +45,7 @@ EACH = {  # fields that name several: (choices, what one is called)
     "operators": (FORMS, "operators"),
 }  # fmt: skip
 AT_LEAST = dict.fromkeys(("levels", "batch", "accumulate", "pre_steps", "iterations", "test_batch", "times"), 1)
-AT_LEAST |= dict.fromkeys(("size", "workers", "test_images", "blocks", "warmup", "epochs"), 0)
+AT_LEAST |= dict.fromkeys(("size", "workers", "test_images", "blocks", "warmup", "epochs", "span"), 0)
 POSITIVE = ("width", "lr", "fine_tuning")
 
 
@@ -87,7 +87,10 @@ IDLE = (  # (fields, when they do something, what is said where they are given a
     (("stem",), lambda c: c.model not in ("cnn", "mlp", *TRANSFORMERS),
      "is for the published CNNs, got model {c.model!r}"),
     (("download", "data_root"), lambda c: c.data not in PLAIN, "is for data sets from a folder, got data {c.data!r}"),
-    (("operators", "calibrations", "margins", "engine"), _streams,
+    (("worths", "span"), lambda c: any(SCHEDULES[name].worths is None for name in c.schedules),
+     "is for halving, got schedules {c.schedules}"),
+    (("span",), lambda c: c.worths != "auto", "is chosen with the worths: give --worths, too"),
+    (("operators", "calibrations", "engine"), _streams,
      "is for streaming, got schedules {c.schedules}"),
     (("pre_steps",), lambda c: set(c.calibrations) & set(METHODS),
      "is for calibrations, got calibrations {c.calibrations}"),
@@ -142,6 +145,15 @@ def _initial_threshold(given):
     return positive(number, "initial_threshold")
 
 
+def schedule_with(worths, span):
+    """The halving schedule of the settings; None where it is chosen on training images. InputError for no worths."""
+    if worths == "auto":
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", worths):
+        raise InputError(f"worths are numbers, such as 4,2,1, or auto, got {worths!r}")
+    return halving([int(worth) for worth in worths.split(",")], span)
+
+
 def _carried_out(config):
     """The config with `quick` and "auto" as what they stand for."""
     values: dict = {}
@@ -170,6 +182,7 @@ def checked(config):
         for name in names:
             if name in given and not matters(config):
                 raise InputError(f"{name} {otherwise.format(c=config)}")
+    schedule_with(config.worths, config.span)
     config = _carried_out(config)
     if config.engine == "graph" and config.device == "cpu":
         raise InputError("engine 'graph' needs a GPU: choose dense, event or auto")

@@ -351,7 +351,11 @@ IDLE = [
     (["--pre-steps", "8"], "pre_steps is for calibrations"),
     (["--calibrations", "srp", "--iterations", "2"], "iterations is for cos"),
     (["--schedules", "signed", "--engine", "event"], "engine is for streaming"),
-    (["--schedules", "signed", "--margins", "0.5"], "margins is for streaming"),
+    (["--schedules", "signed", "--calibrations", "srp"], "calibrations is for streaming"),
+    (["--schedules", "signed", "--worths", "4,2,1"], "worths is for halving"),
+    (["--span", "2"], "span is chosen with the worths"),
+    (["--worths", "4,2"], "worths must end in 1"),
+    (["--worths", "half"], "worths are numbers, such as 4,2,1, or auto, got 'half'"),
     (["--schedules", "streaming", "--arithmetic", "increments"], "arithmetic is for the exact schedules"),
     (["--schedules", "signed", "--no-audit"], "audit is for integrate-then-fire"),
 ]  # fmt: skip
