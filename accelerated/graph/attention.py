@@ -22,9 +22,10 @@ def scaled_dot_product_attention(
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
     if attn_mask is None:
         return scores.softmax(-1) @ value
-    added = _added(attn_mask, scores)
-    shares, masked = (scores + added).softmax(-1), (added == -math.inf).all(-1, keepdim=True)
-    return (shares.masked_fill(masked, 0.0) if masked.any() else shares) @ value  # a token that sees none gets 0
+    shares = (scores + _added(attn_mask, scores)).softmax(-1)
+    if attn_mask.dtype == torch.bool and not attn_mask.any(-1).all():
+        shares = shares.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)  # a token that sees none gets 0
+    return shares @ value
 
 
 def _added(mask, scores):
