@@ -132,10 +132,16 @@ def network_arguments(draw):
 def integer_network_arguments(draw):
     random, levels = draw(FIELD), draw(st.sampled_from([2, 4, 8]))
     x = random.integers(0, 17, (2, 1, 4, 4)) / 16
-    schedule = draw(st.sampled_from(["streaming", "integrate-then-fire", "signed", "halving"]))
+    schedule = draw(st.sampled_from(["streaming", "integrate-then-fire", "signed"]))
     if schedule == "streaming" and draw(st.booleans()):  # many channels: another kernel than for few
         return nets.integer_cnn(random, 2, levels, 64), x, levels, schedule
     return nets.integer_cnn(random, draw(st.integers(1, 4)), levels), x, levels, schedule
+
+
+@st.composite
+def halving_network_arguments(draw):
+    nodes, x, levels, _ = draw(integer_network_arguments())
+    return nodes, x, levels, draw(WORTHS), draw(st.integers(0, 4))
 
 
 def run_quantised(impl, nodes, x, activation, levels):
@@ -170,6 +176,11 @@ def run_simulation(impl, nodes, x, levels, schedule):
                  s.units_that_differ_last, *s.nonzero_share.values()]  # fmt: skip
         said += [] if s.settled_at is None else [s.settled_at, s.settled]
     return [np.asarray(value, dtype=float) for value in said]
+
+
+def run_halving(impl, nodes, x, levels, worths, span):
+    """What `run_simulation` gives, with worths and a span."""
+    return run_simulation(impl, nodes, x, 2 * levels, impl.native("halving")(worths, span))
 
 
 def run_conversion_error(impl, nodes, x, levels, schedule):
@@ -221,7 +232,7 @@ def attention_over_time_arguments(draw):
     x, weights, thresholds, levels, heads, bias = draw(attention_arguments())
     schedule, operators = draw(st.sampled_from([
         ("streaming", "per-step"), ("streaming", "accumulated"), ("integrate-then-fire", "accumulated"),
-        ("signed", "accumulated"), ("halving", "accumulated"),
+        ("signed", "accumulated"),
     ]))  # fmt: skip
     return x, weights, thresholds, levels, heads, draw(st.integers(1, 8)), schedule, operators, bias
 
@@ -292,5 +303,6 @@ PAIRS = [
     Pair("feed_forward_spiking", feed_forward_arguments(), 1e3 * EPS, NORMAL, 40, run_feed_forward_over_time),
     Pair("answer", network_arguments(), 1e4 * EPS, NORMAL + ", layer after layer", 40, run_folded),
     Pair("simulate", integer_network_arguments(), 0, DYADIC, 30, run_simulation),
+    Pair("halving", halving_network_arguments(), 0, DYADIC, 30, run_halving),
     Pair("conversion_error", integer_network_arguments(), 0, DYADIC, 30, run_conversion_error),
 ]  # fmt: skip
