@@ -153,7 +153,7 @@ MUTANTS = [
            "membrane < (1 - worth) / 2", "test_lowest.py", "T3"),
     Mutant("worth_not_undone", R, "halving_membrane_step", "membrane - worth * spike", "membrane - spike", "test_t6.py", "T6"),
     Mutant("worth_not_undone", A, "SpikingNeuron._on_totals", "sent + worth * state.spike", "sent + state.spike", "test_t6.py", "T6"),
-    Mutant("native_worth_not_undone", A, "elementwise.h", "before + (t < -1 ? -t * s : s)", "before + s", "test_t6.py", "T6"),
+    Mutant("native_worth_not_undone", A, "elementwise.h", "before + w * (up - down)", "before + (up - down)", "test_t6.py", "T6"),
     Mutant("beyond_the_levels", R, "halving_step", "(away >= worth / 2) & (sent + worth <= levels)", "away >= worth / 2", "test_t6.py", "T6"),
     Mutant("wrong_half_at_a_tie", R, "halving_step", "(away < -worth / 2) & (sent - worth >= lowest)",
            "(away <= -worth / 2) & (sent - worth >= lowest)", "test_t6.py", "T6"),

@@ -99,9 +99,46 @@ static REAL NAME(inverse)(REAL levels) {
   return whole & (whole - 1) ? 0 : 1 / levels;
 }
 
-/* One step of the exact schedules on totals. t >= 0: s = sign(level(total)) while t < |level(total)|, and L is T. t = -1:
-   s = clip(level(total) - N, -1, 1). Else a spike is worth w = -t levels: s = 1 where u - N >= w / 2, -1 where
-   u - N < -w / 2, with u = z L / theta, but none that would leave lowest..L. N <- N + w s in place; value = (theta N) / L. */
+/* s = sign(level(total)) while t < |level(total)|; N <- N + s in place; value = (theta N) / L. */
+static inline void NAME(in_turn)(const REAL *restrict total, REAL *restrict sent, REAL *restrict spike,
+                                 REAL *restrict value, const REAL *restrict th, REAL levels, REAL t, REAL lowest,
+                                 index_t n) {
+  for (index_t j = 0; j < n; j++) {
+    REAL level = NAME(level)(total[j], th[j], levels, (REAL)0.5, lowest);
+    spike[j] = t < level ? 1 : t < -level ? -1 : 0;
+    sent[j] += spike[j];
+    value[j] = NAME(value)(th[j], sent[j], levels, 0);
+  }
+}
+
+/* s = clip(level(total) - N, -1, 1). */
+static inline void NAME(towards)(const REAL *restrict total, REAL *restrict sent, REAL *restrict spike,
+                                 REAL *restrict value, const REAL *restrict th, REAL levels, REAL lowest, index_t n) {
+  for (index_t j = 0; j < n; j++) {
+    REAL s = NAME(level)(total[j], th[j], levels, (REAL)0.5, lowest) - sent[j];
+    spike[j] = s < -1 ? -1 : s > 1 ? 1 : s;
+    sent[j] += spike[j];
+    value[j] = NAME(value)(th[j], sent[j], levels, 0);
+  }
+}
+
+/* s = 1 where u - N >= w / 2, -1 where u - N < -w / 2, with u = z L / theta, but none that would leave lowest..L;
+   N <- N + w s. */
+static inline void NAME(coarse)(const REAL *restrict total, REAL *restrict sent, REAL *restrict spike,
+                                REAL *restrict value, const REAL *restrict th, REAL levels, REAL w, REAL lowest,
+                                index_t n) {
+  for (index_t j = 0; j < n; j++) {
+    REAL before = sent[j], away = total[j] * levels / th[j] - before;
+    REAL up = away >= w / 2 ? 1 : 0, down = away < -w / 2 ? 1 : 0;
+    up = before + w <= levels ? up : 0;
+    down = before - w >= lowest ? down : 0;
+    spike[j] = up - down;
+    sent[j] = before + w * (up - down);
+    value[j] = NAME(value)(th[j], sent[j], levels, 0);
+  }
+}
+
+/* One step of the exact schedules on totals: t >= 0 in a neuron's turn, and L is T; else every spike is worth -t. */
 void NAME(total_step)(const REAL *restrict total, REAL *restrict sent, REAL *restrict spike, REAL *restrict value,
                       const REAL *theta, index_t count, index_t inner, REAL levels, REAL t, REAL lowest, PARTS) {
   IN_PARTS {
@@ -109,18 +146,12 @@ void NAME(total_step)(const REAL *restrict total, REAL *restrict sent, REAL *res
     for (index_t i = begin; i < end; i += TILE) {
       index_t size = end - i < TILE ? end - i : TILE;
       if (i == begin || count != 1) NAME(thresholds)(th, theta, count, inner, i, size);
-      for (index_t j = 0; j < size; j++) {
-        REAL level = NAME(level)(total[i + j], th[j], levels, (REAL)0.5, lowest), before = sent[i + j], s = level - before;
-        if (t >= -1) {
-          s = t >= 0 ? (t < level ? 1 : t < -level ? -1 : 0) : s < -1 ? -1 : s > 1 ? 1 : s;
-        } else {
-          REAL away = total[i + j] * levels / th[j] - before;
-          s = (away >= -t / 2) & (before - t <= levels) ? 1 : (away < t / 2) & (before + t >= lowest) ? -1 : 0;
-        }
-        spike[i + j] = s;
-        sent[i + j] = before + (t < -1 ? -t * s : s);
-        value[i + j] = NAME(value)(th[j], sent[i + j], levels, 0);
-      }
+      if (t >= 0)
+        NAME(in_turn)(total + i, sent + i, spike + i, value + i, th, levels, t, lowest, size);
+      else if (t == -1)
+        NAME(towards)(total + i, sent + i, spike + i, value + i, th, levels, lowest, size);
+      else
+        NAME(coarse)(total + i, sent + i, spike + i, value + i, th, levels, -t, lowest, size);
     }
   }
 }
