@@ -75,7 +75,7 @@ for row in results["rows"]:
           f"{equal:>12} {100 * min(row['nonzero_share'].values()):10.1f} %")  # fmt: skip
 
 exact = {row["schedule"] for row in results["rows"] if row["logits_equal"]}
-assert exact == {"integrate-then-fire", "signed"}
+assert exact == {"integrate-then-fire", "signed", "halving"}
 for row in results["rows"]:
     if row["logits_equal"]:
         assert row["units_that_differ"] == 0
