@@ -9,20 +9,9 @@ from torch import fx, nn
 from .activation import QCFS
 from .checks import InputError, one_of, positive
 from .engines.structure import batch_leads
+from .graph.changes import foldable, unused
 from .graph.modules import SpikeMask, finite_state
-from .graph.operations import (
-    FIXED,
-    Kind,
-    foldable,
-    is_max_pool,
-    is_relu,
-    kinds_of,
-    label_of,
-    module_of,
-    named,
-    refuse_unknown,
-    unused,
-)
+from .graph.operations import FIXED, Kind, is_max_pool, is_relu, kinds_of, label_of, module_of, named, refuse_unknown
 from .graph.trace import evaluating, layer_name, trace
 from .neuron import SpikingNeuron, State
 from .schedules import Schedule, arithmetic_of, schedule_of

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 from .activation import QCFS
 from .checks import InputError
 from .conversion import SpikingNetwork, fold_batch_norms
-from .graph.operations import WEIGHTED, module_of, operation_of, read_directly
+from .graph.changes import read_directly
+from .graph.operations import WEIGHTED, module_of, operation_of
 from .graph.trace import evaluating, output_of
 from .graph.values import values_of
 from .network import batches_of

@@ -13,16 +13,9 @@ from torch.utils.data import DataLoader
 
 from .activation import QCFS, unchecked_level, variant
 from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
+from .graph.changes import average_pools, unused
 from .graph.modules import finite_state
-from .graph.operations import (
-    average_pools,
-    is_activation,
-    module_of,
-    named,
-    operation_of,
-    refuse_unknown,
-    unused,
-)  # fmt: skip
+from .graph.operations import is_activation, module_of, named, operation_of, refuse_unknown
 from .graph.places import KEEPS_AXES, Place, features_last, places
 from .graph.trace import evaluating, forward, layer_name, trace, unwrapped
 from .graph.values import leading
@@ -213,7 +206,7 @@ def _starts(graph, found, shapes, batches, levels, start):
         return [torch.full(shape, start) for shape in shapes], lowest
     largest, least = _ranges(graph, found, shapes, batches, start)
     for place, most in zip(found, largest, strict=True):
-        finite(most, f"the largest size of {named(place.source)} over the sample")
+        finite(most.clamp(min=0), f"the largest size of {named(place.source)} over the sample")
     if isinstance(start, str):
         thetas = _from_sample(graph, found, largest, batches, levels, start)
     else:

@@ -13,20 +13,15 @@ from typing import Annotated
 import torch
 import tyro
 
-from .. import data as datasets
-from ..checks import InputError
 from ..conversion import convert
 from ..correction import correct_biases
-from ..exports.published import cifar_resnet, normalised
+from ..exports.published import normalised
 from ..network import answer
 from ..quantisation import quantise
-from ..run import parse
-from ..runs.folders import environment
 from ..schedules import SCHEDULES, halving
 from ..simulation import simulate
 from ..worths import choose_halving
-
-BATCH = 500
+from .published import opened, started
 
 
 @dataclass
@@ -61,13 +56,8 @@ def row_of(name, spiking, batches, wanted, shown):
 
 def run(options):
     """Print one line for each number of levels and schedule."""
-    network = cifar_resnet(options.weights)
-    cifar = datasets.load("cifar10", options.data_root)
-    sample = normalised(cifar.train_x[: options.sample])
-    x, y = normalised(cifar.test_x[: options.images]), cifar.test_y[: options.images]
-    batches = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
-    about = ", ".join(f"{key} {value}" for key, value in environment("cpu").items())
-    print(f"{options.weights.name}: {len(x)} test images, sample of {len(sample)}; {about}")
+    network, train_x, batches = opened(options)
+    sample, count = normalised(train_x[: options.sample]), sum(len(y) for _, y in batches)
     for levels in options.levels:
         quantised = correct_biases(quantise(network, "cs-qcfs", levels, "mse", sample), sample)
         wanted = [answer(quantised, images) for images, _ in batches]
@@ -75,7 +65,7 @@ def run(options):
             int((logits.argmax(1) == labels).sum()) for logits, (_, labels) in zip(wanted, batches, strict=True)
         )
         print(
-            f"L = {levels}: quantised {100 * right / len(x):.2f} %; accuracy in % after 1, 2, 3, ... steps", flush=True
+            f"L = {levels}: quantised {100 * right / count:.2f} %; accuracy in % after 1, 2, 3, ... steps", flush=True
         )
         forms = [SCHEDULES["streaming"], SCHEDULES["signed"], halving(), choose_halving(quantised, sample)]
         for form in forms:
@@ -85,12 +75,7 @@ def run(options):
 
 def main(arguments=None):
     """Run the command line; returns the exit status."""
-    try:
-        run(parse(Options, arguments, "python -m accelerated.benchmarks.anytime"))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return started(Options, run, "python -m accelerated.benchmarks.anytime", arguments)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,12 @@ from typing import Annotated
 
 import tyro
 
-from .. import data as datasets
-from ..checks import InputError
 from ..correction import correct_biases
-from ..exports.published import cifar_resnet, normalised
+from ..exports.published import normalised
 from ..quantisation import quantise
-from ..run import parse
-from ..runs.folders import environment
 from ..simulation import evaluate
 from ..training import reconstruct
+from .published import opened, started
 
 METHODS = ("max", "p99.9", "mse")
 
@@ -39,13 +36,8 @@ class Options:
 
 def run(options):
     """Print one row for each number of levels; returns {L: {how: accuracy}}."""
-    network = cifar_resnet(options.weights)
-    cifar = datasets.load("cifar10", options.data_root)
-    sample, unlabelled = (normalised(cifar.train_x[:count]) for count in (options.sample, options.unlabelled))
-    x, y = normalised(cifar.test_x[: options.images]), cifar.test_y[: options.images]
-    batches = list(zip(x.split(500), y.split(500), strict=True))
-    about = ", ".join(f"{key} {value}" for key, value in environment("cpu").items())
-    print(f"{options.weights.name}: {len(x)} test images, sample of {len(sample)}; {about}")
+    network, train_x, batches = opened(options)
+    sample, unlabelled = (normalised(train_x[:count]) for count in (options.sample, options.unlabelled))
     print(f"not quantised: {100 * evaluate(network, batches):.2f} %", flush=True)
     rows = {}
     for levels in options.levels:
@@ -63,12 +55,7 @@ def run(options):
 
 def main(arguments=None):
     """Run the command line; returns the exit status."""
-    try:
-        run(parse(Options, arguments, "python -m accelerated.benchmarks.without_training"))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return started(Options, run, "python -m accelerated.benchmarks.without_training", arguments)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 
 from ..checks import InputError
+from .changes import unused
 from .modules import random_draws
-from .operations import FUNCTIONS, of_shape, unused
+from .operations import FUNCTIONS, of_shape
 from .record import Recorder, calls_of, leaves, place_of_error
 
 SIZES = (3, 5)  # of the two batches that are recorded

@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from ..checks import InputError
 from .attention import TAKEN_APART
-from .operations import FUNCTIONS, KIND, unused, written
+from .changes import unused
+from .operations import FUNCTIONS, KIND, written
 
 ASKING = (  # methods that answer about a tensor without reading its numbers
     "size", "dim", "numel", "nelement", "ndimension", "stride", "is_contiguous", "element_size", "get_device",
@@ -33,7 +34,7 @@ METHODS = {  # special methods of a tensor -> functions, with swapped arguments 
     "__pow__": operator.pow, "pow": operator.pow, "__neg__": operator.neg, "__floordiv__": torch.floor_divide,
     "__mod__": torch.remainder,
 }  # fmt: skip
-SIZES = ("numel", "nelement", "stride", "is_same_size", "broadcast_shapes")
+OF_SIZES = ("numel", "nelement", "stride", "is_same_size", "broadcast_shapes")
 FILLING = {"zero_": torch.zeros_like, "fill_": torch.full_like}
 SWAPPED = {
     "__radd__": operator.add, "__rsub__": operator.sub, "__rmul__": operator.mul, "__rdiv__": operator.truediv,
@@ -287,7 +288,7 @@ def _asks_for_sizes(func, name, args, kwargs):
     """Whether a call asks for sizes other than the number of images: those that a graph keeps as numbers."""
     if name == "size":
         return (args[1] if len(args) > 1 else kwargs.get("dim")) != 0
-    return name in SIZES or (name == "__get__" and (resolve_name(func) or "").split(".")[-2] in ("shape", "nbytes"))
+    return name in OF_SIZES or (name == "__get__" and (resolve_name(func) or "").split(".")[-2] in ("shape", "nbytes"))
 
 
 def leaves(value):

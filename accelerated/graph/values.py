@@ -28,7 +28,8 @@ def values_of(graph, x, live=False):
     for node in nodes:
         module = module_of(graph, node)
         if live and (kinds[node] is Kind.NEURON or (is_relu(graph, node) and kinds[node] not in FIXED)):
-            z = values[node.all_input_nodes[0]]
+            most = torch.finfo(values[node.all_input_nodes[0]].dtype).max
+            z = values[node.all_input_nodes[0]].clamp(-most, most)  # a mask's infinities
             values[node] = z / (1 + z.abs())
         elif isinstance(module, SpikingNeuron):
             values[node] = module.quantised(values[node.all_input_nodes[0]])

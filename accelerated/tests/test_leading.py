@@ -159,6 +159,14 @@ def test_what_mixes_images_is_seen_where_no_drawn_image_excites_it(count):
         acc.simulate(spiking, x[:count], 4)
 
 
+def test_a_masks_infinities_mix_nothing():
+    """An infinite bound in front of an activation: images stay apart, and streaming takes the network."""
+    mask = torch.zeros(30)
+    mask[3] = -torch.inf
+    q = acc.quantise(Mixing(lambda y: y + F.relu(y - 0.1 + mask)).eval(), "cs-qcfs", 4, sample=IMAGES)
+    assert acc.simulate(acc.convert(q, "streaming"), IMAGES, 4).logits.isfinite().all()
+
+
 TURNED = {  # a ReLU on a value whose first axis is not the batch
     "transposed": (lambda self, y: F.relu(self.b(y).flatten(1).t()).t().unflatten(1, (4, 8, 8)), ()),
     "channels first": (lambda self, y: F.relu(self.b(y).transpose(0, 1)).transpose(0, 1), ()),
@@ -177,5 +185,7 @@ def test_a_threshold_belongs_to_no_place_in_the_batch(name):
     q = acc.quantise(network.eval(), "cs-qcfs", 4, "max", IMAGES)
     assert q.get_submodule("relu_1").parameter.shape == shape
     whole = acc.answer(q, IMAGES)
-    assert torch.allclose(torch.cat([acc.answer(q, image[None]) for image in IMAGES]), whole, atol=1e-6)
+    assert torch.allclose(
+        torch.cat([acc.answer(q, image[None]) for image in IMAGES]), whole, atol=1e-6
+    )  # sums in another order
     exact(network)

@@ -55,7 +55,7 @@ def test_images_of_another_size_are_answered_rightly_or_refused():
     x, larger = torch.rand(6, 3, 8, 8), torch.rand(2, 3, 16, 16)
     network = BySize(asks=False).eval()
     q = acc.quantise(network, "qcfs", 2**14, "max", x)
-    assert torch.allclose(acc.answer(q, larger), acc.answer(network, larger), atol=1e-3)
+    assert torch.allclose(acc.answer(q, larger), acc.answer(network, larger), atol=1e-3)  # 2^14 levels
     q = acc.quantise(BySize(asks=True).eval(), "s-qcfs", 4, "max", x)
     spiking, line = acc.convert(q, "signed"), r"have the sample's shape \(3, 8, 8\), got .*test_refusals.py:\d+"
     for call in (q, copy.deepcopy(q), spiking, lambda y: acc.answer(q, y), lambda y: acc.simulate(spiking, y, 4)):
