@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from .activation import QCFS
 from .checks import InputError, one_of, positive
@@ -16,6 +17,7 @@ from .graph.trace import evaluating, layer_name, trace
 from .neuron import SpikingNeuron, State
 from .schedules import Schedule, arithmetic_of, schedule_of
 from .stepping import OnIncrements, OnTotals
+from .sums import held
 from .tokens import FORMS
 
 MANY = 6  # names in one line; more are counted
@@ -167,6 +169,17 @@ def fold_batch_norms(network: nn.Module) -> fx.GraphModule:
     return graph
 
 
+def computed_once(graph):
+    """The graph with weights that were computed for every pass, such as rounded ones, as parameters of their own."""
+    for module in [module for module in graph.modules() if is_parametrized(module)]:
+        values = {name: getattr(module, name).detach() for name in module.parametrizations}
+        module.__class__ = type(module).__mro__[1]  # torch's removal would change copies, which share the class
+        del module.parametrizations
+        for name, value in values.items():
+            module.register_parameter(name, nn.Parameter(value))
+    return graph
+
+
 def depths(graph, kind):
     """{node name: number of modules of `kind` on the longest path from the image up to and including it}."""
     depth = {}
@@ -199,7 +212,7 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
         raise InputError(f"operators 'per-step' need a schedule that streams; {schedule.name!r} carries totals")
     if not any(isinstance(module, QCFS) for module in network.modules()):
         raise InputError("the network has no QCFS activation to convert: quantise the network before it is converted")
-    graph = fold_batch_norms(network)
+    graph = computed_once(fold_batch_norms(network))
     refuse_unknown(graph)
     finite_state(graph)
     depth = depths(graph, QCFS)
@@ -213,6 +226,7 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
             exact_levels(module.levels, module.parameter.dtype, layer_name(node))
             worths = schedule.worths_of(layer_name(node), module.levels, depth[node.name], max(depth.values()))
             graph.set_submodule(str(node.target), SpikingNeuron(module, schedule, depth[node.name], worths))
+    held(graph, next(graph.parameters()).dtype)
     if not schedule.streams and any(isinstance(module, SpikeMask) for module in graph.modules()):
         raise InputError(f"random spike masks change in every step: {schedule.name!r} cannot be exact with them")
     return SpikingNetwork(graph, schedule, operators)

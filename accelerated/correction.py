@@ -12,6 +12,7 @@ from .activation import QCFS
 from .checks import InputError
 from .conversion import SpikingNetwork, fold_batch_norms
 from .graph.changes import read_directly
+from .graph.modules import add_to_bias
 from .graph.operations import WEIGHTED, module_of, operation_of
 from .graph.trace import evaluating, output_of
 from .graph.values import values_of
@@ -33,11 +34,8 @@ def correct_biases(
     quantised, original = fold_batch_norms(network), _with_relus(fold_batch_norms(network))
     batches = [part for x in batches_of(network, sample) for part in x.split(AT_ONCE)]
     with evaluating(quantised), evaluating(original):
-        pairs = zip(_values(quantised, batches), _values(original, batches), strict=True)
-        compared = _compared(quantised)
-        for (node, values), (_, wanted) in pairs:
-            if node in compared:
-                _correct(compared[node], values, wanted)
+        layers = compared(quantised)
+        match(quantised, layers, means(original, layers, batches), batches)
     return quantised
 
 
@@ -51,12 +49,17 @@ def _with_relus(network):
     return network
 
 
-def _compared(graph):
-    """{node: the layer whose bias shifts its value alone}, of the inputs of activations and of the answer."""
+def compared(graph):
+    """{name of a node: the layer whose bias shifts its value alone}, of the inputs of activations and of the answer."""
     read = [node.all_input_nodes[0] for node in graph.graph.nodes if isinstance(module_of(graph, node), QCFS)]
+    return layers_before(graph, [*read, output_of(graph)])
+
+
+def layers_before(graph, nodes):
+    """{name: the layer whose bias shifts its value alone} of these nodes, if there is one."""
     direct = read_directly(graph)
-    layers = {node: _layer_before(graph, node, direct) for node in [*read, output_of(graph)]}
-    return {node: layer for node, layer in layers.items() if layer is not None}
+    layers = {node.name: _layer_before(graph, node, direct) for node in nodes}
+    return {name: layer for name, layer in layers.items() if layer is not None}
 
 
 def _layer_before(graph, node, direct):
@@ -78,22 +81,37 @@ def _read_once(node):
     return arguments.count(node) == 1
 
 
-def _correct(layer, values, wanted):
-    """Add the mean difference of each channel to the layer's bias, and to the values that it shifts, in place."""
-    axis = -1 if isinstance(layer, nn.Linear) else 1
+def means(graph, layers, batches):
+    """{name: the mean of each channel} of a graph's nodes over all batches; `layers` is that of `compared`."""
+    return {
+        node.name: _mean(layers[node.name], values) for node, values in _values(graph, batches) if node.name in layers
+    }
+
+
+def match(graph, layers, wanted, batches):
+    """Correct the biases of these layers, one after another, until the means are those `wanted`."""
+    for node, values in _values(graph, batches):
+        layer, mean = layers.get(node.name), wanted.get(node.name)
+        if layer is None or mean is None:
+            continue
+        shift = add_to_bias(layer, (mean - _mean(layer, values)).to(values[0].dtype))
+        for value in values:
+            value.movedim(_axis(layer), -1).add_(shift)
+
+
+def _axis(layer):
+    """The axis of a layer's channels."""
+    return -1 if isinstance(layer, nn.Linear) else 1
+
+
+def _mean(layer, values):
+    """The mean of each channel, float64; None of an output that is broadcast."""
     channels_out = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-    if values[0].shape[axis] != channels_out:  # its output is broadcast
-        return
-    total, count = torch.zeros(channels_out, dtype=torch.float64), torch.zeros(channels_out)
-    for ours, theirs in zip(values, wanted, strict=True):
-        off = (theirs.double() - ours.double()).movedim(axis, 0).flatten(1)
-        finite = off.isfinite()  # a mask's infinities are the same in both networks
-        total = total.to(off) + off.where(finite, 0).sum(1)
-        count = count.to(off) + finite.sum(1)
-    shift = (total / count.clamp(min=1)).to(values[0].dtype)
-    layer.bias = nn.Parameter(shift if layer.bias is None else layer.bias + shift)
-    for value in values:
-        value.movedim(axis, -1).add_(shift)
+    if values[0].shape[_axis(layer)] != channels_out:
+        return None
+    rows = torch.cat([value.double().movedim(_axis(layer), 0).flatten(1) for value in values], 1)
+    finite = rows.isfinite()  # a mask's infinities are the same in both networks
+    return rows.where(finite, 0).sum(1) / finite.sum(1).clamp(min=1)
 
 
 def _values(graph, batches):

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from .checks import InputError, finite, one_of
+from .graph.modules import Pixels
 from .graph.trace import evaluating
 from .operators import FUNCTIONS, MODULES, TWO_INPUTS, parameter
 
@@ -84,7 +85,11 @@ def images(network, x, name="the images"):
         raise InputError(f"{name} are on {x.device} and the network is on {some.device}: move one to the other")
     if not x.ndim or not x.numel():
         raise InputError(f"{name} must be a batch [batch, ...] of at least one, got shape {tuple(x.shape)}")
-    return finite(x.to(some.dtype), name)
+    x = finite(x.to(some.dtype), name)
+    for module in network.modules():
+        if isinstance(module, Pixels):
+            module.of(x)
+    return x
 
 
 def batches_of(network, sample) -> list[torch.Tensor]:

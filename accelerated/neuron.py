@@ -185,9 +185,8 @@ class SpikingNeuron(WithLevels):
     def _on_increments(self, current, sent, theta, state):
         membrane, given = state.membrane, None
         if membrane is None:
-            membrane = self.schedule.rest(theta, current.shape, self.start)
-            if state.sent is not None and self.schedule.settles:  # what was sent before the first step arrives in it
-                membrane, given = membrane - sent, sent
+            given = sent  # what was sent before the first step arrives in it
+            membrane = self.schedule.rest(theta, self.levels, given, self.start)
         worth = self.worth(state.now)
         if self.fires_in(state):
             resolution = self.resolution(state, state.now + 1)

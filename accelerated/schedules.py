@@ -63,13 +63,16 @@ class Schedule(NamedTuple):
         """How many presentations of the image a sum of increments holds in step `now`."""
         return 1 if self.settles else steps if self.waits else now + 1
 
-    def rest(self, threshold: torch.Tensor, shape: Sequence[int], v0: torch.Tensor | None = None) -> torch.Tensor:
-        """The membrane before the first step: half the value of a spike, unless a calibration set `v0`."""
-        return threshold.new_full(shape, 0.5) if self.settles else resting(threshold, shape, v0)
-
     def sends(self, change: torch.Tensor, threshold: torch.Tensor, levels: int) -> torch.Tensor:
         """The value of a change of what was sent: theta / L for each level, or theta if a layer sends means."""
         return level_value(change, threshold, levels) if self.settles else threshold * change
+
+    def rest(
+        self, threshold: torch.Tensor, levels: int, given: torch.Tensor, v0: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The membrane before the first step: half the value of a spike less that of what was `given`, or `v0`."""
+        start = resting(self.sends(torch.ones_like(threshold), threshold, levels), given.shape, v0)
+        return start - self.sends(given, threshold, levels)
 
     def worths_of(self, name: str, levels: int, depth: int, deepest: int) -> tuple:
         """The worths of a layer's spikes, step by step; the last is that of all further steps.

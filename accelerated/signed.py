@@ -7,7 +7,7 @@ import torch
 
 from .activation import qcfs_level, unchecked_level
 from .checks import InputError, not_above_zero, tensor, whole
-from .neuron import prepare
+from .neuron import prepare, resting
 
 
 def halves(levels: int) -> tuple:
@@ -48,16 +48,16 @@ def unchecked_halving_step(total, sent, threshold, levels, worth, lowest=0):
 
 
 def halving_membrane_step(membrane, current, sent, threshold, levels, lowest, worth):
-    """One step of the incremental halving neuron: V <- V + z L / theta, then V <- V - w s. Returns (s, V).
+    """One step of the incremental halving neuron: V <- V + z, then V <- V - w s d, with d = theta / L. Returns (s, V).
 
-    s = +1 if V >= (1 + w) / 2 and N + w <= L; -1 if V < (1 - w) / 2 and N - w >= lowest; else 0. V = u - N + 1/2 is in
-    levels, N = `sent`.
+    s = +1 if V >= (1 + w) d / 2 and N + w <= L; -1 if V < (1 - w) d / 2 and N - w >= lowest; else 0. N = `sent`, and
+    V = (u - N + 1/2) d is in units of the current: of whole currents and d, it is a whole number of halves.
     """
-    membrane = membrane + current * levels / threshold
-    up = (membrane >= (1 + worth) / 2) & (sent + worth <= levels)
-    down = (membrane < (1 - worth) / 2) & (sent - worth >= lowest)
+    membrane, value = membrane + current, threshold / levels
+    up = (membrane >= (1 + worth) / 2 * value) & (sent + worth <= levels)
+    down = (membrane < (1 - worth) / 2 * value) & (sent - worth >= lowest)
     spike = up.to(membrane.dtype) - down.to(membrane.dtype)
-    return spike, membrane - worth * spike
+    return spike, membrane - worth * value * spike
 
 
 def halving_run(
@@ -75,7 +75,7 @@ def halving_run(
     currents, threshold = prepare(currents, threshold)
     levels, lowest = whole(levels, "levels"), not_above_zero(lowest)
     worths = halves(levels) if worths is None else whole_worths(worths)
-    membrane, sent, spikes = torch.full_like(currents[0], 0.5), torch.zeros_like(currents[0]), []
+    membrane, sent, spikes = resting(threshold / levels, currents.shape[1:]), torch.zeros_like(currents[0]), []
     for current, worth in zip(currents, chain(worths, repeat(1)), strict=False):
         spike, membrane = halving_membrane_step(membrane, current, sent, threshold, levels, lowest, worth)
         sent = sent + worth * spike
@@ -93,7 +93,7 @@ def signed_step(
 def st_bif_run(
     currents: torch.Tensor, threshold: float | torch.Tensor, levels: int, lowest: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The signed neuron (ST-BIF) on increments, V(0) = 1/2: `halving_run` in which every spike is worth one level (T3).
+    """The signed neuron (ST-BIF) on increments: `halving_run` in which every spike is worth one level (T3).
 
     Returns (signed spikes [T, batch, ...], tracer N [batch, ...]).
     """

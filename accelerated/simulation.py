@@ -23,6 +23,7 @@ from .graph.trace import evaluating, layer_name
 from .network import answer, images
 from .neuron import State
 from .schedules import arithmetic_of
+from .sums import held
 
 
 class Recorded(NamedTuple):
@@ -135,6 +136,7 @@ def _checked(network, x, times, arithmetic, record, engine):
     for name, neuron in network.layers.items():
         counted, most = "levels" if schedule.settles else "steps", max(times)
         exact_levels(schedule.resolution(most, most, neuron.levels), x.dtype, name, counted)
+    held(network.graph, x.dtype, max(times) if arithmetic == "increments" and schedule.waits else 1)
     return x, arithmetic
 
 

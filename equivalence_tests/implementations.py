@@ -27,8 +27,8 @@ CONTRACT = (
     "product_run", "softmax_run", "layer_norm_run",
     "attention", "attention_grad", "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking",
     "build", "answer", "quantise", "correct_biases", "expand",
-    "fold_batch_norms", "halving", "choose_halving", "convert", "simulate", "calibrate", "energy",
-    "conversion_error",
+    "fold_batch_norms", "integers", "largest_sums", "halving", "choose_halving", "convert", "simulate", "calibrate",
+    "energy", "conversion_error",
 )  # fmt: skip
 OPTIONAL = ("schedule_step",)  # needed by an assignment only
 RUNNING: dict = {}  # submissions that are being judged, by the name under which the suite loads them

@@ -18,6 +18,7 @@ from .conversion import convert, fold_batch_norm, fold_batch_norms
 from .conversion_error import conversion_error
 from .correction import correct_biases
 from .energy import Energy, energy
+from .integers import integers
 from .layers import avg_pool2d, conv2d, linear, max_pool2d, max_pool2d_run
 from .network import answer, build
 from .neuron import if_run, integrate_then_fire_run, lif_run
@@ -25,6 +26,7 @@ from .quantisation import expand, quantise
 from .schedules import halving
 from .signed import halving_run, halving_step, signed_step, st_bif_run
 from .simulation import Simulation, simulate
+from .sums import largest_sums
 from .thresholds import softplus, softplus_inverse, softplus_slope, sum_to, threshold_shape
 from .tokens import layer_norm, layer_norm_run, product_run, softmax, softmax_run
 from .worths import choose_halving
@@ -37,7 +39,7 @@ __all__ = [
     "linear", "conv2d", "avg_pool2d", "max_pool2d", "max_pool2d_run",
     "layer_norm", "softmax", "product_run", "softmax_run", "layer_norm_run",
     "build", "answer", "quantise", "expand", "correct_biases",
-    "fold_batch_norm", "fold_batch_norms", "halving", "choose_halving", "convert",
+    "fold_batch_norm", "fold_batch_norms", "integers", "largest_sums", "halving", "choose_halving", "convert",
     "simulate", "Simulation", "calibrate", "energy", "Energy", "conversion_error",
     "attention", "attention_grad", "attention_spiking", "feed_forward", "feed_forward_grad", "feed_forward_spiking",
     "InputError",

@@ -10,12 +10,13 @@ import numpy as np
 from .checks import InputError, finite, not_above_zero, one_of, positive
 from .network import build
 from .schedules import Schedule, schedule_of
+from .sums import held
 from .thresholds import threshold_of
 from .tokens import FORMS
 
 LINEAR = (  # operators that commute with sums over time, apart from the bias
-    "linear", "conv2d", "avg_pool2d", "add", "flatten", "tokens", "mean_tokens", "split_heads", "merge_heads", "shift",
-    "scale",
+    "linear", "conv2d", "avg_pool2d", "sum_pool2d", "add", "flatten", "tokens", "mean_tokens", "split_heads",
+    "merge_heads", "shift", "scale", "divide",
 )  # fmt: skip
 
 
@@ -159,6 +160,7 @@ def convert(network: list[dict], schedule: str | Schedule, operators: str = "acc
             if isinstance(value, np.ndarray):
                 finite(value, f"{node['name']}.{part}")
         nodes.append(node)
+    held(nodes, next((node["threshold"].dtype for node in nodes if node["op"] == "spiking"), np.dtype(float)))
     if not any(node["op"] == "spiking" for node in nodes):
         raise InputError("the network has no qcfs activation to convert: quantise it first")
     spiking = SpikingNetwork(nodes, schedule, depths(nodes, "spiking"), operators)

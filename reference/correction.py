@@ -10,6 +10,7 @@ import numpy as np
 
 from .checks import InputError, array, finite
 from .conversion import fold_batch_norms
+from .network import forward
 from .operators import FORWARD
 
 WEIGHTED = ("linear", "conv2d")
@@ -24,22 +25,48 @@ def correct_biases(network: list[dict], sample: np.ndarray) -> list[dict]:
     network = fold_batch_norms(network)
     if not any(node["op"] == "qcfs" for node in network):
         raise InputError("biases are corrected in a quantised network, before it is converted")
-    compared = {node["inputs"][0] for node in network if node["op"] == "qcfs"} | {network[-1]["name"]}
-    values = {"image": array(finite(sample, "sample"))}
-    wanted = dict(values)
+    x = array(finite(sample, "sample"))
+    wanted = means([original(node) if node["op"] == "qcfs" else node for node in network], network, x)
+    return matched(network, wanted, x)
+
+
+def means(network, quantised, x):
+    """{name: the mean of each channel} in a network on images x, for the values that biases in a quantised one shift.
+
+    These are the inputs of its activations and its answer, where a layer is in front whose bias shifts them alone.
+    """
+    names = {node["inputs"][0] for node in quantised if node["op"] == "qcfs"} | {quantised[-1]["name"]}
+    values, found = forward(network, x), {}
+    for name in names:
+        layer = layer_before(quantised, name)
+        if layer is not None and len(layer["weight"]) == values[name].shape[axis_of(layer, values[name])]:
+            found[name] = mean(layer, values[name])
+    return found
+
+
+def matched(network, wanted, x, rounding=np.asarray):
+    """The network with biases corrected, one layer after another, until the means are those `wanted`."""
+    values = {"image": x}
     for node in network:
-        own = original(node) if node["op"] == "qcfs" else node
-        values[node["name"]] = FORWARD[node["op"]](node, *(values[name] for name in node["inputs"]))
-        wanted[node["name"]] = FORWARD[own["op"]](own, *(wanted[name] for name in node["inputs"]))
-        layer = layer_before(network, node["name"]) if node["name"] in compared else None
-        axis = 1 if layer is not None and layer["op"] == "conv2d" else values[node["name"]].ndim - 1
-        if layer is not None and len(layer["weight"]) == values[node["name"]].shape[axis]:
-            others = tuple(i for i in range(values[node["name"]].ndim) if i != axis)
-            shift = (wanted[node["name"]] - values[node["name"]]).mean(axis=others)
+        name = node["name"]
+        values[name] = FORWARD[node["op"]](node, *(values[source] for source in node["inputs"]))
+        if name in wanted:
+            layer = layer_before(network, name)
+            shift = rounding(wanted[name] - mean(layer, values[name]))
             layer["bias"] = shift if layer["bias"] is None else layer["bias"] + shift
-            by_channel = shift.reshape(-1, *(1,) * (values[node["name"]].ndim - axis - 1))
-            values[node["name"]] = values[node["name"]] + by_channel
+            axis = axis_of(layer, values[name])
+            values[name] = values[name] + shift.reshape(-1, *(1,) * (values[name].ndim - axis - 1))
     return network
+
+
+def axis_of(layer, values):
+    """The axis of a layer's channels."""
+    return 1 if layer["op"] == "conv2d" else values.ndim - 1
+
+
+def mean(layer, values):
+    """The mean of each channel of a layer."""
+    return values.mean(axis=tuple(i for i in range(values.ndim) if i != axis_of(layer, values)))
 
 
 def original(node):

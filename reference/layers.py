@@ -70,18 +70,55 @@ def conv2d_grad(x, weight, upstream, stride=1, padding=0):
 
 def avg_pool2d(x: np.ndarray, size: int) -> np.ndarray:
     """The mean over non-overlapping size x size windows: [n, C, H, W] -> [n, C, H // size, W // size]."""
-    size = whole(size, "the pooling size")
-    if x.ndim != 4 or min(x.shape[2:]) < size:
-        raise InputError(f"avg_pool2d: an input of shape {x.shape} holds no window of {size} x {size}")
-    return _windows(x, (size, size), size, 0).sum(axis=(4, 5)) / number(size * size, x)
+    return sum_pool2d(x, size, "avg_pool2d") / number(size * size, x)
 
 
 def avg_pool2d_grad(x, size, upstream):
     """Each input of a window gets 1 / size^2 of its output's gradient; uncovered inputs at the border get 0."""
-    spread = upstream.repeat(size, axis=2).repeat(size, axis=3) / number(size * size, x)
+    return sum_pool2d_grad(x, size, upstream / number(size * size, x))
+
+
+def sum_pool2d(x, size, called="sum_pool2d"):
+    """The sum over non-overlapping size x size windows: [n, C, H, W] -> [n, C, H // size, W // size]."""
+    size = whole(size, "the pooling size")
+    if x.ndim != 4 or min(x.shape[2:]) < size:
+        raise InputError(f"{called}: an input of shape {x.shape} holds no window of {size} x {size}")
+    return _windows(x, (size, size), size, 0).sum(axis=(4, 5))
+
+
+def sum_pool2d_grad(x, size, upstream):
+    """Each input of a window gets its output's gradient; uncovered inputs at the border get 0."""
+    spread = upstream.repeat(size, axis=2).repeat(size, axis=3)
     by_x = array(np.zeros(x.shape), like=upstream)
     by_x[:, :, : spread.shape[2], : spread.shape[3]] = spread
     return by_x
+
+
+def pixels(x, mean, std, most):
+    """The whole pixels of images x = (pixel / most - mean) / std, less the one nearest to the mean: in -most..most."""
+    mean, std, half = (array(value, like=x) for value in (mean, std, 0.5))
+    return np.clip(np.floor((x * std + mean) * most + half), 0, most) - zero_pixel(mean, most)
+
+
+def zero_pixel(mean, most):
+    """The pixel that counts as 0. Padding by zeros is then padding by the mean, as with images that are normalised."""
+    return np.floor(mean * most + array(0.5, like=mean))
+
+
+def image_of(pixels, mean, std, most):
+    """The images whose pixels, less the one that counts as 0, these are."""
+    return ((pixels + zero_pixel(mean, most)) / most - mean) / std
+
+
+def of_whole_pixels(x, mean, std, most):
+    """x unchanged; InputError unless each image is (pixel / most - mean) / std of whole pixels 0..most."""
+    mean, std = (array(value, like=x) for value in (mean, std))
+    if np.max(abs(image_of(pixels(x, mean, std, most), mean, std, most) - x) * std) * most > 0.01:
+        raise InputError(
+            f"the images are not (pixel / {most} - mean) / std of whole pixels 0..{most}, "
+            f"with mean {mean.ravel().tolist()} and std {std.ravel().tolist()}: give the images' own"
+        )
+    return x
 
 
 def max_pool2d(x: np.ndarray, size: int) -> np.ndarray:

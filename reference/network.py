@@ -61,6 +61,9 @@ def images(nodes, x):
     x = array(finite(x, "the images"), like=np.array(Fraction(0)) if exact else None)
     if not x.ndim or not len(x):
         raise InputError(f"the images must be a batch [batch, ...] of at least one, got shape {x.shape}")
+    for node in nodes:
+        if node["op"] == "pixels":
+            layers.of_whole_pixels(x, node["mean"], node["std"], node["most"])
     return x
 
 

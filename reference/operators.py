@@ -6,14 +6,16 @@
     batch_norm    1       gamma, beta     mean, var, eps        mean_tokens   1
     layer_norm    1       gamma, beta     eps                   split_heads   1                   heads
     avg_pool2d    1                       size                  merge_heads   1
-    max_pool2d    1                       size
-    shift         1       bias                                  softmax       1
-    scale         1                       factor                product       2                   transpose
+    max_pool2d    1                       size                  softmax       1
+    sum_pool2d    1                       size                  product       2                   transpose
+    shift         1       bias                                  divide        1                   by
+    scale         1                       factor                pixels        1                   mean, std, most
     add           2                                             relu          1                   site, heads
     qcfs          1       parameter       levels, lowest, positivity, site, heads
 
 `shift` adds a trained constant that broadcasts (a position embedding, a relative position bias). `site` is the place of
-an activation in a transformer (quantisation.py).
+an activation in a transformer (quantisation.py). `pixels` finds the whole pixels of an image again, less the one that
+counts as 0 (integers.py).
 """
 
 from collections.abc import Callable
@@ -39,6 +41,7 @@ FORWARD: dict[str, Callable[..., np.ndarray]] = {
     "softmax": lambda n, x: tokens.softmax(x),
     "avg_pool2d": lambda n, x: layers.avg_pool2d(x, n["size"]),
     "max_pool2d": lambda n, x: layers.max_pool2d(x, n["size"]),
+    "sum_pool2d": lambda n, x: layers.sum_pool2d(x, n["size"]),
     "add": lambda n, x, y: x + y,
     "product": lambda n, x, y: tokens.product(x, y, n["transpose"]),
     "split_heads": lambda n, x: tokens.split_heads(x, n["heads"]),
@@ -47,6 +50,8 @@ FORWARD: dict[str, Callable[..., np.ndarray]] = {
     "mean_tokens": lambda n, x: tokens.mean_tokens(x),
     "shift": lambda n, x: x if n["bias"] is None else x + n["bias"],
     "scale": lambda n, x: x * array(n["factor"], like=x),
+    "divide": lambda n, x: x / array(n["by"], like=x),
+    "pixels": lambda n, x: layers.pixels(x, n["mean"], n["std"], n["most"]),
     "flatten": lambda n, x: x.reshape(len(x), -1),
     "relu": lambda n, x: np.maximum(x, number(0, x)),
     "qcfs": lambda n, x: qcfs(x, threshold_of(n["parameter"], n["positivity"]), n["levels"], lowest=n["lowest"]),
@@ -61,6 +66,7 @@ BACKWARD: dict[
     "softmax": lambda n, x, g: (tokens.softmax_grad(x[0], g),),
     "avg_pool2d": lambda n, x, g: (layers.avg_pool2d_grad(x[0], n["size"], g),),
     "max_pool2d": lambda n, x, g: (layers.max_pool2d_grad(x[0], n["size"], g),),
+    "sum_pool2d": lambda n, x, g: (layers.sum_pool2d_grad(x[0], n["size"], g),),
     "add": lambda n, x, g: tuple(sum_to(g, term.shape) for term in x),
     "product": lambda n, x, g: tokens.product_grad(x[0], x[1], g, n["transpose"]),
     "split_heads": lambda n, x, g: (tokens.merge_heads(g),),
@@ -69,6 +75,8 @@ BACKWARD: dict[
     "mean_tokens": lambda n, x, g: (tokens.mean_tokens_grad(x[0], g),),
     "shift": lambda n, x, g: (g, None if n["bias"] is None else sum_to(g, n["bias"].shape)),
     "scale": lambda n, x, g: (g * array(n["factor"], like=g),),
+    "divide": lambda n, x, g: (g / array(n["by"], like=g),),
+    "pixels": lambda n, x, g: (g * 0,),
     "flatten": lambda n, x, g: (g.reshape(x[0].shape),),
     "relu": lambda n, x, g: (g * (x[0] > 0),),
     "qcfs": lambda n, x, g: (
@@ -79,7 +87,8 @@ BACKWARD: dict[
 NEEDS = {
     "linear": ("weight", "bias"), "conv2d": ("weight", "bias", "stride", "padding"),
     "batch_norm": ("gamma", "beta", "mean", "var", "eps"), "layer_norm": ("gamma", "beta", "eps"),
-    "avg_pool2d": ("size",), "max_pool2d": ("size",), "relu": ("site", "heads"),
+    "avg_pool2d": ("size",), "max_pool2d": ("size",), "sum_pool2d": ("size",), "relu": ("site", "heads"),
+    "divide": ("by",), "pixels": ("mean", "std", "most"),
     "qcfs": ("parameter", "levels", "lowest", "positivity", "site", "heads"),
     "product": ("transpose",), "split_heads": ("heads",), "shift": ("bias",), "scale": ("factor",),
 }  # fmt: skip

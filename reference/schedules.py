@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .activation import level_value, qcfs_level
-from .checks import InputError, array, one_of, whole
+from .checks import InputError, array, number, one_of, whole
 from .neuron import bounded_step, if_step, resting
 from .signed import halves, halving_membrane_step, halving_step, whole_worths
 
@@ -75,13 +75,14 @@ class Schedule(NamedTuple):
         """How many presentations of the image a sum of increments holds in step `now`."""
         return 1 if self.settles else steps if self.waits else now + 1
 
-    def rest(self, threshold: np.ndarray, shape: Sequence[int], v0: np.ndarray | None = None) -> np.ndarray:
-        """The membrane before the first step: half the value of a spike, unless a calibration set `v0`."""
-        return np.broadcast_to(array(0.5, like=threshold), shape) if self.settles else resting(threshold, shape, v0)
-
     def sends(self, change: np.ndarray, threshold: np.ndarray, levels: int) -> np.ndarray:
         """The value of a change of what was sent: theta / L for each level, or theta if a layer sends means."""
         return level_value(change, threshold, levels) if self.settles else threshold * change
+
+    def rest(self, threshold: np.ndarray, levels: int, given: np.ndarray, v0: np.ndarray | None = None) -> np.ndarray:
+        """The membrane before the first step: half the value of a spike less that of what was `given`, or `v0`."""
+        start = resting(self.sends(number(1, threshold), threshold, levels), given.shape, v0)
+        return start - self.sends(given, threshold, levels)
 
     def worths_of(self, name: str, levels: int, depth: int, deepest: int) -> tuple:
         """The worths of a layer's spikes, step by step; the last is that of all further steps.

@@ -11,7 +11,7 @@ import numpy as np
 
 from .activation import qcfs_level
 from .checks import InputError, array, not_above_zero, number, whole
-from .neuron import prepare
+from .neuron import prepare, resting
 
 
 def halves(levels: int) -> tuple:
@@ -47,17 +47,17 @@ def halving_step(
 
 
 def halving_membrane_step(membrane, current, sent, threshold, levels, lowest, worth):
-    """One step of the incremental halving neuron: V <- V + z L / theta, then V <- V - w s. Returns (s, V).
+    """One step of the incremental halving neuron: V <- V + z, then V <- V - w s d, with d = theta / L. Returns (s, V).
 
-    s = +1 if V >= (1 + w) / 2 and N + w <= L; -1 if V < (1 - w) / 2 and N - w >= lowest; else 0. V = u - N + 1/2 is in
-    levels, N = `sent`.
+    s = +1 if V >= (1 + w) d / 2 and N + w <= L; -1 if V < (1 - w) d / 2 and N - w >= lowest; else 0. N = `sent`, and
+    V = (u - N + 1/2) d is in units of the current: of whole currents and d, it is a whole number of halves.
     """
-    levels, worth = number(levels, membrane), number(worth, membrane)
-    membrane = membrane + current * levels / threshold
-    up = (membrane >= (1 + worth) / 2) & (sent + worth <= levels)
-    down = (membrane < (1 - worth) / 2) & (sent - worth >= lowest)
+    worth, value = number(worth, membrane), threshold / number(levels, membrane)
+    membrane = membrane + current
+    up = (membrane >= (1 + worth) / 2 * value) & (sent + worth <= levels)
+    down = (membrane < (1 - worth) / 2 * value) & (sent - worth >= lowest)
     spike = array(up, like=membrane) - array(down, like=membrane)
-    return spike, membrane - worth * spike
+    return spike, membrane - worth * value * spike
 
 
 def halving_run(
@@ -71,7 +71,7 @@ def halving_run(
     currents, threshold = prepare(currents, threshold)
     levels, lowest = whole(levels, "levels"), not_above_zero(lowest)
     worths = halves(levels) if worths is None else whole_worths(worths)
-    membrane = np.broadcast_to(array(0.5, like=currents), currents.shape[1:])
+    membrane = resting(threshold / number(levels, threshold), currents.shape[1:])
     sent, spikes = array(np.zeros(currents.shape[1:]), like=currents), []
     for current, worth in zip(currents, chain(worths, repeat(1)), strict=False):
         spike, membrane = halving_membrane_step(membrane, current, sent, threshold, levels, lowest, worth)
@@ -90,7 +90,7 @@ def signed_step(
 def st_bif_run(
     currents: np.ndarray, threshold: float | np.ndarray, levels: int, lowest: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The signed neuron (ST-BIF) on increments, V(0) = 1/2: `halving_run` in which every spike is worth one level (T3).
+    """The signed neuron (ST-BIF) on increments: `halving_run` in which every spike is worth one level (T3).
 
     Returns (signed spikes [T, batch, ...], tracer N [batch, ...]).
     """

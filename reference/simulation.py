@@ -13,6 +13,7 @@ from .conversion import SpikingNetwork, exact_levels
 from .network import images
 from .schedules import arithmetic_of
 from .stepping import State, propagate, step_increments, step_totals
+from .sums import held
 
 
 class Recorded(NamedTuple):
@@ -91,12 +92,15 @@ def simulate(
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
     steps = whole(network.steps if steps is None else steps, "steps")
     x, schedule = images(network.nodes, x), network.schedule
-    step = {"totals": step_totals, "increments": step_increments}[arithmetic_of(schedule, arithmetic)]
+    arithmetic = arithmetic_of(schedule, arithmetic)
+    step = {"totals": step_totals, "increments": step_increments}[arithmetic]
     if network.images is not None and not np.array_equal(network.images, x):
         raise InputError("a calibrated network simulates the images that it was calibrated on: calibrate it for these")
     for node in network.layers:
         counted = "levels" if schedule.settles else "steps"
         exact_levels(schedule.resolution(steps, steps, node["levels"]), x.dtype, node["name"], counted)
+    presented = steps if arithmetic == "increments" and schedule.waits else 1
+    held(network.nodes, x.dtype, presented)
     trains = {one_of(name, [node["name"] for node in network.layers], "layer to record"): [] for name in record}
     state, logits, settled_at = State(begun(network, x, start), {}, {}), [], np.zeros(len(x), dtype=int)
     emitted = {node["name"]: network.pre_spikes.get(node["name"], 0) for node in network.layers}

@@ -80,8 +80,8 @@ def step_increments(network, x, now, steps, state):
         (current,) = inputs
         theta, (v0, may_fire) = array(node["threshold"], like=current), network.starts.get(name, (None, True))
         before, worth = state.sent.get(name, np.zeros_like(current)), worth_of(node, now)
-        given = before if schedule.settles and now == 0 else 0  # what was sent before the first step arrives in it
-        membrane = state.membranes.get(name, schedule.rest(theta, current.shape, v0) - given)
+        given = before if schedule.settles and now == 0 else 0 * before  # what was sent before step 0 arrives in it
+        membrane = schedule.rest(theta, node["levels"], given, v0) if now == 0 else state.membranes[name]
         if schedule.fires(now, steps, network.depth[name]):
             resolution = schedule.resolution(now + 1, steps, node["levels"])
             lowest = schedule.lowest(resolution, node["levels"], node["lowest"])

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..activation import Site
-from ..checks import InputError, finite
+from ..checks import InputError, finite, positive
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -57,6 +57,73 @@ def random_draws(network):
             yield
 
     return same
+
+
+class Pixels(nn.Module):
+    """The whole pixels of images x = (pixel / most - mean) / std, less the one nearest to the mean: in -most..most.
+
+    `mean` and `std` are numbers, or one per channel of the images [batch, ...].
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean, std, most, images):
+        super().__init__()
+        self.most = most
+        for name, value in (
+            ("mean", finite(torch.as_tensor(mean), "mean")),
+            ("std", positive(torch.as_tensor(std), "std")),
+        ):
+            column = value.reshape(-1, *(1,) * (images.ndim - 2)) if value.ndim else value
+            self.register_buffer(name, column.to(images))
+
+    def forward(self, x):
+        return ((x * self.std + self.mean) * self.most + 0.5).floor().clamp(0, self.most) - self.zero()
+
+    def zero(self):
+        """The pixel that counts as 0. Padding by zeros is then padding by the mean, as in the given network."""
+        return (self.mean * self.most + 0.5).floor()
+
+    def rest(self):
+        """The image whose pixels are all 0: the mean is no whole pixel."""
+        return (self.zero() / self.most - self.mean) / self.std
+
+    def of(self, x):
+        """x unchanged; InputError if it is no image of whole pixels."""
+        image = ((self(x) + self.zero()) / self.most - self.mean) / self.std
+        if ((image - x).abs() * self.std).amax() * self.most > 0.01:
+            mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+            raise InputError(f"the images are not (pixel / {self.most} - mean) / std of whole pixels 0..{self.most}, "
+                             f"with mean {mean} and std {std}: give the images' own")  # fmt: skip
+        return x
+
+
+class Whole(nn.Module):
+    """real / unit, rounded to whole multiples of `grid` up to `most` times; its derivative is that of no rounding.
+
+    A parametrisation of weights and biases: they stay real, and are rounded whenever they are read.
+    """
+
+    def __init__(self, unit, most, grid=1):
+        super().__init__()
+        self.most, self.grid = most, grid
+        self.register_buffer("unit", unit)  # of what is rounded
+
+    def forward(self, real):
+        most = min(self.most, torch.finfo(real.dtype).max)
+        exact = (real / self.unit).clamp(-most, most)
+        return (exact.detach().round() + (exact - exact.detach())) * self.grid  # the second term is 0
+
+
+def add_to_bias(layer, shift):
+    """Add to a layer's bias; returns what was added, which is whole if the bias is."""
+    if is_parametrized(layer, "bias"):
+        shift, rounded = shift.round(), layer.parametrizations.bias
+        rounded.original.add_(shift * rounded[0].unit)
+        return shift
+    layer.bias = nn.Parameter(shift if layer.bias is None else layer.bias + shift)
+    return shift
 
 
 class FeatureBatchNorm(nn.Module):

@@ -23,7 +23,7 @@ from torch.fx import Node
 from ..activation import QCFS, Site
 from ..checks import InputError
 from ..neuron import SpikingNeuron
-from .modules import FeatureBatchNorm, SpikeMask
+from .modules import FeatureBatchNorm, Pixels, SpikeMask
 from .timm import is_drop_path
 
 NAMES = {  # kind -> names of operations in torch, torch.nn.functional, torch.Tensor and operator
@@ -52,7 +52,7 @@ NAMES = {  # kind -> names of operations in torch, torch.nn.functional, torch.Te
         baddbmm addmm addcmul addcdiv bilinear where masked_fill floor_divide written
         exp expm1 exp2 log log1p log2 log10 sqrt rsqrt square pow reciprocal abs absolute sign sgn sin cos tan
         long int bool erf erfc atan sinh cosh floor ceil round trunc remainder
-        lstm gru rnn_tanh rnn_relu
+        lstm gru rnn_tanh rnn_relu pixels
         var std norm logical_not logical_and logical_or eq ne lt le gt ge cosine_similarity lerp sort topk gather
     """,
     "shape": """
@@ -113,7 +113,7 @@ MODULES = {  # type of a module -> the name of its operation
     nn.AlphaDropout: "alpha_dropout", nn.FeatureAlphaDropout: "feature_alpha_dropout",
     nn.PixelShuffle: "pixel_shuffle", nn.PixelUnshuffle: "pixel_unshuffle", nn.ChannelShuffle: "channel_shuffle",
     nn.Upsample: "interpolate", nn.UpsamplingNearest2d: "interpolate", nn.UpsamplingBilinear2d: "interpolate",
-    nn.Fold: "fold", nn.Unfold: "unfold",
+    nn.Fold: "fold", nn.Unfold: "unfold", Pixels: "pixels",
     nn.ConstantPad1d: "pad", nn.ConstantPad2d: "pad", nn.ConstantPad3d: "pad", nn.ZeroPad1d: "pad", nn.ZeroPad2d: "pad",
     nn.ZeroPad3d: "pad", nn.ReflectionPad1d: "pad", nn.ReflectionPad2d: "pad", nn.ReflectionPad3d: "pad",
     nn.ReplicationPad1d: "pad", nn.ReplicationPad2d: "pad", nn.ReplicationPad3d: "pad", nn.CircularPad1d: "pad",

@@ -1,0 +1,186 @@
+"""What one is worth, when the values of a quantised network become whole numbers (T7): `reference.units` on a graph.
+
+Worths and units are kept in the shape of a node's value for one image, [1, ...], in float64: an operator that moves
+values, or takes the largest of some, moves their worths, and is executed on them.
+"""
+
+import torch
+from torch import nn
+
+from .activation import QCFS
+from .checks import InputError
+from .graph.operations import (
+    FIXED,
+    SHARES,
+    WEIGHTED,
+    Kind,
+    is_max_pool,
+    kinds_of,
+    label_of,
+    module_of,
+    named,
+    operation_of,
+    place_of,
+)  # fmt: skip
+from .graph.trace import evaluating, forward, output_of, value_of
+
+FINEST = 8  # bits; weights of fewer bits are multiples of 2^(8 - bits)
+SKIP = 128  # parts of a level that a skip may have at least
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+JOINS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack")
+MOVES = (*SHARES, *JOINS, "flip", "fliplr", "flipud", "roll", "rot90", "pixel_shuffle", "pixel_unshuffle",
+         "channel_shuffle", "repeat", "tile", "index_select", "upsample_nearest")  # fmt: skip
+
+
+def level_of(activation):
+    """d = theta / L, the value of a level."""
+    return activation.threshold.detach().double() / activation.levels
+
+
+def largest_step(levels):
+    """The largest D for which float32 finds every level: (3 L + 1) D < 2^23, and L^2 D < 2^24 unless L is 2^n (15.2).
+
+    At most 2^12, so that what a dead channel compares stays small.
+    """
+    power = levels & (levels - 1) == 0
+    return min(2**12, (2**23 - 1) // max(3 * levels + 1, 0 if power else levels**2 // 2 + 1))
+
+
+def is_layer(graph, node):
+    """Whether a node is a layer with weights of its own."""
+    return isinstance(module_of(graph, node), LAYERS) and operation_of(graph, node) in WEIGHTED
+
+
+def is_sum(graph, node, kinds):
+    """Whether a node is a plain sum of two values."""
+    return operation_of(graph, node) == "add" and kinds[node] is Kind.LINEAR and len(node.all_input_nodes) == 2
+
+
+def window_of(graph, node):
+    """How many values each output of a pooling adds up; None for another node."""
+    module = module_of(graph, node)
+    if not isinstance(module, nn.AvgPool2d) or module.divisor_override != 1:
+        return None
+    sides = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
+    return sides[0] * sides[1]
+
+
+def per_channel(values, axis, node):
+    """One worth per index of an axis of `values` [1, ...], 0 for padding; InputError where other axes matter."""
+    rows = values.movedim(axis, 0).flatten(1)
+    most = rows.amax(1)
+    if ((rows != most[:, None]) & (rows != 0)).any():
+        raise InputError(f"{named(node)}: its inputs have thresholds that differ within a channel, which whole weights "
+                         "cannot follow")  # fmt: skip
+    return most
+
+
+def along(vector, axis, shape):
+    """A vector along an axis, in a shape [1, ...]."""
+    return vector.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))]).expand(shape)
+
+
+class Units:
+    """The unit of each node's value; InputError for a node that has no form in whole numbers."""
+
+    def __init__(self, graph, pixels, sample, bits):
+        self.graph, self.pixels, self.kinds, self.units = graph, pixels, kinds_of(graph), {}
+        self.grid, self.most = 2 ** (FINEST - bits), 2 ** (bits - 1) - 1
+        self.answer, self.worths, self.channels = output_of(graph), {}, {}
+        with evaluating(graph):
+            self.values = forward(graph, sample[:1])
+        for node in graph.graph.nodes:
+            self._known(node)
+
+    def _known(self, node):
+        """InputError for a node that has no form in whole numbers."""
+        name = operation_of(self.graph, node)
+        known = self.kinds[node] in (*FIXED, Kind.IMAGE, Kind.NEURON) or node.op == "output" or name in MOVES
+        known = known or is_layer(self.graph, node) or is_sum(self.graph, node, self.kinds)
+        known = known or (name == "pad" and self.kinds[node] is Kind.LINEAR)
+        if not (known or is_max_pool(self.graph, node) or window_of(self.graph, node)):
+            what = f"{named(node)} ({label_of(self.graph, node)})"
+            raise InputError(f"{what}{place_of(node)} has no form in whole numbers")
+
+    def summed(self, node):
+        """Whether a node's value is a term of one sum, and nothing else."""
+        readers = list(node.users)
+        return len(readers) == 1 and is_sum(self.graph, readers[0], self.kinds)
+
+    def whole_sum(self, node):
+        """The sum of which a node's value is in the end a term; the node itself if of none."""
+        return self.whole_sum(next(iter(node.users))) if self.summed(node) else node
+
+    def terms(self, node):
+        """The terms of a sum."""
+        sources = node.all_input_nodes if is_sum(self.graph, node, self.kinds) else ()
+        return [t for s in sources for t in (self.terms(s) if self.summed(s) else [s])] if sources else [node]
+
+    def worth(self, node):
+        """What one in a node's value is worth to its readers, in the shape of the value."""
+        if node not in self.worths:
+            self.worths[node] = self._worth(node).double().expand(self.values[node].shape)
+        return self.worths[node]
+
+    def _worth(self, node):
+        module = module_of(self.graph, node)
+        if node.op == "placeholder":
+            return 1 / (self.pixels.most * self.pixels.std.double())
+        if isinstance(module, QCFS):
+            return level_of(module)
+        if is_layer(self.graph, node) or is_sum(self.graph, node, self.kinds):
+            return self.unit(self.whole_sum(node))
+        moving = {s: self.worth(s) for s in node.all_input_nodes if self.kinds[s] not in FIXED}
+        if window_of(self.graph, node):
+            (source,) = moving
+            worth = per_channel(moving[source], 1, node) / window_of(self.graph, node)
+            return along(worth, 1, self.values[node].shape)
+        return value_of(self.graph, node, {**self.values, **moving})
+
+    def axis(self, node):
+        """The axis of a layer's channels."""
+        return -1 if isinstance(module_of(self.graph, node), nn.Linear) else 1
+
+    def input_worths(self, node):
+        """The worth of one in what each of a layer's weights reads, [out or 1, in / groups, 1, ...]."""
+        module, (source,) = module_of(self.graph, node), node.all_input_nodes
+        worth = per_channel(self.worth(source), self.axis(node), node)
+        if isinstance(module, nn.Linear):
+            return worth[None]
+        worth = worth.reshape(module.groups, -1)
+        worth = worth if module.groups == 1 else worth.repeat_interleave(module.out_channels // module.groups, 0)
+        return worth.reshape(*worth.shape, *(1,) * (module.weight.ndim - 2))
+
+    def unit(self, node):
+        """The unit of a sum: d / D in front of neurons, a power of two for the answer, else what weights need."""
+        if node not in self.units:
+            layers = [term for term in self.terms(node) if is_layer(self.graph, term)]
+            modules = [module_of(self.graph, user) for user in node.users]
+            neuron = next((module for module in modules if isinstance(module, QCFS)), None)
+            level = None if neuron is None else level_of(neuron)
+            finest = [self.finest(term) for term in layers] or [self.skipping(t, level) for t in self.terms(node)]
+            least = torch.stack([unit.expand(self.values[node].shape) for unit in finest]).amax(0)
+            if neuron is not None:
+                unit = level_of(neuron) / (level_of(neuron) / least).floor().clamp(1, largest_step(neuron.levels))
+            elif node is self.answer:
+                unit = torch.full_like(least, 2.0 ** float(least.max().log2().ceil()) if least.any() else 1.0)
+            else:
+                unit = torch.where(least > 0, least, 1.0)
+            self.units[node] = unit
+        return self.units[node]
+
+    def of_channels(self, node):
+        """The unit of the sum of which a layer is a term, for each of the layer's channels."""
+        self.channels[self.whole_sum(node).name] = per_channel(self.unit(self.whole_sum(node)), self.axis(node), node)
+        return self.channels[self.whole_sum(node).name]
+
+    def finest(self, node):
+        """The least unit in which a layer's weights are whole numbers of the given bits."""
+        weight: torch.Tensor = module_of(self.graph, node).weight
+        largest = (weight.detach().double() * self.input_worths(node)).abs().flatten(1).amax(1)
+        return along(largest / (self.most * self.grid), self.axis(node), self.values[node].shape)
+
+    def skipping(self, node, level):
+        """A unit for a value that no weights bring to the unit of its sum: 1/128 of a level, or the value's own."""
+        worth = self.worth(node)
+        return worth / (SKIP * worth / (worth if level is None else level)).round().clamp(min=1)

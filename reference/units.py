@@ -1,0 +1,120 @@
+"""What one is worth, when the values of a quantised network become whole numbers (T7; integers.py).
+
+In front of neurons the unit of a sum is d / D: d = theta / L is the value of a level, D a whole number for each
+channel. The answer's unit is a power of two, the same for all classes. Elsewhere it is the least that weights allow.
+Formulas: docs/derivations.md (15.1), (15.2). Shapes: a unit is [C, 1, 1] or [F].
+"""
+
+import numpy as np
+
+from .checks import array
+from .operators import FORWARD
+from .thresholds import threshold_of
+
+WEIGHTED = ("conv2d", "linear")
+FINEST = 8  # bits; weights of fewer bits are multiples of 2^(8 - bits)
+SKIP = 128  # parts of a level that a skip may have at least
+
+
+def level_of(node):
+    """d = theta / L, the value of a level."""
+    return np.asarray(threshold_of(node["parameter"], node["positivity"]), float) / node["levels"]
+
+
+def largest_step(levels):
+    """The largest D for which float32 finds every level: (3 L + 1) D < 2^23, and L^2 D < 2^24 unless L is 2^n (15.2).
+
+    At most 2^12, so that what a dead channel compares stays small.
+    """
+    power = levels & (levels - 1) == 0
+    return min(2**12, (2**23 - 1) // max(3 * levels + 1, 0 if power else levels**2 // 2 + 1))
+
+
+def at(node, values):
+    """Of the values of a layer's inputs for one image, those that its weights are multiplied by, channel by channel."""
+    return values[:, :1, :1] if node["op"] == "conv2d" else values
+
+
+class Units:
+    """The unit of each node's value, and from it the whole numbers."""
+
+    def __init__(self, network, pixels, sample, bits):
+        self.network, self.pixels, self.units = network, pixels, {}
+        self.by_name = {node["name"]: node for node in network}
+        self.readers = {name: [n for n in network if name in n["inputs"]] for name in ("image", *self.by_name)}
+        self.grid, self.most = 2 ** (FINEST - bits), 2 ** (bits - 1) - 1
+        self.values = {"image": array(sample)}
+        for node in network:
+            self.values[node["name"]] = FORWARD[node["op"]](node, *(self.values[name] for name in node["inputs"]))
+
+    def summed(self, name):
+        """Whether a node's value is a term of one sum, and nothing else."""
+        readers = self.readers[name]
+        return [(n["op"], n["inputs"].count(name)) for n in readers] == [("add", 1)]
+
+    def whole_sum(self, name):
+        """The sum of which a node's value is in the end a term; the node itself if of none."""
+        return self.whole_sum(self.readers[name][0]["name"]) if self.summed(name) else name
+
+    def terms(self, name):
+        """The terms of a sum."""
+        sources = self.by_name[name]["inputs"] if self.by_name[name]["op"] == "add" else ()
+        return [t for s in sources for t in (self.terms(s) if self.summed(s) else [s])] if sources else [name]
+
+    def worth(self, name):
+        """What one in a node's value is worth to its readers."""
+        if name == "image":
+            return 1 / (self.pixels["most"] * np.asarray(self.pixels["std"]))
+        node = self.by_name[name]
+        if node["op"] == "qcfs":
+            return level_of(node)
+        if node["op"] in (*WEIGHTED, "add"):
+            return self.unit(self.whole_sum(name))
+        (source,) = node["inputs"]
+        if node["op"] == "avg_pool2d":
+            return self.worth(source) / node["size"] ** 2
+        return self.spread(source).ravel() if node["op"] == "flatten" else self.worth(source)
+
+    def spread(self, name):
+        """`worth` in the shape of a node's value for one image."""
+        return np.broadcast_to(self.worth(name), self.values[name].shape[1:])
+
+    def input_worths(self, node):
+        """What one in each of a layer's inputs is worth."""
+        return at(node, self.spread(self.by_name[node["name"]]["inputs"][0]))
+
+    def unit(self, name):
+        """The unit of a sum: d / D in front of neurons, a power of two for the answer, else what weights need."""
+        if name not in self.units:
+            layers = [t for t in self.terms(name) if self.by_name.get(t, self.pixels)["op"] in WEIGHTED]
+            neurons = [node for node in self.readers[name] if node["op"] == "qcfs"]
+            level = level_of(neurons[0]) if neurons else np.inf
+            finest = [self.finest(term) for term in layers] or [self.skipping(t, level) for t in self.terms(name)]
+            least = np.maximum.reduce([np.broadcast_to(unit, self.feature_shape(name)) for unit in finest])
+            if neurons:
+                with np.errstate(divide="ignore"):
+                    step = np.clip(np.floor(level / least), 1, largest_step(neurons[0]["levels"]))
+                self.units[name] = level / step
+            elif name == self.network[-1]["name"]:
+                self.units[name] = np.full(
+                    least.shape, 2.0 ** np.ceil(np.log2(np.max(least))) if np.any(least) else 1.0
+                )
+            else:
+                self.units[name] = np.where(least > 0, least, 1.0)
+        return self.units[name]
+
+    def feature_shape(self, name):
+        """The shape of a unit."""
+        shape = self.values[name].shape[1:]
+        return (shape[0], *(1,) * (len(shape) - 1)) if len(shape) == 3 else shape
+
+    def finest(self, name):
+        """The least unit in which a layer's weights are whole numbers of the given bits."""
+        node = self.by_name[name]
+        weight = np.abs(node["weight"] * self.input_worths(node)).reshape(len(node["weight"]), -1)
+        return weight.max(axis=1).reshape(self.feature_shape(name)) / (self.most * self.grid)
+
+    def skipping(self, name, level):
+        """A unit for a value that no weights bring to the unit of its sum: 1/128 of a level, or the value's own."""
+        worth = self.worth(name)
+        return worth / np.maximum(1, np.rint(SKIP * worth / np.where(level < np.inf, level, worth)))
