@@ -25,9 +25,7 @@ from .graph.trace import evaluating, forward
 from .network import batches_of
 from .quantisation import AT_ONCE
 from .sums import held
-from .units import FINEST, Units, is_layer, is_sum, largest_step, level_of, per_channel
-
-MOST_BIAS = 2.0**23
+from .units import FINEST, MOST_BIAS, Units, is_layer, is_sum, largest_step, level_of, per_channel
 
 
 @torch.no_grad()
@@ -157,7 +155,7 @@ def _round_layer(module, weight_unit, unit, gain, most, grid):
     module.bias = nn.Parameter(bias, requires_grad=module.weight.requires_grad)
     for name, rounding in (
         ("weight", Whole(weight_unit.to(bias), most, grid)),
-        ("bias", Whole(unit.to(bias), MOST_BIAS)),
+        ("bias", Whole(unit.to(bias), 2 * MOST_BIAS)),
     ):
         parametrize.register_parametrization(module, name, rounding, unsafe=True)  # trains as it is, real
 

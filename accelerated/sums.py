@@ -64,4 +64,4 @@ def held(graph, format, images=1):
     for name, most in largest_sums(graph).items():
         if images * most > limit:
             raise InputError(f"{name}: sums reach {images * most:.0f}, and {format} holds whole numbers and halves up "
-                             f"to {limit}: choose a wider format or fewer bits")  # fmt: skip
+                             f"to {limit}: choose a wider format or fewer bits, or quantise what it reads")  # fmt: skip

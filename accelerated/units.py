@@ -4,8 +4,11 @@ Worths and units are kept in the shape of a node's value for one image, [1, ...]
 values, or takes the largest of some, moves their worths, and is executed on them.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from .activation import QCFS
 from .checks import InputError
@@ -25,6 +28,8 @@ from .graph.operations import (
 from .graph.trace import evaluating, forward, output_of, value_of
 
 FINEST = 8  # bits; weights of fewer bits are multiples of 2^(8 - bits)
+MOST_BIAS = 2**21
+PARTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the unit for the largest weight: a smaller one clips some
 SKIP = 128  # parts of a level that a skip may have at least
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 JOINS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack")
@@ -119,7 +124,7 @@ class Units:
     def worth(self, node):
         """What one in a node's value is worth to its readers, in the shape of the value."""
         if node not in self.worths:
-            self.worths[node] = self._worth(node).double().expand(self.values[node].shape)
+            self.worths[node] = tree_map(lambda w, v: w.double().expand(v.shape), self._worth(node), self.values[node])
         return self.worths[node]
 
     def _worth(self, node):
@@ -161,7 +166,8 @@ class Units:
             finest = [self.finest(term) for term in layers] or [self.skipping(t, level) for t in self.terms(node)]
             least = torch.stack([unit.expand(self.values[node].shape) for unit in finest]).amax(0)
             if neuron is not None:
-                unit = level_of(neuron) / (level_of(neuron) / least).floor().clamp(1, largest_step(neuron.levels))
+                step = (level_of(neuron) / least).floor().clamp(1, largest_step(neuron.levels))
+                unit = torch.maximum(level_of(neuron) / step, least)  # a level less than one counts as one
             elif node is self.answer:
                 unit = torch.full_like(least, 2.0 ** float(least.max().log2().ceil()) if least.any() else 1.0)
             else:
@@ -175,10 +181,16 @@ class Units:
         return self.channels[self.whole_sum(node).name]
 
     def finest(self, node):
-        """The least unit in which a layer's weights are whole numbers of the given bits."""
-        weight: torch.Tensor = module_of(self.graph, node).weight
-        largest = (weight.detach().double() * self.input_worths(node)).abs().flatten(1).amax(1)
-        return along(largest / (self.most * self.grid), self.axis(node), self.values[node].shape)
+        """The unit in which whole weights of the given bits are nearest to a layer's, and its bias is held."""
+        module: Any = module_of(self.graph, node)
+        weight = (module.weight.detach().double() * self.input_worths(node)).flatten(1)
+        units = weight.abs().amax(1) / (self.most * self.grid) * torch.tensor(PARTS).double()[:, None]
+        steps = torch.where(units > 0, units * self.grid, 1)[..., None]
+        squares = torch.stack([((weight / step).round().clamp(-self.most, self.most) * step - weight).square().sum(1)
+                               for step in steps])  # fmt: skip
+        unit = units.gather(0, squares.argmin(0)[None])[0]
+        bias = torch.zeros_like(unit) if module.bias is None else module.bias.detach().double().abs()
+        return along(torch.maximum(unit, bias / MOST_BIAS), self.axis(node), self.values[node].shape)
 
     def skipping(self, node, level):
         """A unit for a value that no weights bring to the unit of its sum: 1/128 of a level, or the value's own."""

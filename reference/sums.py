@@ -52,5 +52,5 @@ def held(network, format, images=1):
         if images * most > limit:
             raise InputError(
                 f"{name}: sums reach {images * most:.0f}, and {format} holds whole numbers and halves up to {limit}: "
-                "choose a wider format or fewer bits"
+                "choose a wider format or fewer bits, or quantise what it reads"
             )

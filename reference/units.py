@@ -13,6 +13,8 @@ from .thresholds import threshold_of
 
 WEIGHTED = ("conv2d", "linear")
 FINEST = 8  # bits; weights of fewer bits are multiples of 2^(8 - bits)
+MOST_BIAS = 2**21
+PARTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the unit for the largest weight: a smaller one clips some
 SKIP = 128  # parts of a level that a skip may have at least
 
 
@@ -94,7 +96,7 @@ class Units:
             if neurons:
                 with np.errstate(divide="ignore"):
                     step = np.clip(np.floor(level / least), 1, largest_step(neurons[0]["levels"]))
-                self.units[name] = level / step
+                self.units[name] = np.maximum(level / step, least)  # a level less than one counts as one
             elif name == self.network[-1]["name"]:
                 self.units[name] = np.full(
                     least.shape, 2.0 ** np.ceil(np.log2(np.max(least))) if np.any(least) else 1.0
@@ -109,10 +111,16 @@ class Units:
         return (shape[0], *(1,) * (len(shape) - 1)) if len(shape) == 3 else shape
 
     def finest(self, name):
-        """The least unit in which a layer's weights are whole numbers of the given bits."""
+        """The unit in which whole weights of the given bits are nearest to a layer's, and its bias is held."""
         node = self.by_name[name]
-        weight = np.abs(node["weight"] * self.input_worths(node)).reshape(len(node["weight"]), -1)
-        return weight.max(axis=1).reshape(self.feature_shape(name)) / (self.most * self.grid)
+        weight = (node["weight"] * self.input_worths(node)).reshape(len(node["weight"]), -1)
+        units = np.abs(weight).max(axis=1) / (self.most * self.grid) * np.array(PARTS)[:, None]
+        steps = np.where(units > 0, units * self.grid, 1)[..., None]
+        rounded = np.clip(np.rint(weight / steps), -self.most, self.most) * steps
+        best = ((rounded - weight) ** 2).sum(axis=2).argmin(axis=0)
+        bias = np.abs(0 if node["bias"] is None else node["bias"])
+        unit = np.maximum(np.take_along_axis(units, best[None], axis=0)[0], bias / MOST_BIAS)
+        return unit.reshape(self.feature_shape(name))
 
     def skipping(self, name, level):
         """A unit for a value that no weights bring to the unit of its sum: 1/128 of a level, or the value's own."""
