@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .activation import level_value, qcfs_level
-from .checks import InputError, array, number, one_of, whole
+from .checks import InputError, array, one_of, whole
 from .neuron import bounded_step, if_step, resting
 from .signed import halves, halving_membrane_step, halving_step, whole_worths
 
@@ -81,7 +81,7 @@ class Schedule(NamedTuple):
 
     def rest(self, threshold: np.ndarray, levels: int, given: np.ndarray, v0: np.ndarray | None = None) -> np.ndarray:
         """The membrane before the first step: half the value of a spike less that of what was `given`, or `v0`."""
-        start = resting(self.sends(number(1, threshold), threshold, levels), given.shape, v0)
+        start = resting(self.sends(array(1, like=threshold), threshold, levels), given.shape, v0)
         return start - self.sends(given, threshold, levels)
 
     def worths_of(self, name: str, levels: int, depth: int, deepest: int) -> tuple:

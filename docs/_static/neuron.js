@@ -39,17 +39,18 @@ const Neuron = {
       count: fired.count,
     };
   },
-  // Takes the sum over T currents as T times the mean that the level is of; membrane shown in units of the threshold.
+  // Takes the sum over T currents as T times the mean that the level is of.
   signed(currents, theta, L, phi) {
-    let v = phi, sent = 0;
+    const value = theta / L;
+    let v = phi * value, sent = 0;
     const spikes = [], membranes = [], T = currents.length;
     for (let t = 0; t < T + L; t++) {
-      v = v + (t < T ? currents[t] / T : 0) * L / theta;
-      const before = v, s = v >= 1 && sent < L ? 1 : v < 0 && sent > 0 ? -1 : 0;
-      v = v - s;
+      v = v + (t < T ? currents[t] / T : 0);
+      const before = v, s = v >= value && sent < L ? 1 : v < 0 && sent > 0 ? -1 : 0;
+      v = v - value * s;
       sent += s;
       spikes.push(s);
-      membranes.push([before * theta / L, v * theta / L]);
+      membranes.push([before, v]);
     }
     return { spikes, membranes, count: sent };
   },
