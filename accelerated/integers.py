@@ -19,10 +19,11 @@ from .checks import InputError, whole
 from .conversion import SpikingNetwork, fold_batch_norms
 from .correction import compared, layers_before, match, means
 from .graph.changes import unused
-from .graph.modules import Pixels, Whole
+from .graph.modules import Whole
 from .graph.operations import module_of, named, operation_of
 from .graph.trace import evaluating, forward
 from .network import batches_of
+from .pixels import Pixels, column
 from .quantisation import AT_ONCE
 from .sums import held
 from .units import FINEST, MOST_BIAS, Units, is_layer, is_sum, largest_step, level_of, per_channel
@@ -49,7 +50,8 @@ def integers(
     if isinstance(network, SpikingNetwork) or not any(isinstance(m, QCFS) for m in network.modules()):
         raise InputError("whole numbers are those of a quantised network: quantise it first, convert it afterwards")
     batches = batches_of(network, sample)
-    given, pixels = fold_batch_norms(network), Pixels(mean, std, whole(most, "most"), batches[0])
+    given = fold_batch_norms(network)
+    pixels = Pixels(column(mean, batches[0]), column(std, batches[0]), whole(most, "most"))
     for batch in batches:
         pixels.of(batch)
     graph = fold_batch_norms(given)

@@ -9,9 +9,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from .checks import InputError, finite, one_of
-from .graph.modules import Pixels
 from .graph.trace import evaluating
-from .operators import FUNCTIONS, MODULES, TWO_INPUTS, parameter
+from .operators import CONSTANTS, FUNCTIONS, MODULES, TWO_INPUTS, parameter
+from .pixels import Pixels
 
 
 def _put(root, name, module):
@@ -55,6 +55,10 @@ def build(nodes: Sequence[dict]) -> fx.GraphModule:
             if op == "shift" and node.get("bias") is not None:
                 _put(root, f"{name}_bias", parameter(node, "bias"))
                 inputs.append(graph.get_attr(f"{name}_bias"))
+            if op in CONSTANTS and isinstance(node[CONSTANTS[op]], torch.Tensor):
+                constant = f"{name}_{CONSTANTS[op]}".replace(".", "_")
+                root.register_buffer(constant, node[CONSTANTS[op]].clone())
+                inputs.append(graph.get_attr(constant))
             if op == "add":
                 values[name] = graph.create_node("call_function", operator.add, tuple(inputs), name=name)
                 continue

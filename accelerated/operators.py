@@ -7,6 +7,7 @@ from torch import nn
 
 from .activation import QCFS, Site
 from .checks import finite, tensor, whole
+from .pixels import Pixels
 
 
 def parameter(node, part):
@@ -55,6 +56,8 @@ MODULES = {  # operator -> module, from the node and the kind of layer before it
     "softmax": lambda n, after: nn.Softmax(dim=-1),
     "avg_pool2d": lambda n, after: nn.AvgPool2d(whole(n["size"], "the pooling size")),
     "max_pool2d": lambda n, after: nn.MaxPool2d(whole(n["size"], "the pooling size")),
+    "sum_pool2d": lambda n, after: nn.AvgPool2d(whole(n["size"], "the pooling size"), divisor_override=1),
+    "pixels": lambda n, after: Pixels(n["mean"], n["std"], whole(n["most"], "most")),
     "flatten": lambda n, after: nn.Flatten(),
     "relu": lambda n, after: Site(n["site"], n.get("heads")) if n.get("site") else nn.ReLU(),
     "qcfs": lambda n, after: _qcfs(n),
@@ -71,7 +74,9 @@ FUNCTIONS: dict[str, Callable] = {  # operator -> its function on traced values
     "merge_heads": lambda n, x: x.transpose(-3, -2).flatten(-2),
     "tokens": lambda n, x: x.flatten(2).transpose(1, 2),
     "mean_tokens": lambda n, x: x.mean(1),
-    "scale": lambda n, x: x * float(n["factor"]),
+    "scale": lambda n, x, factor=None: x * (float(n["factor"]) if factor is None else factor),
+    "divide": lambda n, x, by=None: x / (float(n["by"]) if by is None else by),
     "shift": lambda n, x, bias=None: x if bias is None else x + bias,
 }
+CONSTANTS = {"scale": "factor", "divide": "by"}  # of operators: a number, or an array that is kept as a buffer
 TWO_INPUTS = ("add", "product")

@@ -6,9 +6,9 @@ import torch
 
 from .activation import QCFS
 from .checks import InputError
-from .graph.modules import Pixels
 from .graph.operations import FIXED, Kind, kinds_of, module_of, named
 from .neuron import SpikingNeuron
+from .pixels import Pixels
 from .units import is_layer, is_sum, window_of
 
 
@@ -23,7 +23,7 @@ def largest(graph, node, sizes, kinds):
     if isinstance(module, Pixels):
         return module.most
     if isinstance(module, (QCFS, SpikingNeuron)):
-        return max(module.levels, -module.lowest)  # the number of the level, after the division by D
+        return module.levels - module.lowest  # as numbers, after the division by D; a spike may change one that much
     inputs = [sizes[source] for source in node.all_input_nodes if kinds[source] not in FIXED]
     size = sum(inputs) if is_sum(graph, node, kinds) else max(inputs)
     if is_layer(graph, node):
@@ -31,7 +31,7 @@ def largest(graph, node, sizes, kinds):
         bias = 0 if module.bias is None else module.bias.detach().double().abs()
         return float((weight * size + bias).max())
     if node.target is operator.mul:
-        return size * float(graph.get_buffer(node.args[1].target).max())
+        return size * float(graph.get_buffer(node.args[1].target).abs().max())
     return size * (window_of(graph, node) or 1)
 
 

@@ -43,12 +43,12 @@ def level_of(activation):
 
 
 def largest_step(levels):
-    """The largest D for which float32 finds every level: (3 L + 1) D < 2^23, and L^2 D < 2^24 unless L is 2^n (15.2).
+    """The largest D for which float32 finds every level: (6 L + 7) D < 2^24, and L^2 D < 2^24 unless L is 2^n (15.2).
 
     At most 2^12, so that what a dead channel compares stays small.
     """
     power = levels & (levels - 1) == 0
-    return min(2**12, (2**23 - 1) // max(3 * levels + 1, 0 if power else levels**2 // 2 + 1))
+    return min(2**12, (2**24 - 1) // max(6 * levels + 7, 0 if power else levels**2))
 
 
 def is_layer(graph, node):

@@ -16,8 +16,8 @@ import numpy as np
 from .checks import InputError, array, finite, positive, whole
 from .conversion import fold_batch_norms
 from .correction import matched, means
-from .layers import image_of, of_whole_pixels
 from .operators import FORWARD
+from .pixels import image_of, of_whole_pixels
 from .sums import held
 from .units import FINEST, WEIGHTED, Units, at, largest_step, level_of
 

@@ -94,33 +94,6 @@ def sum_pool2d_grad(x, size, upstream):
     return by_x
 
 
-def pixels(x, mean, std, most):
-    """The whole pixels of images x = (pixel / most - mean) / std, less the one nearest to the mean: in -most..most."""
-    mean, std, half = (array(value, like=x) for value in (mean, std, 0.5))
-    return np.clip(np.floor((x * std + mean) * most + half), 0, most) - zero_pixel(mean, most)
-
-
-def zero_pixel(mean, most):
-    """The pixel that counts as 0. Padding by zeros is then padding by the mean, as with images that are normalised."""
-    return np.floor(mean * most + array(0.5, like=mean))
-
-
-def image_of(pixels, mean, std, most):
-    """The images whose pixels, less the one that counts as 0, these are."""
-    return ((pixels + zero_pixel(mean, most)) / most - mean) / std
-
-
-def of_whole_pixels(x, mean, std, most):
-    """x unchanged; InputError unless each image is (pixel / most - mean) / std of whole pixels 0..most."""
-    mean, std = (array(value, like=x) for value in (mean, std))
-    if np.max(abs(image_of(pixels(x, mean, std, most), mean, std, most) - x) * std) * most > 0.01:
-        raise InputError(
-            f"the images are not (pixel / {most} - mean) / std of whole pixels 0..{most}, "
-            f"with mean {mean.ravel().tolist()} and std {std.ravel().tolist()}: give the images' own"
-        )
-    return x
-
-
 def max_pool2d(x: np.ndarray, size: int) -> np.ndarray:
     """The maximum over non-overlapping size x size windows: [n, C, H, W] -> [n, C, H // size, W // size].
 

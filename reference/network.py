@@ -12,6 +12,7 @@ import numpy as np
 from . import layers
 from .checks import InputError, array, finite, is_exact, one_of
 from .operators import ARRAYS, BACKWARD, FORWARD, NEEDS, OPTIONAL, TRAINED, TWO_INPUTS
+from .pixels import of_whole_pixels
 
 
 def build(nodes: Sequence[dict]) -> list[dict]:
@@ -63,7 +64,7 @@ def images(nodes, x):
         raise InputError(f"the images must be a batch [batch, ...] of at least one, got shape {x.shape}")
     for node in nodes:
         if node["op"] == "pixels":
-            layers.of_whole_pixels(x, node["mean"], node["std"], node["most"])
+            of_whole_pixels(x, node["mean"], node["std"], node["most"])
     return x
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from . import layers, tokens
 from .activation import qcfs, qcfs_grad, qcfs_parameter_grad
 from .checks import array, number
+from .pixels import pixels
 from .thresholds import sum_to, threshold_of
 
 TRAINED = ("weight", "bias", "gamma", "beta", "parameter")
@@ -51,7 +52,7 @@ FORWARD: dict[str, Callable[..., np.ndarray]] = {
     "shift": lambda n, x: x if n["bias"] is None else x + n["bias"],
     "scale": lambda n, x: x * array(n["factor"], like=x),
     "divide": lambda n, x: x / array(n["by"], like=x),
-    "pixels": lambda n, x: layers.pixels(x, n["mean"], n["std"], n["most"]),
+    "pixels": lambda n, x: pixels(x, n["mean"], n["std"], n["most"]),
     "flatten": lambda n, x: x.reshape(len(x), -1),
     "relu": lambda n, x: np.maximum(x, number(0, x)),
     "qcfs": lambda n, x: qcfs(x, threshold_of(n["parameter"], n["positivity"]), n["levels"], lowest=n["lowest"]),

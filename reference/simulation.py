@@ -96,11 +96,7 @@ def simulate(
     step = {"totals": step_totals, "increments": step_increments}[arithmetic]
     if network.images is not None and not np.array_equal(network.images, x):
         raise InputError("a calibrated network simulates the images that it was calibrated on: calibrate it for these")
-    for node in network.layers:
-        counted = "levels" if schedule.settles else "steps"
-        exact_levels(schedule.resolution(steps, steps, node["levels"]), x.dtype, node["name"], counted)
-    presented = steps if arithmetic == "increments" and schedule.waits else 1
-    held(network.nodes, x.dtype, presented)
+    representable(network, x.dtype, steps, arithmetic)
     trains = {one_of(name, [node["name"] for node in network.layers], "layer to record"): [] for name in record}
     state, logits, settled_at = State(begun(network, x, start), {}, {}), [], np.zeros(len(x), dtype=int)
     emitted = {node["name"]: network.pre_spikes.get(node["name"], 0) for node in network.layers}
@@ -122,6 +118,15 @@ def simulate(
     recorded = {name: Recorded(*map(stacked, zip(*train, strict=True))) for name, train in trains.items()}
     found = result(network, x, steps, logits, counts, emitted, settled_at, recorded)
     return found if start is None else joined(start, found)
+
+
+def representable(network, format, steps, arithmetic):
+    """InputError unless the format represents every count exactly and, of whole numbers, every sum."""
+    schedule = network.schedule
+    for node in network.layers:
+        counted = "levels" if schedule.settles else "steps"
+        exact_levels(schedule.resolution(steps, steps, node["levels"]), format, node["name"], counted)
+    held(network.nodes, format, steps if arithmetic == "increments" and schedule.waits else 1)
 
 
 def stacked(parts):

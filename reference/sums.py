@@ -23,7 +23,7 @@ def largest(node, *sizes):
     if op == "pixels":
         return node["most"]
     if op in ("qcfs", "spiking"):
-        return max(node["levels"], -node["lowest"])  # the number of the level, after the division by D
+        return node["levels"] - node["lowest"]  # as numbers, after the division by D; a spike may change one that much
     factor = {"sum_pool2d": lambda: node["size"] ** 2, "scale": lambda: np.max(node["factor"])}
     return size * factor[op]() if op in factor else size
 

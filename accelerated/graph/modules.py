@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..activation import Site
-from ..checks import InputError, finite, positive
+from ..checks import InputError, finite
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -57,46 +57,6 @@ def random_draws(network):
             yield
 
     return same
-
-
-class Pixels(nn.Module):
-    """The whole pixels of images x = (pixel / most - mean) / std, less the one nearest to the mean: in -most..most.
-
-    `mean` and `std` are numbers, or one per channel of the images [batch, ...].
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, mean, std, most, images):
-        super().__init__()
-        self.most = most
-        for name, value in (
-            ("mean", finite(torch.as_tensor(mean), "mean")),
-            ("std", positive(torch.as_tensor(std), "std")),
-        ):
-            column = value.reshape(-1, *(1,) * (images.ndim - 2)) if value.ndim else value
-            self.register_buffer(name, column.to(images))
-
-    def forward(self, x):
-        return ((x * self.std + self.mean) * self.most + 0.5).floor().clamp(0, self.most) - self.zero()
-
-    def zero(self):
-        """The pixel that counts as 0. Padding by zeros is then padding by the mean, as in the given network."""
-        return (self.mean * self.most + 0.5).floor()
-
-    def rest(self):
-        """The image whose pixels are all 0: the mean is no whole pixel."""
-        return (self.zero() / self.most - self.mean) / self.std
-
-    def of(self, x):
-        """x unchanged; InputError if it is no image of whole pixels."""
-        image = ((self(x) + self.zero()) / self.most - self.mean) / self.std
-        if ((image - x).abs() * self.std).amax() * self.most > 0.01:
-            mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
-            raise InputError(f"the images are not (pixel / {self.most} - mean) / std of whole pixels 0..{self.most}, "
-                             f"with mean {mean} and std {std}: give the images' own")  # fmt: skip
-        return x
 
 
 class Whole(nn.Module):

@@ -23,7 +23,8 @@ from torch.fx import Node
 from ..activation import QCFS, Site
 from ..checks import InputError
 from ..neuron import SpikingNeuron
-from .modules import FeatureBatchNorm, Pixels, SpikeMask
+from ..pixels import Pixels
+from .modules import FeatureBatchNorm, SpikeMask
 from .timm import is_drop_path
 
 NAMES = {  # kind -> names of operations in torch, torch.nn.functional, torch.Tensor and operator
