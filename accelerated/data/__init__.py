@@ -39,6 +39,7 @@ class Dataset(NamedTuple):
     mean: tuple = (0.0,)  # per channel, subtracted from images that are not floats
     std: tuple = (1.0,)
     policy: str = "CIFAR10"  # of AutoAugment
+    most: int = 255  # the largest pixel
 
     @property
     def shape(self):
@@ -112,7 +113,7 @@ def _offline(name, parse, most):
         before = ((size or own) - own) // 2
         after = (size or own) - own - before
         train_x, test_x = (pad(images, (before, after, before, after)) for images in (train_x, test_x))
-        return Dataset(train_x, train_y, test_x, test_y, int(train_y.max()) + 1, size or own)
+        return Dataset(train_x, train_y, test_x, test_y, int(train_y.max()) + 1, size or own, most=most)
 
     return read
 

@@ -6,9 +6,8 @@ from rich.table import Table
 
 from .. import data as datasets
 from ..checks import InputError
-from ..conversion import fold_batch_norms
 from ..exports.weights import whole_file
-from ..runs.evaluation import LEAST_ACTIVE, shown
+from ..runs.evaluation import LEAST_ACTIVE, converted, shown
 from ..runs.saved import config_of, network_of
 from ..schedules import SCHEDULES
 from . import plots
@@ -70,11 +69,15 @@ def findings(results):
         return
     untrained = "" if config["epochs"][0] or config.get("start") else " (not trained)"
     relu = f"ReLU network {_share(accuracy['relu'])}{untrained}, " if "relu" in accuracy else ""
+    real = f"{_share(accuracy['real'])}, in whole numbers " if "real" in accuracy else ""
     yield (
-        f"{relu}quantised (L = {config['levels']}) {_share(accuracy['folded'])} "
+        f"{relu}quantised (L = {config['levels']}) {real}{_share(accuracy['folded'])} "
         f"of {images} test images; {results['depth']} spiking layers deep; thresholds within a layer differ by at most "
         f"{100 * results['threshold_spread']:.3g} %."
     )
+    if results.get("sums"):
+        widths = ", ".join(f"{name} {bits}" for name, bits in results["sums"].items())
+        yield f"Weights have {config['bits']} bits; proved bits of the sums of each spiking layer: {widths}."
     for row in results["rows"]:
         schedule = SCHEDULES[row["schedule"]]
         at_levels = schedule.waits and row["T"] == schedule.exact_at(results["depth"], config["levels"])
@@ -217,7 +220,7 @@ def again(folder):
     if not results["rows"]:
         raise InputError(f"{folder} holds a run that ended before the simulation: it has no report")
     data = datasets.load(config.data, results["environment"].get("data_root", "data"), config.size)
-    quantised = fold_batch_norms(network_of(folder, config, data))
+    quantised = converted(config, data, network_of(folder, config, data))
     image = next(shown(config, data, "test", 1))[0]
     write(folder, results, quantised, image)
     return results

@@ -85,6 +85,9 @@ class Config:
     """Processes that read and augment images (0: none of their own)."""
     seed: int = 0
     """Seed of weights, order and augmentation. The split into training and test images never changes."""
+    bits: int = 0
+    """Convert the trained network in whole numbers, with weights of 2 to 8 bits: exact on increments, too; 0: real
+    numbers. For convolutional and fully connected networks."""
     schedules: tuple[str, ...] = tuple(SCHEDULES)
     """How to simulate: streaming, integrate-then-fire, signed, halving."""
     worths: str = "auto"
@@ -158,6 +161,7 @@ GROUPS = {  # of options, as --help shows them; those for newcomers first
         "compile",
     ),
     "simulation": (
+        "bits",
         "worths",
         "span",
         "operators",

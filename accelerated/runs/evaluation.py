@@ -8,8 +8,9 @@ import torch
 from .. import data as datasets
 from ..anytime import read_out_early
 from ..calibration import calibrate
-from ..conversion import convert
+from ..conversion import convert, fold_batch_norms
 from ..energy import energy
+from ..integers import integers
 from ..schedules import SCHEDULES, Schedule, halving
 from ..simulation import simulate_at
 from ..worths import choose_halving
@@ -17,6 +18,7 @@ from . import distributed
 from .validation import schedule_with
 
 LEAST_ACTIVE = 0.01  # smallest share of active neurons, in every layer, for an equality to be meaningful
+ROUNDED_ON = 512  # training images on which whole numbers keep the means
 CHOSEN_ON = 64  # training images on which worths are chosen
 AVERAGED = (
     "units_that_differ", "units_that_differ_last", "spikes_per_neuron", "acs", "macs", "joules", "ann_joules",
@@ -36,6 +38,15 @@ def shown(config, data, part, count=0):
     rows = distributed.share(torch.arange(min(count or total, total)))
     chosen = [chunk for chunk in rows.split(config.test_batch) if len(chunk)]
     return laid_out(config, datasets.batches(data, part, chosen, config.device, workers=config.workers))
+
+
+def converted(config, data, network):
+    """The network that a run converts: batch norm folded, in whole numbers if its settings ask for them."""
+    folded = fold_batch_norms(network)
+    if not config.bits:
+        return folded
+    sample = datasets.first(data, "train", ROUNDED_ON, config.device)
+    return integers(folded, sample, config.bits, data.mean, data.std, data.most)
 
 
 class Tally:

@@ -15,9 +15,10 @@ from ..conversion import convert, fold_batch_norms
 from ..exports.weights import save_weights
 from ..network import answer
 from ..schedules import SCHEDULES
+from ..sums import largest_sums
 from . import distributed, learning
 from .config import Config
-from .evaluation import halving_of, plan, rows_of, shown
+from .evaluation import converted, halving_of, plan, rows_of, shown
 from .folders import environment, lock, open_folder, read_state, settings_of, write_json
 from .journal import Journal
 from .stages import Stages, form_of, network_for
@@ -112,6 +113,13 @@ def run(config, console=None, announce=True):
         raise
 
 
+def sums_of(quantised, config):
+    """{layer: bits of the largest number that its neurons can hold}, with its sign; {} of real numbers."""
+    layers = [name for name, module in quantised.named_modules() if isinstance(module, QCFS)]
+    sums = largest_sums(quantised) if config.bits else {}
+    return {name: int(sums[name]).bit_length() + 1 for name in layers if name in sums}
+
+
 class _Bar:
     """One bar for the whole run; its unit is a pass of one image through the network."""
 
@@ -183,14 +191,17 @@ class _Run:
             network, accuracies = stages.run()
             if config.until != "simulation":
                 return self.folder, self._finished(network, accuracies, {"rows": []}), None, None
-            quantised = distributed.everywhere(lambda: fold_batch_norms(network))
+            quantised = distributed.everywhere(lambda: converted(config, data, network))
             depth, rows = self._simulated(quantised, bar)
             test = learning.tested(quantised, shown(config, data, "test", config.test_images))
             accuracies["folded"] = test.top1
+            if config.bits:
+                real = learning.tested(fold_batch_norms(network), shown(config, data, "test", config.test_images))
+                accuracies = {"real": real.top1} | accuracies
         if distributed.rank() == 0:
             x = next(shown(config, data, "test", config.test_batch))[0]
             write_json(self.folder / "activations.json", channel_means(quantised, x))
-        found = {"depth": depth, **thresholds_of(quantised), "rows": rows}
+        found = {"depth": depth, **thresholds_of(quantised), "sums": sums_of(quantised, config), "rows": rows}
         results = self._finished(network, accuracies, found)
         image = next(shown(config, data, "test", 1 + distributed.rank()))[0][:1]
         return self.folder, results, quantised, image

@@ -8,11 +8,10 @@ import torch
 
 from .. import data as datasets
 from ..checks import InputError
-from ..conversion import fold_batch_norms
 from ..exports.weights import load_weights
 from . import learning
 from .config import Config
-from .evaluation import shown
+from .evaluation import converted, shown
 from .stages import form_of, network_for
 
 
@@ -28,7 +27,7 @@ def config_of(folder):
 
 
 def load(folder):
-    """The trained quantised network of a run's folder, batch norm folded, in evaluation mode.
+    """The trained quantised network of a run's folder as the run converted it, in evaluation mode.
 
     `.config` is the run's `Config`, `.images` the first of its test images ([--test-batch, C, H, W]) and `.labels`
     their labels. Example: `q = accelerated.load("runs/NAME")`, then `convert(q, "signed")`. InputError if the folder
@@ -42,7 +41,7 @@ def load(folder):
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} holds no finished run: there is no readable results.json") from error
     data = datasets.load(config.data, data_root, config.size)
-    network = fold_batch_norms(network_of(folder, config, data))
+    network = converted(config, data, network_of(folder, config, data))
     network.config = config
     network.images, network.labels = next(shown(config, data, "test"))
     return network

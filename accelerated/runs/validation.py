@@ -17,6 +17,7 @@ from ..initial import method_of
 from ..models import MODELS, STEMS, TRANSFORMERS
 from ..schedules import SCHEDULES, halving
 from ..tokens import FORMS
+from ..units import FINEST
 from . import learning
 from .config import Config, default_name
 
@@ -78,6 +79,7 @@ RULES = (  # (what must hold, what is said otherwise)
     (lambda c: 0 <= c.seed < 2**63, "seed must lie in 0..2^63 - 1, got {c.seed}"),
     (lambda c: re.fullmatch(r"[\w.-]{0,100}", c.name) and not c.name.startswith("."),
      "name must be at most 100 letters, digits, '-', '_' and '.', got {c.name!r}"),
+    (lambda c: c.bits in (0, *range(2, FINEST + 1)), f"bits must be 2 to {FINEST}, or 0, got {{c.bits}}"),
     (lambda c: 0 <= c.weight_decay < float("inf"), "weight_decay must be 0 or positive, got {c.weight_decay}"),
 )  # fmt: skip
 
@@ -87,6 +89,7 @@ IDLE = (  # (fields, when they do something, what is said where they are given a
     (("stem",), lambda c: c.model not in ("cnn", "mlp", *TRANSFORMERS),
      "is for the published CNNs, got model {c.model!r}"),
     (("download", "data_root"), lambda c: c.data not in PLAIN, "is for data sets from a folder, got data {c.data!r}"),
+    (("bits",), lambda c: c.model not in TRANSFORMERS, "is for networks without layer norm, got model {c.model!r}"),
     (("worths", "span"), lambda c: any(SCHEDULES[name].worths is None for name in c.schedules),
      "is for halving, got schedules {c.schedules}"),
     (("span",), lambda c: c.worths != "auto", "is chosen with the worths: give --worths, too"),
