@@ -133,22 +133,22 @@ def _multiply(graph, node, name, factor, operation, reader=None):
 
 def _widening(graph, node, sources, unit, units):
     """A function that brings the inputs of a sum or of neurons to its unit, by whole factors."""
-    factors = [(source, condensed((units.worth(source) / unit).round())) for source in sources]
+    factors = [(source, condensed(units.multiple(source, unit, node))) for source in sources]
     wide = [(source, factor) for source, factor in factors if (factor != 1).any()]
     return lambda: [_multiply(graph, s, f"{named(s)}_factor", f, operator.mul, node) for s, f in wide]
 
 
 def _layer_units(node, units):
-    """(the unit of a layer's weights, that of its sums [out], what its bias gains from the pixel that counts as 0)."""
+    """The unit of a layer's weights, that of its sums [out], what the pixel that counts as 0 adds, and the grid."""
     (source,), module, axis = node.all_input_nodes, module_of(units.graph, node), units.axis(node)
-    unit = units.of_channels(node)
-    column = unit.reshape(-1, *(1,) * (module.weight.ndim - 1))
+    unit, factor = units.of_channels(node)
+    column, grid = (value.reshape(-1, *(1,) * (module.weight.ndim - 1)) for value in (unit, factor * units.grid))
     gain = torch.zeros_like(unit)
     if source.op == "placeholder":
         rest = per_channel(units.pixels.rest().expand(units.values[source].shape), axis, node)
         rest = rest.reshape(module.groups, -1).repeat_interleave(len(unit) // module.groups, 0) if axis == 1 else rest
         gain = (module.weight.double().flatten(2).sum(2) if axis == 1 else module.weight.double()).mul(rest).sum(1)
-    return units.grid * column / units.input_worths(node), unit, gain, units.most, units.grid
+    return grid * column / units.input_worths(node), unit, gain, units.most, grid
 
 
 def _round_layer(module, weight_unit, unit, gain, most, grid):
@@ -156,7 +156,7 @@ def _round_layer(module, weight_unit, unit, gain, most, grid):
     bias = (0 if module.bias is None else module.bias) + gain.to(module.weight)
     module.bias = nn.Parameter(bias, requires_grad=module.weight.requires_grad)
     for name, rounding in (
-        ("weight", Whole(weight_unit.to(bias), most, grid)),
+        ("weight", Whole(weight_unit.to(bias), most, grid.to(bias))),
         ("bias", Whole(unit.to(bias), 2 * MOST_BIAS)),
     ):
         parametrize.register_parametrization(module, name, rounding, unsafe=True)  # trains as it is, real
@@ -187,6 +187,7 @@ def _summing_pools(graph, x):
             new = graph.graph.call_module(name, (node.all_input_nodes[0],))
             if len(shapes[1]) == 2:
                 new = graph.graph.call_method("flatten", (new, 1))
+        values[new] = values[node]
         node.replace_all_uses_with(new)
         graph.graph.erase_node(node)
     graph.delete_all_unused_submodules()

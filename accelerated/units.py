@@ -30,6 +30,7 @@ from .graph.trace import evaluating, forward, output_of, value_of
 FINEST = 8  # bits; weights of fewer bits are multiples of 2^(8 - bits)
 MOST_BIAS = 2**21
 PARTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the unit for the largest weight: a smaller one clips some
+COARSE = 16  # least multiple of a skip beside a layer, whose weights get a whole factor if theirs is less
 SKIP = 128  # parts of a level that a skip may have at least
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 JOINS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack")
@@ -89,7 +90,7 @@ class Units:
     """The unit of each node's value; InputError for a node that has no form in whole numbers."""
 
     def __init__(self, graph, pixels, sample, bits):
-        self.graph, self.pixels, self.kinds, self.units = graph, pixels, kinds_of(graph), {}
+        self.graph, self.pixels, self.kinds, self.units, self.gains = graph, pixels, kinds_of(graph), {}, {}
         self.grid, self.most = 2 ** (FINEST - bits), 2 ** (bits - 1) - 1
         self.answer, self.worths, self.channels = output_of(graph), {}, {}
         with evaluating(graph):
@@ -103,9 +104,18 @@ class Units:
         known = self.kinds[node] in (*FIXED, Kind.IMAGE, Kind.NEURON) or node.op == "output" or name in MOVES
         known = known or is_layer(self.graph, node) or is_sum(self.graph, node, self.kinds)
         known = known or (name == "pad" and self.kinds[node] is Kind.LINEAR)
+        what = f"{named(node)} ({label_of(self.graph, node)}){place_of(node)}"
         if not (known or is_max_pool(self.graph, node) or window_of(self.graph, node)):
-            what = f"{named(node)} ({label_of(self.graph, node)})"
-            raise InputError(f"{what}{place_of(node)} has no form in whole numbers")
+            raise InputError(f"{what} has no form in whole numbers")
+        if is_layer(self.graph, node) and not self._of_levels(node.all_input_nodes[0]):
+            raise InputError(f"{what} reads another layer's sums, which whole weights cannot: quantise what it reads")
+
+    def _of_levels(self, node):
+        """Whether a node's value is made of levels or pixels alone."""
+        if self.kinds[node] in (Kind.NEURON, Kind.IMAGE):
+            return True
+        moving = [source for source in node.all_input_nodes if self.kinds[source] not in FIXED]
+        return not is_layer(self.graph, node) and all(map(self._of_levels, moving))
 
     def summed(self, node):
         """Whether a node's value is a term of one sum, and nothing else."""
@@ -163,22 +173,32 @@ class Units:
             modules = [module_of(self.graph, user) for user in node.users]
             neuron = next((module for module in modules if isinstance(module, QCFS)), None)
             level = None if neuron is None else level_of(neuron)
-            finest = [self.finest(term) for term in layers] or [self.skipping(t, level) for t in self.terms(node)]
-            least = torch.stack([unit.expand(self.values[node].shape) for unit in finest]).amax(0)
+            gain = torch.ones((), dtype=torch.float64)
+            if layers:
+                least = torch.stack([self.finest(term) for term in layers]).amax(0)
+                for other in [self.worth(term) for term in self.terms(node) if term not in layers]:
+                    gain = torch.maximum(gain, torch.where(other > 0, least * COARSE / other, 1).ceil())
+                least = least / gain
+            else:
+                others = torch.stack([self.skipping(term, level) for term in self.terms(node)])
+                least = torch.where(others > 0, others, torch.inf).amin(0)  # padding has no worth
+                least = torch.where(least < torch.inf, least, 0)
             if neuron is not None:
                 step = (level_of(neuron) / least).floor().clamp(1, largest_step(neuron.levels))
                 unit = torch.maximum(level_of(neuron) / step, least)  # a level less than one counts as one
             elif node is self.answer:
-                unit = torch.full_like(least, 2.0 ** float(least.max().log2().ceil()) if least.any() else 1.0)
+                needed = least.max().log2().ceil() if layers else least[least > 0].min().log2().floor()
+                unit = torch.full_like(least, 2.0 ** float(needed) if least.any() else 1.0)
             else:
                 unit = torch.where(least > 0, least, 1.0)
-            self.units[node] = unit
+            self.units[node], self.gains[node] = unit, gain.expand(unit.shape)
         return self.units[node]
 
     def of_channels(self, node):
-        """The unit of the sum of which a layer is a term, for each of the layer's channels."""
-        self.channels[self.whole_sum(node).name] = per_channel(self.unit(self.whole_sum(node)), self.axis(node), node)
-        return self.channels[self.whole_sum(node).name]
+        """(the unit of the sum of which a layer is a term, the factor of its weights), for each of its channels."""
+        whole = self.whole_sum(node)
+        unit = self.channels[whole.name] = per_channel(self.unit(whole), self.axis(node), node)
+        return unit, per_channel(self.gains[whole], self.axis(node), node)
 
     def finest(self, node):
         """The unit in which whole weights of the given bits are nearest to a layer's, and its bias is held."""
@@ -191,6 +211,19 @@ class Units:
         unit = units.gather(0, squares.argmin(0)[None])[0]
         bias = torch.zeros_like(unit) if module.bias is None else module.bias.detach().double().abs()
         return along(torch.maximum(unit, bias / MOST_BIAS), self.axis(node), self.values[node].shape)
+
+    def multiple(self, node, unit, reader):
+        """The whole multiple that brings a node's value to a unit; InputError if a sum of many is far from it.
+
+        Of levels the unit is fine enough, or so fine already (`largest_step`) that they hardly count.
+        """
+        worth = self.worth(node)
+        factor = (worth / unit).round()
+        far = (factor * unit - worth).abs() > worth / (2 * COARSE)
+        if far.any() and not self._of_levels(node):
+            raise InputError(f"{named(node)} has no form in the whole numbers of {named(reader)}, which reads it: "
+                             "quantise it before")  # fmt: skip
+        return factor
 
     def skipping(self, node, level):
         """A unit for a value that no weights bring to the unit of its sum: 1/128 of a level, or the value's own."""

@@ -70,9 +70,9 @@ def rounded(network, units):
     """The nodes in whole numbers."""
     nodes, renamed = [units.pixels], {"image": "pixels"}
 
-    def widened(source, unit):
+    def widened(source, unit, reader):
         """The name of a value in this unit: the value itself, or a whole multiple."""
-        factor = np.rint(units.worth(source) / unit)
+        factor = units.multiple(source, unit, reader)
         if np.all(factor == 1):
             return renamed.get(source, source)
         name = f"{source}_wide{sum(source in node['inputs'] for node in nodes) or ''}"
@@ -82,7 +82,9 @@ def rounded(network, units):
     for node in network:
         name, own, sources = node["name"], units.whole_sum(node["name"]), node["inputs"]
         unit = units.unit(sources[0] if node["op"] == "qcfs" else own) if node["op"] in SUMMED else None
-        renames = [renamed.get(s, s) if node["op"] in WEIGHTED or unit is None else widened(s, unit) for s in sources]
+        renames = [
+            renamed.get(s, s) if node["op"] in WEIGHTED or unit is None else widened(s, unit, name) for s in sources
+        ]
         node = node | {"inputs": renames}
         if node["op"] in WEIGHTED:
             node |= whole_layer(node, units, unit, sources[0] == "image")
@@ -96,19 +98,20 @@ def rounded(network, units):
             nodes.append({"name": renamed[name], "op": "divide", "inputs": [name], "by": step})
     last = network[-1]["name"]
     unit = units.unit(last)
-    return [*nodes, {"name": "answer", "op": "divide", "inputs": [widened(last, unit)], "by": 1 / unit}]
+    return [*nodes, {"name": "answer", "op": "divide", "inputs": [widened(last, unit, "the answer")], "by": 1 / unit}]
 
 
 def whole_layer(node, units, unit, of_image):
     """A layer's weights and bias in whole numbers; one that reads the image starts from the pixel that counts as 0."""
     column, bias = unit.reshape(-1), 0 if node["bias"] is None else node["bias"]
     shape = (-1, *(1,) * (node["weight"].ndim - 1))
-    weight = np.rint(node["weight"] / (units.grid * column.reshape(shape) / units.input_worths(node)))
+    grid = (units.grid * units.gains[units.whole_sum(node["name"])]).reshape(shape)
+    weight = np.rint(node["weight"] / (grid * column.reshape(shape) / units.input_worths(node)))
     if of_image:
         rest = image_of(0.0, *(units.pixels[part] for part in ("mean", "std", "most")))
         rest = np.broadcast_to(rest, units.values["image"].shape[1:])
         bias = bias + (node["weight"] * at(node, rest)).reshape(len(node["weight"]), -1).sum(axis=1)
-    weight = np.clip(weight, -units.most, units.most) * units.grid
+    weight = np.clip(weight, -units.most, units.most) * grid
     return {"weight": weight, "bias": np.rint(bias / column)}
 
 

@@ -7,7 +7,7 @@ Formulas: docs/derivations.md (15.1), (15.2). Shapes: a unit is [C, 1, 1] or [F]
 
 import numpy as np
 
-from .checks import array
+from .checks import InputError, array
 from .operators import FORWARD
 from .thresholds import threshold_of
 
@@ -15,6 +15,7 @@ WEIGHTED = ("conv2d", "linear")
 FINEST = 8  # bits; weights of fewer bits are multiples of 2^(8 - bits)
 MOST_BIAS = 2**21
 PARTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the unit for the largest weight: a smaller one clips some
+COARSE = 16  # least multiple of a skip beside a layer, whose weights get a whole factor if theirs is less
 SKIP = 128  # parts of a level that a skip may have at least
 
 
@@ -41,13 +42,22 @@ class Units:
     """The unit of each node's value, and from it the whole numbers."""
 
     def __init__(self, network, pixels, sample, bits):
-        self.network, self.pixels, self.units = network, pixels, {}
+        self.network, self.pixels, self.units, self.gains = network, pixels, {}, {}
         self.by_name = {node["name"]: node for node in network}
         self.readers = {name: [n for n in network if name in n["inputs"]] for name in ("image", *self.by_name)}
         self.grid, self.most = 2 ** (FINEST - bits), 2 ** (bits - 1) - 1
         self.values = {"image": array(sample)}
         for node in network:
+            if node["op"] in WEIGHTED and not self.of_levels(node["inputs"][0]):
+                raise InputError(f"{node['name']} reads another layer's sums: quantise what it reads")
             self.values[node["name"]] = FORWARD[node["op"]](node, *(self.values[name] for name in node["inputs"]))
+
+    def of_levels(self, name):
+        """Whether a node's value is made of levels or pixels alone."""
+        node = self.by_name.get(name)
+        if node is None or node["op"] == "qcfs":
+            return True
+        return node["op"] not in WEIGHTED and all(map(self.of_levels, node["inputs"]))
 
     def summed(self, name):
         """Whether a node's value is a term of one sum, and nothing else."""
@@ -91,18 +101,27 @@ class Units:
             layers = [t for t in self.terms(name) if self.by_name.get(t, self.pixels)["op"] in WEIGHTED]
             neurons = [node for node in self.readers[name] if node["op"] == "qcfs"]
             level = level_of(neurons[0]) if neurons else np.inf
-            finest = [self.finest(term) for term in layers] or [self.skipping(t, level) for t in self.terms(name)]
-            least = np.maximum.reduce([np.broadcast_to(unit, self.feature_shape(name)) for unit in finest])
+            shape = self.feature_shape(name)
+            gain = np.ones(shape)
+            if layers:
+                least = np.maximum.reduce([np.broadcast_to(self.finest(term), shape) for term in layers])
+                for other in [self.worth(term) for term in self.terms(name) if term not in layers]:
+                    gain = np.maximum(gain, np.ceil(least * COARSE / other))
+                least = least / gain
+            else:
+                others = [np.broadcast_to(self.skipping(term, level), shape) for term in self.terms(name)]
+                least = np.minimum.reduce(others)
             if neurons:
                 with np.errstate(divide="ignore"):
                     step = np.clip(np.floor(level / least), 1, largest_step(neurons[0]["levels"]))
                 self.units[name] = np.maximum(level / step, least)  # a level less than one counts as one
             elif name == self.network[-1]["name"]:
-                self.units[name] = np.full(
-                    least.shape, 2.0 ** np.ceil(np.log2(np.max(least))) if np.any(least) else 1.0
-                )
+                finest = (np.max if layers else np.min)(np.where(least > 0, least, np.inf if not layers else 0))
+                needed = (np.ceil if layers else np.floor)(np.log2(finest)) if np.any(least) else 0.0
+                self.units[name] = np.full(least.shape, 2.0**needed)
             else:
                 self.units[name] = np.where(least > 0, least, 1.0)
+            self.gains[name] = gain
         return self.units[name]
 
     def feature_shape(self, name):
@@ -121,6 +140,17 @@ class Units:
         bias = np.abs(0 if node["bias"] is None else node["bias"])
         unit = np.maximum(np.take_along_axis(units, best[None], axis=0)[0], bias / MOST_BIAS)
         return unit.reshape(self.feature_shape(name))
+
+    def multiple(self, name, unit, reader):
+        """The whole multiple that brings a node's value to a unit; InputError if a sum of many is far from it.
+
+        Of levels the unit is fine enough, or so fine already (`largest_step`) that they hardly count.
+        """
+        worth = self.worth(name)
+        factor = np.rint(worth / unit)
+        if (np.abs(factor * unit - worth) > worth / (2 * COARSE)).any() and not self.of_levels(name):
+            raise InputError(f"{name} has no form in the whole numbers of {reader}, which reads it: quantise it before")
+        return factor
 
     def skipping(self, name, level):
         """A unit for a value that no weights bring to the unit of its sum: 1/128 of a level, or the value's own."""

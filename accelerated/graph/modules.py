@@ -65,10 +65,11 @@ class Whole(nn.Module):
     A parametrisation of weights and biases: they stay real, and are rounded whenever they are read.
     """
 
-    def __init__(self, unit, most, grid=1):
+    def __init__(self, unit, most, grid=None):
         super().__init__()
-        self.most, self.grid = most, grid
+        self.most = most
         self.register_buffer("unit", unit)  # of what is rounded
+        self.register_buffer("grid", torch.ones_like(unit[:1]) if grid is None else grid)
 
     def forward(self, real):
         most = min(self.most, torch.finfo(real.dtype).max)

@@ -20,6 +20,7 @@ NOT_DRAWN = {  # operations of the table that no random network has, and why
     "rrelu alpha_dropout feature_alpha_dropout": "the same as leaky_relu and dropout in evaluation",
     "to type type_as float double half bfloat16 cpu cuda": "change the format",
     "conv3d conv_transpose3d avg_pool3d max_pool3d adaptive_avg_pool3d adaptive_max_pool3d": "as in two dimensions",
+    "pixels": "begins a network in whole numbers",
     "reciprocal log log2 log10 rsqrt": "not finite near 0",
 }
 

@@ -174,6 +174,7 @@ class One(nn.Module):
         (nn.AvgPool2d(4, ceil_mode=True), "(AvgPool2d)"),
         (nn.ConvTranspose2d(4, 4, 2), "(ConvTranspose2d)"),
         (nn.Sequential(*(nn.Conv2d(4, 512, 1), nn.Conv2d(512, 512, 3))), "quantise what it reads"),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.MaxPool2d(2)), "another layer's sums"),
     ],
 )  # fmt: skip
 def test_what_has_no_form_in_whole_numbers_is_refused_by_name(behind, message):

@@ -129,6 +129,53 @@ def test_random_networks(seed):
     tried(seed)
 
 
+def whole(network, shape, levels):
+    """(the network of levels, the same in whole numbers or None where it has no such form, images of pixels)."""
+    torch.manual_seed(1)
+    x = torch.randint(256, (24, *shape)).double() / 255
+    q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", levels, "max", x))
+    try:
+        return q, acc.integers(q, x), x
+    except acc.InputError:
+        return q, None, x
+
+
+def whole_differs(network, shape):
+    """How a network in whole numbers differs from itself in another format or schedule, or from the given one."""
+    q, z, x = whole(network, shape, 256)
+    if z is None:
+        return None, False
+    wanted = acc.answer(q, x)
+    off = float((acc.answer(z, x) - wanted).square().mean().sqrt() / wanted.std())
+    if wanted.std() > 1e-6 and off > 0.2:  # 8 bits move a weight by 0.4 % of the largest
+        return f"logits are off by {off:.2f} of their spread", True
+    _, z, x = whole(network, shape, LEVELS)
+    if z is None:
+        return None, False
+    y = acc.answer(z, x)
+    narrow = max(acc.largest_sums(z).values()) * LEVELS < 2**23  # else float32 is refused
+    for format in (torch.float32, torch.float64) if narrow else (torch.float64,):
+        same = acc.fold_batch_norms(z).to(format)
+        for schedule in ("integrate-then-fire", "signed", drawn_worths(network)):
+            for arithmetic in ("totals", "increments"):
+                s = acc.simulate(acc.convert(same, schedule), x.to(format), None, arithmetic)
+                if not torch.equal(s.logits[-1].double(), y):
+                    return f"{format}, {schedule}, {arithmetic}: not the same bits", True
+    return None, True
+
+
+def test_random_networks_in_whole_numbers(record_property):
+    found = []
+    for seed in range(400):
+        torch.manual_seed(seed)
+        network, shape = draw(np.random.default_rng(seed), length=5 + seed % 4)
+        difference, has_form = whole_differs(network, shape)
+        assert difference is None, f"seed {seed}, {network!r}: {difference}"
+        found.append(has_form)
+    assert np.mean(found) > 0.05
+    record_property("seen", f"random networks in whole numbers: {sum(found)} of {len(found)} have that form")
+
+
 @pytest.mark.long
 @pytest.mark.timeout(4000)
 def test_random_networks_for_an_hour(record_property):
