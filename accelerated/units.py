@@ -31,6 +31,7 @@ FINEST = 8  # bits; weights of fewer bits are multiples of 2^(8 - bits)
 MOST_BIAS = 2**21
 PARTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the unit for the largest weight: a smaller one clips some
 COARSE = 16  # least multiple of a skip beside a layer, whose weights get a whole factor if theirs is less
+MOST_GAIN = 8  # of that factor, if the skip is of levels
 SKIP = 128  # parts of a level that a skip may have at least
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 JOINS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack")
@@ -173,25 +174,26 @@ class Units:
             modules = [module_of(self.graph, user) for user in node.users]
             neuron = next((module for module in modules if isinstance(module, QCFS)), None)
             level = None if neuron is None else level_of(neuron)
-            gain = torch.ones((), dtype=torch.float64)
             if layers:
-                least = torch.stack([self.finest(term) for term in layers]).amax(0)
-                for other in [self.worth(term) for term in self.terms(node) if term not in layers]:
-                    gain = torch.maximum(gain, torch.where(other > 0, least * COARSE / other, 1).ceil())
-                least = least / gain
+                finest = torch.stack([self.finest(term) for term in layers]).amax(0)
+                least = finest
+                for term in [term for term in self.terms(node) if term not in layers]:
+                    worth = self.worth(term)
+                    wanted = torch.maximum(worth / COARSE, finest / MOST_GAIN if self._of_levels(term) else worth * 0)
+                    least = torch.where(worth > 0, torch.minimum(least, wanted), least)
             else:
-                others = torch.stack([self.skipping(term, level) for term in self.terms(node)])
-                least = torch.where(others > 0, others, torch.inf).amin(0)  # padding has no worth
-                least = torch.where(least < torch.inf, least, 0)
+                sums = [term for term in self.terms(node) if not self._of_levels(term)]  # exact only in their own unit
+                units = torch.stack([self.skipping(term, level) for term in sums or self.terms(node)])
+                finest = least = torch.where(units > 0, units, torch.inf).amin(0) if sums else units.amax(0)
             if neuron is not None:
                 step = (level_of(neuron) / least).floor().clamp(1, largest_step(neuron.levels))
                 unit = torch.maximum(level_of(neuron) / step, least)  # a level less than one counts as one
             elif node is self.answer:
-                needed = least.max().log2().ceil() if layers else least[least > 0].min().log2().floor()
-                unit = torch.full_like(least, 2.0 ** float(needed) if least.any() else 1.0)
+                needed = float(least.max().log2().ceil() if layers else least.max().log2().floor())
+                unit = torch.full_like(least, 2.0**needed if least.any() else 1.0)
             else:
                 unit = torch.where(least > 0, least, 1.0)
-            self.units[node], self.gains[node] = unit, gain.expand(unit.shape)
+            self.units[node], self.gains[node] = unit, (finest / unit - 1e-9).ceil().clamp(min=1)
         return self.units[node]
 
     def of_channels(self, node):

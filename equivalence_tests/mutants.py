@@ -168,7 +168,7 @@ MUTANTS = [
     Mutant("sums_without_biases", R, "largest", "np.abs(0 if node[\"bias\"] is None else node[\"bias\"])", "0", "test_t7.py", "T7_no_sum"),
     Mutant("halves_forgotten", R, "held", "2 ** np.finfo(format).nmant", "2 ** (np.finfo(format).nmant + 1)", "test_t7.py", "T7_a_format"),
     Mutant("weights_not_rounded", A, "Whole.forward", "exact.detach().round()", "exact.detach()", "test_t7.py", "T7"),
-    Mutant("skip_not_whole", A, "_widening", "(units.worth(source) / unit).round()", "units.worth(source) / unit", "test_t7.py", "T7"),
+    Mutant("skip_not_whole", A, "Units.multiple", "(worth / unit).round()", "worth / unit", "test_t7.py", "T7"),
     Mutant("levels_from_zero", A, "unchecked_level", "torch.clamp(torch.floor(z * levels / threshold + shift), lowest, levels)",
            "torch.clamp(torch.floor(z * levels / threshold + shift), 0, levels)", "test_lowest.py", "clipped_at_the_lowest"),
     Mutant("native_levels_from_zero", A, "elementwise.h", "level < lowest ? lowest", "level < 0 ? 0", "test_lowest.py", "T5"),

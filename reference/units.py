@@ -16,6 +16,7 @@ FINEST = 8  # bits; weights of fewer bits are multiples of 2^(8 - bits)
 MOST_BIAS = 2**21
 PARTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the unit for the largest weight: a smaller one clips some
 COARSE = 16  # least multiple of a skip beside a layer, whose weights get a whole factor if theirs is less
+MOST_GAIN = 8  # of that factor, if the skip is of levels
 SKIP = 128  # parts of a level that a skip may have at least
 
 
@@ -102,26 +103,28 @@ class Units:
             neurons = [node for node in self.readers[name] if node["op"] == "qcfs"]
             level = level_of(neurons[0]) if neurons else np.inf
             shape = self.feature_shape(name)
-            gain = np.ones(shape)
             if layers:
-                least = np.maximum.reduce([np.broadcast_to(self.finest(term), shape) for term in layers])
-                for other in [self.worth(term) for term in self.terms(name) if term not in layers]:
-                    gain = np.maximum(gain, np.ceil(least * COARSE / other))
-                least = least / gain
+                finest = np.maximum.reduce([np.broadcast_to(self.finest(term), shape) for term in layers])
+                least = finest
+                for term in [term for term in self.terms(name) if term not in layers]:
+                    wanted = self.worth(term) / COARSE
+                    least = np.minimum(
+                        least, np.maximum(wanted, finest / MOST_GAIN) if self.of_levels(term) else wanted
+                    )
             else:
-                others = [np.broadcast_to(self.skipping(term, level), shape) for term in self.terms(name)]
-                least = np.minimum.reduce(others)
+                sums = [term for term in self.terms(name) if not self.of_levels(term)]  # exact only in their own unit
+                units = [np.broadcast_to(self.skipping(term, level), shape) for term in sums or self.terms(name)]
+                finest = least = np.min(units, axis=0) if sums else np.max(units, axis=0)
             if neurons:
                 with np.errstate(divide="ignore"):
                     step = np.clip(np.floor(level / least), 1, largest_step(neurons[0]["levels"]))
-                self.units[name] = np.maximum(level / step, least)  # a level less than one counts as one
+                unit = np.maximum(level / step, least)  # a level less than one counts as one
             elif name == self.network[-1]["name"]:
-                finest = (np.max if layers else np.min)(np.where(least > 0, least, np.inf if not layers else 0))
-                needed = (np.ceil if layers else np.floor)(np.log2(finest)) if np.any(least) else 0.0
-                self.units[name] = np.full(least.shape, 2.0**needed)
+                needed = np.max(least) if np.any(least) else 1.0
+                unit = np.full(least.shape, 2.0 ** (np.ceil if layers else np.floor)(np.log2(needed)))
             else:
-                self.units[name] = np.where(least > 0, least, 1.0)
-            self.gains[name] = gain
+                unit = np.where(least > 0, least, 1.0)
+            self.units[name], self.gains[name] = unit, np.maximum(np.ceil(finest / unit - 1e-9), 1)
         return self.units[name]
 
     def feature_shape(self, name):
