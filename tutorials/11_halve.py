@@ -7,23 +7,26 @@
 # ---
 
 # %% [markdown]
-# # 11. From coarse to fine: spikes of halving worth
+# # 11. From coarse to fine, in integers
 #
-# **You will** code numbers with spikes that are worth 8, 4, 2 and 1, by hand and then in a network, and compare how soon
-# and with how many spikes each schedule has the answer.
+# **You will** code numbers with spikes that are worth 8, 4, 2 and 1, by hand and then in a network, compare how soon
+# and with how many spikes each schedule has the answer, and put the network into whole numbers.
 #
-# **You will learn** why the first spikes may be a guess, why the answer is exact all the same, and how a network that
-# streamed for a while becomes exact with a few steps more.
+# **You will learn** why the first spikes may be a guess, why the answer is exact all the same, how a network that
+# streamed for a while becomes exact with a few steps more, and why whole numbers are exact in any order.
 #
 # **You need** tutorial 6.
 
 # %%
+from itertools import permutations
+
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
 import reference
 from reference import training
+from reference.integers import integer_level, integer_step
 
 # %% [markdown]
 # ## A number in four spikes
@@ -156,6 +159,72 @@ assert (after.logits[-1] == target).all()
 assert published.units_that_differ > 0
 
 # %% [markdown]
+# ## In integers
+#
+# So far a simulation carried *totals*: each step computed a layer again on all that it had been sent (tutorial 6, T5). A
+# chip does not. It adds each spike's weight to a membrane when the spike comes, and that order is another one. In floats
+# another order is another sum:
+
+# %%
+weights = np.array([0.31, -0.17, 0.4, 0.23, -0.05], np.float32)
+sums = {float(np.add.accumulate(order)[-1]) for order in permutations(weights)}
+print(f"the same five weights, added up in all orders: {sorted(sums)}")
+assert len(sums) > 1
+
+# %% [markdown]
+# Whole numbers have one sum. Let a neuron have these weights, a threshold $\theta = 0.8$ and $L = 4$ levels, so that a level
+# is worth $d = 0.2$, and let its inputs be spikes worth 0.5. Choose a *unit* $u$ and write everything as multiples of it:
+# the weights $0.5 w / u$, rounded, and the level $d / u = D$, which must be whole. With weights of 4 bits (up to 7) the
+# unit must be at least $0.5 \cdot 0.4 / 7 = 0.029$. So $D = \lfloor 0.2 / 0.029 \rfloor = 7$ and $u = 0.2 / 7$.
+#
+# | | $w$ | 0.31 | $-0.17$ | 0.40 | 0.23 | $-0.05$ |
+# |---|---|---|---|---|---|---|
+# | exact | $0.5 w / u$ | 5.4 | $-3.0$ | 7.0 | 4.0 | $-0.9$ |
+# | rounded | | 5 | $-3$ | 7 | 4 | $-1$ |
+#
+# The neuron adds such numbers to its membrane and fires at *half of what a spike is worth now*: at $2 V \ge w D$.
+
+# %%
+
+q, D = np.array([5, -3, 7, 4, -1]), 7
+assert (np.rint(0.5 * weights / (0.2 / D)) == q).all()
+membrane, sent = np.array([0]), np.array([0])
+for step, (z, worth) in enumerate([(q[0] + q[2], 4), (q[3], 2), (q[1] + q[4], 1), (0, 1)], 1):  # inputs fire in turn
+    spike, membrane = integer_step(membrane, z, sent, D, 4, worth)
+    sent = sent + worth * spike
+    print(f"step {step}: +{z:3d}, a spike is worth {worth}: sent {worth * spike.item():+d}, V = {membrane.item():3d}")
+assert sent == integer_level(q.sum(), D, 4) == (2 * q.sum() + D) // (2 * D)
+
+# %% [markdown]
+# A whole network: pixels are whole numbers already (here 0 to 16), weights have 8 bits, and each level is sent as its
+# number. `largest_sums` says how large a sum can become, in any order; it must stay below what the format holds
+# exactly. Then every way of computing gives the same bits: one image at a time, a batch, and *as hardware runs it*, spike
+# by spike.
+
+# %%
+whole = reference.integers(network, train_x[:300], 8, most=16)
+answer = reference.answer(whole, test_x)
+print(f"accuracy {100 * accuracy(target):.1f} %, in whole numbers {100 * accuracy(answer):.1f} %; "
+      f"sums below 2^{np.log2(max(reference.largest_sums(whole).values())):.1f}")  # fmt: skip
+
+
+def single(nodes):
+    return [{k: v.astype(np.float32) if isinstance(v, np.ndarray) else v for k, v in node.items()} for node in nodes]
+
+
+images = test_x.astype(np.float32)
+for name, nodes in (("real", single(network)), ("whole", single(whole))):
+    together = reference.answer(nodes, images)
+    alone = np.concatenate([reference.answer(nodes, image[None]) for image in images])
+    s = reference.simulate(reference.convert(nodes, chosen), images, arithmetic="increments")
+    print(f"{name} weights: answers of one image at a time have other bits in {100 * (alone != together).mean():.0f} % of "
+          f"the logits; spike by spike {100 * (s.logits[-1] == together).mean():.0f} % are equal "
+          f"({100 * min(s.nonzero_share.values()):.0f} % of the least active layer spike)")  # fmt: skip
+assert (alone == together).all()
+assert (s.logits[-1] == together).all()
+assert s.units_that_differ == 0
+
+# %% [markdown]
 # ## Questions
 #
 # 1. Code $u = 2.5$ and $u = 3.5$ with $L = 4$ by hand. Which spikes are sent at a tie, and why must $-w / 2$ itself be
@@ -163,3 +232,5 @@ assert published.units_that_differ > 0
 # 2. From $w = L / 2$ on, which input is not coded in one pass? Why does a network settle all the same?
 # 3. A silent step proves that a signed network has settled. Find an input of one neuron for which a *coarse* silent step
 #    proves nothing.
+# 4. Write the neuron above with weights of 2 bits ($-1$, 0, 1). Which $D$ do you get, and what becomes of 0.05?
+# 5. How many inputs with weights up to 127 and levels up to 8 may a neuron have before float32 could round?
