@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import fx
 from torch.fx.node import map_arg
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .conversion import SpikingNetwork
 from .graph.operations import (
@@ -32,6 +32,8 @@ WINDOWS = (  # their supports are products of one interval per axis, behind batc
 )  # fmt: skip
 ADDING = ("add", "sub", "subtract", "rsub")
 MAC, AC = 4.6e-12, 0.9e-12  # joules: multiply 3.7 pJ and add 0.9 pJ
+MULTIPLY, ADD = 0.2e-12, 0.1e-12  # of 8-bit whole numbers, and of 32-bit ones
+BYTE = 1.25e-12  # of a memory of 8 kB: 10 pJ for 64 bits
 
 
 class Energy(NamedTuple):
@@ -41,6 +43,9 @@ class Energy(NamedTuple):
     macs: dict  # node -> multiply-accumulates
     ann_macs: dict  # node -> multiply-accumulates of the quantised network
     totals_macs: dict  # node -> multiply-accumulates of a simulation on totals
+    neurons: int  # spiking
+    steps: int  # from the image to the answer
+    bits: int  # that tell as many levels as a layer sends at most
 
     @property
     def joules(self) -> float:
@@ -56,6 +61,37 @@ class Energy(NamedTuple):
     def totals_joules(self) -> float:
         """Energy of a simulation on totals."""
         return sum(self.totals_macs.values()) * MAC
+
+    @property
+    def whole_joules(self) -> float:
+        """Energy in whole numbers: an addition of 32 bits for each spike and synapse, 8-bit products for the image."""
+        return sum(self.acs.values()) * ADD + sum(self.macs.values()) * (MULTIPLY + ADD)
+
+    @property
+    def rival_joules(self) -> float:
+        """Energy of the quantised network with weights of 8 and activations of `bits` bits; the image has 8."""
+        return sum(macs * (MULTIPLY * self._width(name) / 8 + ADD) for name, macs in self.ann_macs.items())
+
+    @property
+    def whole_memory(self) -> float:
+        """Joules of memory: a weight for each addition, both factors of products, membranes in and out in each step."""
+        state = 2 * 4 * self.neurons * self.steps
+        return BYTE * (sum(self.acs.values()) + 2 * sum(self.macs.values()) + state)
+
+    @property
+    def rival_memory(self) -> float:
+        """Joules of the rival's memory: a weight and an activation for each product."""
+        return BYTE * sum(macs * (1 + self._width(name) / 8) for name, macs in self.ann_macs.items())
+
+    @property
+    def break_even(self) -> float:
+        """How many times as many spikes would cost as much as the rival, with memory; 0 where none would, or without."""
+        spikes = sum(self.acs.values()) * (ADD + BYTE)
+        rest = self.whole_joules + self.whole_memory - spikes
+        return max(0.0, self.rival_joules + self.rival_memory - rest) / spikes if spikes else 0.0
+
+    def _width(self, name):
+        return 8 if self.macs.get(name) else self.bits
 
 
 def dense(graph, node, values):
@@ -135,7 +171,13 @@ def energy(network: SpikingNetwork, x: torch.Tensor, simulation: Simulation) -> 
     for node in graph.graph.nodes:
         count.node(node)
     totals = {name: macs * count.steps for name, macs in count.ann_macs.items()}
-    return Energy(count.acs, count.macs, count.ann_macs, totals)
+    neurons = sum(layer[0].numel() for layer in simulation.counts.values())
+    rows = len(tree_leaves(simulation.logits)[0])
+    numbers = max(
+        network.schedule.resolution(rows, rows, neuron.levels) * (neuron.levels - neuron.lowest) // neuron.levels
+        for neuron in network.layers.values()
+    )
+    return Energy(count.acs, count.macs, count.ann_macs, totals, neurons, simulation.latency, numbers.bit_length())
 
 
 class _Count:

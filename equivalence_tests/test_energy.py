@@ -1,6 +1,7 @@
 """Synaptic operations against independent counts: synapse by synapse, by hand, and by NeuroBench."""
 
 import importlib.util
+import math
 
 import numpy as np
 import pytest
@@ -73,8 +74,24 @@ def test_every_spike_costs_its_synapses(impl, schedule, method, lowest):
     assert cost.ann_joules == pytest.approx(4.6e-12 * sum(dense.values()))
     assert cost.joules == pytest.approx(4.6e-12 * dense["a"] + 0.9e-12 * sum(cost.acs.values()))
     assert cost.totals_joules == pytest.approx(cost.ann_joules * steps)
+    in_whole_numbers(cost, s, dense, 4 - lowest)
     assert sum(cost.acs.values()) > 100, "neurons spike"
     assert lowest == 0 or min(count.min() for count in s.counts.values()) < 0
+
+
+def in_whole_numbers(cost, s, dense, most):
+    """(13.3) and (13.4), once more by hand."""
+    bits, neurons = math.ceil(math.log2(most + 1)), 3 * 36 + 3 * 9
+    acs, image = sum(cost.acs.values()), dense["a"]
+    others = sum(dense.values()) - image
+    assert (cost.bits, cost.neurons, cost.steps) == (bits, neurons, s.latency)
+    assert cost.whole_joules == pytest.approx(0.1e-12 * acs + 0.3e-12 * image)
+    assert cost.rival_joules == pytest.approx(0.3e-12 * image + (0.2e-12 * bits / 8 + 0.1e-12) * others)
+    assert cost.whole_memory == pytest.approx(1.25e-12 * (acs + 2 * image + 8 * neurons * s.latency))
+    assert cost.rival_memory == pytest.approx(1.25e-12 * (2 * image + (1 + bits / 8) * others))
+    rest = 2.8e-12 * image + 10e-12 * neurons * s.latency
+    spikes = max(0, cost.rival_joules + cost.rival_memory - rest)
+    assert cost.break_even == pytest.approx(spikes / (1.35e-12 * acs))
 
 
 def test_a_product_of_spikes_with_themselves_costs_what_they_meet(impl):
@@ -120,6 +137,8 @@ def test_both_sides_count_the_same(impl, partner, rounds):
         for part in ("acs", "macs", "ann_macs", "totals_macs"):
             mine, other = ({k: v for k, v in getattr(e, part).items() if v} for e in (ours, theirs))
             assert mine == pytest.approx(other, rel=1e-12), (seed, part)
+        for part in ("whole_joules", "rival_joules", "whole_memory", "rival_memory", "break_even"):
+            assert getattr(ours, part) == pytest.approx(getattr(theirs, part), rel=1e-12), (seed, part)
 
     check()
 

@@ -16,19 +16,13 @@ from .plots import label, shown_rows
 PLOTS = ("steps", "accuracy", "pareto", "thresholds", "neuron")
 HEADER = (
     "schedule", "T", "accuracy", "units that differ", "latency in steps", "spikes per neuron",
-    "synaptic operations", "energy", "least active layer", "logits equal",
+    "synaptic operations", "energy", "of the rival's", "with memory", "break-even", "least active layer",
+    "logits equal",
 )  # fmt: skip
-TERMINAL_HEADER = (
-    "schedule",
-    "T",
-    "accuracy\n%",
-    "units\ndiffer,\n%",
-    "latency\n(steps)",
-    "spikes /\nneuron",
-    "energy\nµJ",
-    "least\nactive\n%",
-    "logits\nequal",
-)
+TERMINAL_HEADER = (  # of 80 columns
+    "schedule", "T", "accu-\nracy\n%", "units\noff,\n%", "latency\n(steps)", "spikes\n/ unit", "energy\n% of\nrival",
+    "with\nmemo-\nry, %", "least\nactive\n%", "bits\nequal",
+)  # fmt: skip
 
 
 def _share(value):
@@ -52,12 +46,22 @@ def cells(row):
     """A row of results as text, in the order of HEADER. Values that were not executed or are not defined are empty."""
     latency = "unsettled" if row["latency"] is None else f"{row['latency']:.4g}"
     if row["margin"] is not None:  # how many spikes and operations were saved is not known
-        return label(row), str(row["T"]), _share(row["accuracy"]), "", latency, "", "", "", "", ""
+        return label(row), str(row["T"]), _share(row["accuracy"]), "", latency, *[""] * 8
     least = min(row["nonzero_share"].values())
     equal = {None: "", True: "all bits" if least >= LEAST_ACTIVE else "vacuous", False: "no"}[row["logits_equal"]]
     return (label(row), str(row["T"]), _share(row["accuracy"]), _share(row["units_that_differ"]), latency,
-            f"{row['spikes_per_neuron']:.3f}", people(row["acs"] + row["macs"]), joules(row["joules"]), _share(least),
+            f"{row['spikes_per_neuron']:.3f}", people(row["acs"] + row["macs"]), *prices(row), _share(least),
             equal)  # fmt: skip
+
+
+def prices(row):
+    """Energy in whole numbers, its share of the rival's, the same with memory, and the break-even spikes per neuron."""
+    if row.get("whole_joules") is None:  # a run of before
+        return joules(row["joules"]), "", "", ""
+    memory = [row[f"{who}_joules"] + row[f"{who}_memory"] for who in ("whole", "rival")]
+    share = row["whole_joules"] / row["rival_joules"]
+    even = f"{row['break_even']:.2f}" if row["break_even"] > 0 else "none"
+    return joules(row["whole_joules"]), f"{100 * share:.0f} %", f"{100 * memory[0] / memory[1]:.0f} %", even
 
 
 def findings(results):
@@ -141,6 +145,26 @@ def _last(results, row):
     return [r for r in results["rows"] if label(r) == label(row)][-1]
 
 
+def energy_note(results):
+    """What the energies are, beside whom, and what is often published instead."""
+    rows = [row for row in results["rows"] if row.get("whole_joules") is not None]
+    if not rows:
+        return ""
+    row = min(rows, key=lambda row: (not row["logits_equal"], row["whole_joules"] + row["whole_memory"]))
+    who = f"{label(row)} (T = {row['T']})"
+    memory = {name: joules(row[f"{name}_joules"] + row[f"{name}_memory"]) for name in ("whole", "rival")}
+    wins = "spikes win" if row["break_even"] > row["spikes_per_neuron"] else "spikes lose"
+    return (
+        "Energy is that of hardware that adds increments in whole numbers, at 45 nm (Horowitz 2014; equation 13.3 of "
+        "the derivations), next to its share of a fair rival's: the quantised network with 8-bit weights and as many "
+        "bits of activations as these levels need. With memory: weights, activations and membranes are read and "
+        f"written. {who}: {joules(row['whole_joules'])} against {joules(row['rival_joules'])}, with memory "
+        f"{memory['whole']} against {memory['rival']}: {wins}. Break-even: the spikes per neuron below which they do. "
+        "Often published instead: 32-bit floats without memory, "
+        f"{joules(row['joules'])} against {joules(row['ann_joules'])}. "
+    )
+
+
 def arithmetic_note(results):
     """The cost of the exact rows on totals, as they were computed."""
     rows = [row for row in results["rows"] if row["logits_equal"] and row["arithmetic"] == "totals"]
@@ -164,9 +188,7 @@ def markdown(results):
         "silent step, is the last one shown. "
         "Units that differ: share of pairs of image and neuron whose spike count is not the quantised network's level "
         "(empty where T is not L). Least active layer: the smallest share of a layer's neurons that spike; where it is "
-        "next to nothing, an equality is free and called vacuous. Energy is that of hardware that adds increments, at "
-        f"45 nm (4.6 pJ a multiply-accumulate, 0.9 pJ an accumulate; memory left out); the quantised network takes "
-        f"{joules(results['rows'][0]['ann_joules'])}. " + arithmetic_note(results)
+        "next to nothing, an equality is free and called vacuous. " + energy_note(results) + arithmetic_note(results)
     ]
     lines += ["", *(f"![{name}]({name}.png)" for name in PLOTS)]
     return "\n".join(lines) + "\n"
@@ -203,7 +225,7 @@ def table(results):
         name, *rest = cells(row)
         if before not in (None, name):
             drawn.add_row()
-        del rest[5]  # synaptic operations: in report.md
+        rest = [*rest[:5], *rest[7:9], *rest[10:]]  # the others are in report.md
         shown = [cell.removesuffix(" %").removesuffix(" µJ").replace("all bits", "yes") for cell in rest]
         drawn.add_row("" if name == before else name.replace(", ", ",\n"), *shown)
         before = name

@@ -22,7 +22,7 @@ ROUNDED_ON = 512  # training images on which whole numbers keep the means
 CHOSEN_ON = 64  # training images on which worths are chosen
 AVERAGED = (
     "units_that_differ", "units_that_differ_last", "spikes_per_neuron", "acs", "macs", "joules", "ann_joules",
-    "totals_joules", "settled_at",
+    "totals_joules", "settled_at", "whole_joules", "rival_joules", "whole_memory", "rival_memory", "break_even",
 )  # fmt: skip
 
 
@@ -71,7 +71,9 @@ class Tally:
             "latency": result.latency, "settled": result.settled, "acs": sum(cost.acs.values()),
             "settled_at": None if settled_at is None else float(settled_at.double().mean()),
             "macs": sum(cost.macs.values()), "joules": cost.joules, "ann_joules": cost.ann_joules,
-            "totals_joules": cost.totals_joules,
+            "totals_joules": cost.totals_joules, "whole_joules": cost.whole_joules,
+            "rival_joules": cost.rival_joules, "whole_memory": cost.whole_memory, "rival_memory": cost.rival_memory,
+            "break_even": cost.break_even * result.spikes_per_neuron,
         }))  # fmt: skip
 
     def row(self):

@@ -85,7 +85,8 @@ def test_rows_say_what_they_cost_and_leave_empty_what_is_not_defined(finished):
 def test_every_column_has_a_header_and_the_table_fits_a_terminal(finished):
     _, results = finished
     table = report.table(results)
-    assert len(report.HEADER) == len(report.cells(results["rows"][0])) == len(table.columns) + 1, "all but operations"
+    cells = report.cells(results["rows"][0])
+    assert len(report.HEADER) == len(cells) == len(table.columns) + 3, "all but operations, joules, break-even"
     assert all(column.header for column in table.columns)
     printed = io.StringIO()
     Console(width=80, file=printed).print(table)
