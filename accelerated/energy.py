@@ -85,7 +85,7 @@ class Energy(NamedTuple):
 
     @property
     def break_even(self) -> float:
-        """How many times as many spikes would cost as much as the rival, with memory; 0 where none would, or without."""
+        """How many times as many spikes would cost as much as the rival, with memory; 0 where none would."""
         spikes = sum(self.acs.values()) * (ADD + BYTE)
         rest = self.whole_joules + self.whole_memory - spikes
         return max(0.0, self.rival_joules + self.rival_memory - rest) / spikes if spikes else 0.0

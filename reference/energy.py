@@ -11,7 +11,8 @@ overlapping windows, a synapse counts once per window that leads to it). Negativ
 spikes and those of pre-steps count like any other; biases and membrane updates do not count. Energies are
 Horowitz's (ISSCC 2014): `joules` for 32-bit floats without memory access, as published; and in whole numbers beside a
 fair rival, the quantised network with 8-bit weights and as many bits of activations as levels need, with and without
-the traffic of memory (derivations 13.3; Yan et al., arXiv 2409.08290).
+the traffic of memory (derivations 13.3). After Yan et al., Reconsidering the energy efficiency of spiking neural
+networks (2024).
 """
 
 from typing import NamedTuple
@@ -76,7 +77,7 @@ class Energy(NamedTuple):
 
     @property
     def break_even(self) -> float:
-        """How many times as many spikes would cost as much as the rival, with memory; 0 where none would, or without."""
+        """How many times as many spikes would cost as much as the rival, with memory; 0 where none would."""
         spikes = sum(self.acs.values()) * (ADD + BYTE)
         rest = self.whole_joules + self.whole_memory - spikes
         return max(0.0, self.rival_joules + self.rival_memory - rest) / spikes if spikes else 0.0
