@@ -30,6 +30,14 @@ VARIANTS = {  # name: (granularity, positivity)
     "raw-hn-qcfs": ("head and neuron", "raw"),
 }
 
+PAPER = "0<=u<L"
+MASKS = {  # where a derivative passes, with u = z L / theta + phi: name -> (u, L, lowest, phi) -> mask
+    PAPER: lambda u, levels, lowest, shift: (u >= lowest) & (u < levels),  # Bu et al. 2022; Eq. 3-8
+    "0<=u<L+1": lambda u, levels, lowest, shift: (u >= lowest) & (u < levels + 1),  # their code, torch up to 2.13
+    "1<=u<L": lambda u, levels, lowest, shift: (u >= lowest + 1) & (u < levels),  # the same code, torch 2.14
+    "0<=z<=theta": lambda u, levels, lowest, shift: (u >= lowest + shift) & (u <= levels + shift),  # their newer code
+}
+
 
 def variant(name: str) -> tuple[str, str]:
     """(granularity, positivity) of an activation by its name, in any case; InputError for an unknown name."""
@@ -65,12 +73,10 @@ def level_value(level, threshold, levels):
     return threshold * level / levels
 
 
-def _grad(z, threshold, levels, shift, lowest):
-    u = z * levels / threshold + shift
-    inside, above = (u >= lowest) & (u < levels), u >= levels
-    value = level_value(unchecked_level(z, threshold, levels, shift, lowest), threshold, levels)
-    outside = torch.full_like(u, lowest / levels).masked_fill(above, 1)
-    by_threshold = torch.where(inside, (value - z) / threshold, outside)
+def _grad(z, threshold, mask, levels, shift, lowest):
+    inside = MASKS[mask](z * levels / threshold + shift, levels, lowest, shift)
+    level = unchecked_level(z, threshold, levels, shift, lowest)
+    by_threshold = torch.where(inside, (level_value(level, threshold, levels) - z) / threshold, level / levels)
     return inside.to(z.dtype), by_threshold
 
 
@@ -89,9 +95,9 @@ class _QCFS(torch.autograd.Function):
     """Straight-through with an explicit mask: the gradient of clamp at its bounds differs between torch versions."""
 
     @staticmethod
-    def forward(ctx, z, threshold, *settings):
+    def forward(ctx, z, threshold, mask, *settings):
         ctx.save_for_backward(z, threshold)
-        ctx.settings = settings
+        ctx.settings, ctx.mask = settings, mask
         value = elementwise.qcfs(z, threshold, *settings)
         if value is None:
             value = level_value(unchecked_level(z, threshold, *settings), threshold, settings[0])
@@ -100,11 +106,12 @@ class _QCFS(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         z, threshold = ctx.saved_tensors
-        native = elementwise.qcfs_backward(z, threshold, upstream, *ctx.settings)
+        nothing = None, None, None, None
+        native = elementwise.qcfs_backward(z, threshold, upstream, *ctx.settings) if ctx.mask == PAPER else None
         if native is not None:
-            return *native, None, None, None
-        by_z, by_threshold = _grad(z, threshold, *ctx.settings)
-        return upstream * by_z, sum_to(upstream * by_threshold, threshold.shape), None, None, None
+            return *native, *nothing
+        by_z, by_threshold = _grad(z, threshold, ctx.mask, *ctx.settings)
+        return upstream * by_z, sum_to(upstream * by_threshold, threshold.shape), *nothing
 
 
 def qcfs(
@@ -112,26 +119,38 @@ def qcfs(
 ) -> torch.Tensor:
     """qcfs(z) = (theta level(z)) / L, with the straight-through derivatives of `qcfs_grad` (Eq. 2-23, 3-5 to 3-7)."""
     z, threshold, levels = _prepare(z, threshold, levels)
-    return _QCFS.apply(z, threshold, levels, shift, not_above_zero(lowest))
+    return _QCFS.apply(z, threshold, PAPER, levels, shift, not_above_zero(lowest))
 
 
 def qcfs_grad(
-    z: torch.Tensor, threshold: float | torch.Tensor, levels: int, shift: float = 0.5, lowest: int = 0
+    z: torch.Tensor,
+    threshold: float | torch.Tensor,
+    levels: int,
+    shift: float = 0.5,
+    lowest: int = 0,
+    mask: str = PAPER,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(d/dz, d/dtheta), elementwise, with floor' = 1 (straight-through).
 
     d/dz     = 1 for lowest <= u < L, else 0
     d/dtheta = (qcfs(z) - z) / theta for lowest <= u < L, 1 for u >= L, lowest / L for u < lowest
+    Published code passes the derivative elsewhere: `mask` is one of `MASKS`, and outside it d/dtheta = level(z) / L.
     """
     z, threshold, levels = _prepare(z, threshold, levels)
-    return _grad(z, threshold, levels, shift, not_above_zero(lowest))
+    return _grad(z, threshold, one_of(mask, MASKS, "mask"), levels, shift, not_above_zero(lowest))
 
 
 def qcfs_parameter_grad(
-    z: torch.Tensor, parameter: torch.Tensor, levels: int, positivity: str, upstream: torch.Tensor, lowest: int = 0
+    z: torch.Tensor,
+    parameter: torch.Tensor,
+    levels: int,
+    positivity: str,
+    upstream: torch.Tensor,
+    lowest: int = 0,
+    mask: str = PAPER,
 ) -> torch.Tensor:
     """d loss / d lambda = slope(lambda) sum_to(upstream d/dtheta), in the parameter's shape (Eq. 3-9, corrected)."""
-    by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels, lowest=lowest)[1]
+    by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels, lowest=lowest, mask=mask)[1]
     return threshold_slope(parameter, positivity) * sum_to(upstream * by_threshold, tuple(parameter.shape))
 
 
@@ -178,7 +197,7 @@ class QCFS(WithLevels):
     `threshold` (theta, not lambda; a number or a tensor that broadcasts to `shape`) is the initial value. During
     training, a raw threshold may become negative, as published; conversion then rejects it. `site` and
     `heads` are those of the `Site` that it replaces, if any. Levels are lowest..levels, where -levels <= lowest <= 0;
-    they and the positivity are part of its state.
+    they and the positivity are part of its state. `mask` says where its derivative passes (`MASKS`).
     """
 
     settings = ("levels", "lowest", "positivity")
@@ -192,9 +211,10 @@ class QCFS(WithLevels):
         site: str | None = None,
         heads: int | None = None,
         lowest: int = 0,
+        mask: str = PAPER,
     ) -> None:
         super().__init__()
-        self.site, self.heads = site, heads
+        self.site, self.heads, self.mask = site, heads, one_of(mask, MASKS, "mask")
         self.levels, self.positivity = whole(levels, "levels"), positivity
         self.lowest = not_above_zero(lowest)
         if -self.lowest > self.levels:
@@ -208,8 +228,10 @@ class QCFS(WithLevels):
         return threshold_of(self.parameter, self.positivity)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return _QCFS.apply(z, self.threshold.to(z.dtype), self.levels, 0.5, self.lowest)
+        return _QCFS.apply(z, self.threshold.to(z.dtype), self.mask, self.levels, 0.5, self.lowest)
 
     def extra_repr(self) -> str:
         below = f", lowest={self.lowest}" if self.lowest else ""
-        return f"shape={tuple(self.parameter.shape)}, levels={self.levels}{below}, positivity={self.positivity!r}"
+        mask = "" if self.mask == PAPER else f", mask={self.mask!r}"
+        shape = tuple(self.parameter.shape)
+        return f"shape={shape}, levels={self.levels}{below}, positivity={self.positivity!r}{mask}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .activation import QCFS, Site
+from .activation import PAPER, QCFS, Site
 from .checks import finite, tensor, whole
 from .pixels import Pixels
 
@@ -33,7 +33,7 @@ def _normalisation(node, module):
 
 def _qcfs(node):
     levels, of_site = whole(node["levels"], "levels"), (node.get("site"), node.get("heads"))
-    module = QCFS((), levels, node["positivity"], 4.0, *of_site, node.get("lowest", 0))
+    module = QCFS((), levels, node["positivity"], 4.0, *of_site, node.get("lowest", 0), node.get("mask", PAPER))
     module.parameter = parameter(node, "parameter")
     return module
 

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.utils.data import DataLoader
 
-from .activation import QCFS, unchecked_level, variant
+from .activation import PAPER, QCFS, unchecked_level, variant
 from .checks import InputError, broadcasts, finite, one_of, positive, tensor, whole
 from .graph.changes import average_pools, unused
 from .graph.modules import finite_state
@@ -135,6 +135,7 @@ def quantise(
     levels: int = 8,
     initial_threshold: float | str | None = None,
     sample: torch.Tensor | np.ndarray | Sequence | DataLoader | None = None,
+    mask: str = PAPER,
     max_pool: str = "keep",
 ) -> fx.GraphModule:
     """A copy of the network with quantised activations (Algorithm 1, lines 1 to 5): an nn.Module (fx.GraphModule).
@@ -147,6 +148,7 @@ def quantise(
     `sample` [batch, ...] is a tensor, an array, a list of images, or a DataLoader. With it, the network is recorded
     while it answers (graph/record.py); without it, only what torch.fx can trace is quantised. Each call of a ReLU gets
     its own thresholds; a ReLU with an upper bound (ReLU6, clamp) is one whose activations end there.
+    `mask` says where derivatives pass (`MASKS`), the paper's unless given.
     `max_pool="average"` replaces max pooling by average pooling over the same windows, which changes the answer.
     `summary` says what was replaced. InputError names the first operation that cannot be converted.
     """
@@ -168,7 +170,7 @@ def quantise(
     for place, shape, theta, below in zip(found, shapes, thetas, lowest, strict=True):
         theta = tensor(theta, like=some)
         positive(theta * levels, f"theta L of {named(place.node)!r} in {theta.dtype}")
-        module = QCFS(shape, levels, positivity, theta, place.site, place.heads, below)
+        module = QCFS(shape, levels, positivity, theta, place.site, place.heads, below, mask)
         name = _put_in_place(graph, place, module.train(graph.training), used)
         replaced[name] = f"{place.was} -> QCFS" if place.replaces else f"QCFS {place.was}"
         bounds[name] = place.bound

@@ -98,7 +98,7 @@ class Mutant:
         return copy
 
 
-PARAMETER_GRAD = "by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels, lowest=lowest)[1]"
+PARAMETER_GRAD = "by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels, lowest=lowest, mask=mask)[1]"
 MASK_IN_LAMBDA = """\
 theta, u = threshold_of(parameter, positivity), z * levels / parameter + 0.5
 inside = (u >= 0) & (u < levels)
@@ -126,10 +126,10 @@ MUTANTS = [
     Mutant("printed_eq_3_9", R, "qcfs_parameter_grad", PARAMETER_GRAD, PRINTED_3_9 + PARAMETER_GRAD, "test_g1.py", "G1_parameter"),
     Mutant("detached_threshold", A, "_QCFS.backward", "sum_to(upstream * by_threshold, threshold.shape)", "None", "test_g1.py",
            "G1_through_whole_networks"),
-    Mutant("clamp_at_the_bound", A, "_grad", "inside, above = (u >= lowest) & (u < levels), u >= levels",
-           "inside, above = (u >= lowest) & (u <= levels), u > levels", "test_g1.py", "G1_on_the_bounds"),
-    Mutant("window_one_step_wide", A, "_grad", "inside, above = (u >= lowest) & (u < levels), u >= levels",
-           "inside, above = (u >= lowest) & (u < levels + 1), u >= levels + 1", "test_g1.py", "G1_derivatives"),
+    Mutant("clamp_at_the_bound", A, "_grad", "inside = MASKS[mask](z * levels / threshold + shift, levels, lowest, shift)",
+           "inside = (z * levels / threshold + shift >= lowest) & (z * levels / threshold + shift <= levels)", "test_g1.py", "G1_on_the_bounds"),
+    Mutant("window_one_step_wide", A, "_grad", "inside = MASKS[mask](z * levels / threshold + shift, levels, lowest, shift)",
+           "inside = MASKS[\"0<=u<L+1\"](z * levels / threshold + shift, levels, lowest, shift)", "test_g1.py", "G1_derivatives"),
     Mutant("early_spikes_lost", R, "step_increments", "spikes[name], membranes[name] = 0 * current, membrane + current",
            "spikes[name], membranes[name] = 0 * current, membrane + current * (now // steps == network.depth[name] - 1)",
            "test_t2.py", "T2_whole_networks"),

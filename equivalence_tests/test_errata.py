@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import accelerated as acc
 import reference as ref
 from accelerated.thesis.presets import figures, published
 from reference.thresholds import threshold_of
@@ -252,3 +253,31 @@ def test_prose_of_chapter_3_against_its_tables():
     one, two = (row(5, "CIFAR-100", "VGG-16", method) for method in ("origin", "layer-wise"))
     assert (one["ann"], two["ann"]) == (76.57, 76.46)
     assert row(4, "CIFAR-10", "VGG-16", "w/o Softplus") != row(5, "CIFAR-10", "VGG-16", "channel-wise")
+
+
+def test_published_code_passes_derivatives_elsewhere():
+    """Floor, then clamp, as older code has it: torch's own derivative at the bounds of clamp decides the mask."""
+    import torch
+
+    levels, theta = 4, 2.0
+    u = torch.tensor([-0.5, 0.0, 0.5, 1.0, 2.5, 4.0, 4.5, 5.0, 5.5], dtype=torch.float64)
+    z = ((u - 0.5) * theta / levels).requires_grad_()
+    at_bound = torch.tensor(1.0, requires_grad=True)
+    at_bound.clamp(0, 1).backward()
+    exact = z / theta * levels + 0.5
+    floored = (exact + (exact.floor() - exact).detach()) / levels  # straight through
+    (floored.clamp(0, 1) * theta).sum().backward()
+    mask = "0<=u<L+1" if at_bound.grad else "1<=u<L"
+    expected = {
+        "0<=u<L": [0, 1, 1, 1, 1, 0, 0, 0, 0], "0<=u<L+1": [0, 1, 1, 1, 1, 1, 1, 0, 0],
+        "1<=u<L": [0, 0, 0, 1, 1, 0, 0, 0, 0], "0<=z<=theta": [0, 0, 1, 1, 1, 1, 1, 0, 0],
+    }  # fmt: skip
+    assert z.grad.tolist() == expected[mask] != expected["0<=u<L"]
+    for name, passes in expected.items():
+        for side in (ref, acc):
+            by_z, by_theta = (np.asarray(g) for g in side.qcfs_grad(z.detach() if side is acc else z.detach().numpy(),
+                                                                    theta, levels, mask=name))  # fmt: skip
+            assert by_z.tolist() == passes, (name, side.__name__)
+            level = np.clip(np.floor(u.numpy()), 0, levels)
+            wanted = level / levels - by_z * z.detach().numpy() / theta
+            assert np.allclose(by_theta, wanted, rtol=1e-15, atol=1e-15), (name, side.__name__)

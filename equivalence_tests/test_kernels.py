@@ -154,7 +154,7 @@ def test_elementwise_kernels_are_the_torch_code_bit_for_bit(shape, blocks, layou
     assert (total, some) == (level.abs().sum(), (level != 0).sum())
     upstream = torch.randn(shape, generator=random).to(device, dtype)
     by_z, by_theta = module.qcfs_backward(z, theta, upstream, levels, 0.5, lowest)
-    masks, slopes = activation._grad(z, theta, levels, 0.5, lowest)
+    masks, slopes = activation._grad(z, theta, activation.PAPER, levels, 0.5, lowest)
     assert torch.equal(by_z, upstream * masks)
     assert 0 < masks.mean() < 1
     expected = sum_to(upstream.double() * slopes, theta.shape)

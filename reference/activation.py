@@ -28,6 +28,14 @@ VARIANTS = {  # name: (granularity, positivity)
     "raw-hn-qcfs": ("head and neuron", "raw"),
 }
 
+PAPER = "0<=u<L"
+MASKS = {  # where a derivative passes, with u = z L / theta + phi: name -> (u, L, lowest, phi) -> mask
+    PAPER: lambda u, levels, lowest, shift: (u >= lowest) & (u < levels),  # Bu et al. 2022; Eq. 3-8
+    "0<=u<L+1": lambda u, levels, lowest, shift: (u >= lowest) & (u < levels + 1),  # their code, torch up to 2.13
+    "1<=u<L": lambda u, levels, lowest, shift: (u >= lowest + 1) & (u < levels),  # the same code, torch 2.14
+    "0<=z<=theta": lambda u, levels, lowest, shift: (u >= lowest + shift) & (u <= levels + shift),  # their newer code
+}
+
 
 def variant(name: str) -> tuple[str, str]:
     """(granularity, positivity) of an activation by its name, in any case; InputError for an unknown name."""
@@ -67,30 +75,43 @@ def qcfs(z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float
 
 
 def qcfs_grad(
-    z: np.ndarray, threshold: float | np.ndarray, levels: int, shift: float = 0.5, lowest: int = 0
+    z: np.ndarray,
+    threshold: float | np.ndarray,
+    levels: int,
+    shift: float = 0.5,
+    lowest: int = 0,
+    mask: str = PAPER,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(d/dz, d/dtheta), elementwise, with floor' = 1 (straight-through; derivations 2.4, 2.5).
 
     d/dz     = 1 for lowest <= u < L, else 0
     d/dtheta = (qcfs(z) - z) / theta for lowest <= u < L, 1 for u >= L, lowest / L for u < lowest
-    The bounds are in u, that is in theta; Eq. 3-8 and 3-9 as printed have them in lambda (docs/errata.md).
+    The bounds are in u, that is in theta; Eq. 3-8 and 3-9 as printed have them in lambda (docs/errata.md). Published
+    code passes the derivative elsewhere: `mask` is one of `MASKS`, and outside it d/dtheta = level(z) / L.
     """
+    passes = MASKS[one_of(mask, MASKS, "mask")]
     value = qcfs(z, threshold, levels, shift, lowest)
     z, threshold, levels = _prepare(z, threshold, levels)
     lowest = number(lowest, z)
     with np.errstate(over="ignore"):
         u, within = z * levels / threshold + number(shift, z), (value - z) / threshold
-    inside, above = (u >= lowest) & (u < levels), u >= levels
-    by_threshold = np.where(inside, within, np.where(above, number(1, z), lowest / number(levels, z)))
+    inside = passes(u, levels, lowest, number(shift, z))
+    by_threshold = np.where(inside, within, qcfs_level(z, threshold, int(levels), shift, int(lowest)) / levels)
     return array(np.where(inside, number(1, z), number(0, z)), like=z), array(by_threshold, like=z)
 
 
 def qcfs_parameter_grad(
-    z: np.ndarray, parameter: np.ndarray, levels: int, positivity: str, upstream: np.ndarray, lowest: int = 0
+    z: np.ndarray,
+    parameter: np.ndarray,
+    levels: int,
+    positivity: str,
+    upstream: np.ndarray,
+    lowest: int = 0,
+    mask: str = PAPER,
 ) -> np.ndarray:
     """d loss / d lambda = slope(lambda) sum_to(upstream d/dtheta), in the parameter's shape (Eq. 3-9, corrected).
 
     `upstream` is d loss / d qcfs(z), of the shape of z. slope = 1 ("raw") or Sigmoid(lambda) ("softplus").
     """
-    by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels, lowest=lowest)[1]
+    by_threshold = qcfs_grad(z, threshold_of(parameter, positivity), levels, lowest=lowest, mask=mask)[1]
     return threshold_slope(parameter, positivity) * sum_to(upstream * by_threshold, np.shape(parameter))

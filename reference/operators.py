@@ -11,7 +11,7 @@
     shift         1       bias                                  divide        1                   by
     scale         1                       factor                pixels        1                   mean, std, most
     add           2                                             relu          1                   site, heads
-    qcfs          1       parameter       levels, lowest, positivity, site, heads
+    qcfs          1       parameter       levels, lowest, positivity, site, heads, mask
 
 `shift` adds a trained constant that broadcasts (a position embedding, a relative position bias). `site` is the place of
 an activation in a transformer (quantisation.py). `pixels` finds the whole pixels of an image again, less the one that
@@ -23,7 +23,7 @@ from collections.abc import Callable
 import numpy as np
 
 from . import layers, tokens
-from .activation import qcfs, qcfs_grad, qcfs_parameter_grad
+from .activation import PAPER, qcfs, qcfs_grad, qcfs_parameter_grad
 from .checks import array, number
 from .pixels import pixels
 from .thresholds import sum_to, threshold_of
@@ -31,7 +31,7 @@ from .thresholds import sum_to, threshold_of
 TRAINED = ("weight", "bias", "gamma", "beta", "parameter")
 ARRAYS = (*TRAINED, "mean", "var")
 OPTIONAL = {"bias": None, "stride": 1, "padding": 0, "eps": 1e-5, "transpose": False, "site": None, "heads": None,
-            "lowest": 0}  # fmt: skip
+            "lowest": 0, "mask": PAPER}  # fmt: skip
 TWO_INPUTS = ("add", "product")
 
 FORWARD: dict[str, Callable[..., np.ndarray]] = {
@@ -81,8 +81,8 @@ BACKWARD: dict[
     "flatten": lambda n, x, g: (g.reshape(x[0].shape),),
     "relu": lambda n, x, g: (g * (x[0] > 0),),
     "qcfs": lambda n, x, g: (
-        g * qcfs_grad(x[0], threshold_of(n["parameter"], n["positivity"]), n["levels"], lowest=n["lowest"])[0],
-        qcfs_parameter_grad(x[0], n["parameter"], n["levels"], n["positivity"], g, n["lowest"]),
+        g * qcfs_grad(x[0], threshold_of(n["parameter"], n["positivity"]), n["levels"], 0.5, n["lowest"], n["mask"])[0],
+        qcfs_parameter_grad(x[0], n["parameter"], n["levels"], n["positivity"], g, n["lowest"], n["mask"]),
     ),
 }
 NEEDS = {
@@ -90,6 +90,6 @@ NEEDS = {
     "batch_norm": ("gamma", "beta", "mean", "var", "eps"), "layer_norm": ("gamma", "beta", "eps"),
     "avg_pool2d": ("size",), "max_pool2d": ("size",), "sum_pool2d": ("size",), "relu": ("site", "heads"),
     "divide": ("by",), "pixels": ("mean", "std", "most"),
-    "qcfs": ("parameter", "levels", "lowest", "positivity", "site", "heads"),
+    "qcfs": ("parameter", "levels", "lowest", "positivity", "site", "heads", "mask"),
     "product": ("transpose",), "split_heads": ("heads",), "shift": ("bias",), "scale": ("factor",),
 }  # fmt: skip

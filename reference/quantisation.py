@@ -4,8 +4,8 @@ from numbers import Real
 
 import numpy as np
 
-from .activation import variant
-from .checks import InputError, broadcasts, finite, positive, whole
+from .activation import MASKS, PAPER, variant
+from .checks import InputError, broadcasts, finite, one_of, positive, whole
 from .initial import block_maximum, histogram, image_maxima, method_of
 from .initial import initial_threshold as threshold_from
 from .network import build, forward
@@ -59,15 +59,16 @@ def quantise(
     levels: int = 8,
     initial_threshold: float | str | None = None,
     sample: np.ndarray | None = None,
+    mask: str = PAPER,
 ) -> list[dict]:
     """A copy of the network in which every relu is a QCFS (Algorithm 1, lines 1 to 5).
 
     `initial_threshold` is theta, not lambda: a positive number, or "max", "mse" or a percentile ("p99.9") of each
     block's activations over `sample` [batch, ...] in the given network (initial.py). The default is "mse" with a
-    sample, else 4. InputError names what is neither.
+    sample, else 4. `mask` says where derivatives pass (`MASKS`). InputError names what is neither.
     """
     granularity, positivity = variant(activation)
-    levels = whole(levels, "levels")
+    levels, mask = whole(levels, "levels"), one_of(mask, MASKS, "mask")
     start = start_of(initial_threshold, sample)
     network = build(network)
     values = {} if sample is None else forward(network, finite(sample, "sample"))
@@ -78,7 +79,7 @@ def quantise(
             shape = activation_shape(network, node, granularity, z)
             theta = from_sample(z, shape, levels, start) if isinstance(start, str) else np.full(shape, start)
             parameter = parameter_for(theta, positivity).astype(dtype(network))
-            settings = {"parameter": parameter, "levels": levels, "lowest": 0, "positivity": positivity}
+            settings = {"parameter": parameter, "levels": levels, "lowest": 0, "positivity": positivity, "mask": mask}
             node = node | {"op": "qcfs"} | settings
         quantised.append(node)
     if not found:
