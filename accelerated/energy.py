@@ -172,7 +172,7 @@ def energy(network: SpikingNetwork, x: torch.Tensor, simulation: Simulation) -> 
         count.node(node)
     totals = {name: macs * count.steps for name, macs in count.ann_macs.items()}
     neurons = sum(layer[0].numel() for layer in simulation.counts.values())
-    rows = len(tree_leaves(simulation.logits)[0])
+    rows = count.steps if network.schedule.waits else len(tree_leaves(simulation.logits)[0])
     numbers = max(
         network.schedule.resolution(rows, rows, neuron.levels) * (neuron.levels - neuron.lowest) // neuron.levels
         for neuron in network.layers.values()

@@ -163,7 +163,7 @@ MUTANTS = [
            "quiet and self.network.schedule.settles", "test_t6.py", "silent_coarse_step"),
     Mutant("silent_coarse_step_believed", R, "result", "bool((settled_at < steps).all()) and network.coarse < steps if settles else None",
            "bool((settled_at < steps).all()) if settles else None", "test_t6.py", "silent_coarse_step"),
-    Mutant("all_layers_at_once", R, "Schedule.worths_of", "own[:1] * (self.span * (depth - 1) // deepest) + own", "own", "test_t6.py", "deeper_layers"),
+    Mutant("all_layers_at_once", R, "Schedule.worths_of", "(2 * levels + 1,) * silent + own[:1] * same + own", "own", "test_t6.py", "deeper_layers"),
     Mutant("thresholds_not_whole", R, "Units.unit", "np.floor(level / least)", "level / least", "test_t7.py", "T7"),
     Mutant("sums_without_biases", R, "largest", "np.abs(0 if node[\"bias\"] is None else node[\"bias\"])", "0", "test_t7.py", "T7_no_sum"),
     Mutant("halves_forgotten", R, "held", "2 ** np.finfo(format).nmant", "2 ** (np.finfo(format).nmant + 1)", "test_t7.py", "T7_a_format"),

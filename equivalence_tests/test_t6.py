@@ -132,9 +132,9 @@ def test_T6_in_exact_arithmetic(impl, rounds):
     check()
 
 
-def halving_of(impl, worths, span):
+def halving_of(impl, worths, span, wait=0):
     """The schedule, of our packages and of a file alike."""
-    return impl.native("halving")(worths, span)
+    return impl.native("halving")(worths, span, wait)
 
 
 @pytest.mark.parametrize("arithmetic", ["totals", "increments"])
@@ -144,20 +144,21 @@ def test_T6_whole_networks_in_exact_arithmetic(impl, rounds, arithmetic, seen):
     shares = []
 
     @rounds(25)
-    @given(seed=st.integers(0, 10_000), worths=st.none() | WORTHS, span=st.integers(0, 5))
-    def check(seed, worths, span):
+    @given(seed=st.integers(0, 10_000), worths=st.none() | WORTHS, span=st.integers(0, 5),
+           wait=st.integers(0, 5))  # fmt: skip
+    def check(seed, worths, span, wait):
         random = np.random.default_rng(seed)
         nodes, x = nets.graph(random, exact=True), random.integers(-8, 17, (3, 4)) / 16
-        network, schedule = impl.native("build")(impl.encode(nodes)), halving_of(impl, worths, span)
+        network, schedule = impl.native("build")(impl.encode(nodes)), halving_of(impl, worths, span, wait)
         depth, levels = longest_path(nodes), max(node["levels"] for node in nodes if node["op"] == "qcfs")
         coarse = schedule.coarse(depth, levels)
         spiking = impl.native("convert")(network, schedule)
         steps = coarse + nets.settling_bound(nodes) + 1
         s = impl.decode(impl.native("simulate")(spiking, impl.encode(x), steps, arithmetic))
         ann = impl.decode(impl.native("answer")(network, impl.encode(x)))
-        assert s.settled, (seed, worths, span)
-        where = f"seed {seed}, worths {worths}, span {span}"
-        shares.append(assert_exact(nodes, x, s, ann, reference.halving(worths, span), where))
+        assert s.settled, (seed, worths, span, wait)
+        where = f"seed {seed}, worths {worths}, span {span}, wait {wait}"
+        shares.append(assert_exact(nodes, x, s, ann, reference.halving(worths, span, wait), where))
 
     check()
     alive = f"neurons that spike: {100 * np.mean(shares):.0f} %"
@@ -251,6 +252,12 @@ def test_T6_deeper_layers_keep_their_worth_for_longer(impl):
             counts = impl.decode(impl.native("simulate")(spiking, x, steps)).counts
             assert (counts["act0"] == (4 if steps < 2 else 2)).all(), (span, steps)
             assert (counts["act1"] == (4 if steps < 2 + later else 2)).all(), (span, steps)
+        waiting = impl.native("convert")(network, halving_of(impl, (4, 2, 1), 0, span))
+        for steps in range(1, 6):
+            counts = impl.decode(impl.native("simulate")(waiting, x, steps)).counts
+            assert (counts["act0"] == (4 if steps < 2 else 2)).all(), (span, steps)
+            sent = 0 if steps < 1 + later else 4 if steps == 1 + later else 2
+            assert (counts["act1"] == sent).all(), ("wait", span, steps, counts["act1"])
 
 
 @pytest.mark.parametrize("arithmetic", ["totals", "increments"])

@@ -30,7 +30,7 @@ class Schedule(NamedTuple):
     on_totals(total, sent, theta, resolution, lowest, t, worth) -> spike; None if the schedule has no form on totals
     on_increments(membrane, current, sent, theta, resolution, lowest, worth) -> (spike, membrane)
     steps_to_exact(depth, levels, lowest, coarse) -> see `exact_at`
-    worths, span: of spikes, see `halving`; (1,) for schedules without
+    worths, span, wait: of spikes, see `halving`; worths are (1,) for schedules without
     """
 
     name: str
@@ -43,6 +43,7 @@ class Schedule(NamedTuple):
     arithmetics: tuple = ("totals", "increments")  # the first is the default
     worths: Sequence | Mapping | None = (1,)
     span: int = 0
+    wait: int = 0
 
     @property
     def streams(self) -> bool:
@@ -87,17 +88,19 @@ class Schedule(NamedTuple):
     def worths_of(self, name: str, levels: int, depth: int, deepest: int) -> tuple:
         """The worths of a layer's spikes, step by step; the last is that of all further steps.
 
-        A layer at `depth` (1 for the first) of `deepest` starts floor(span (depth - 1) / deepest) steps later.
+        A layer at `depth` (1 for the first) of `deepest` is silent for floor(wait (depth - 1) / deepest) steps (no
+        spike of such a worth fits), and keeps its first worth for floor(span (depth - 1) / deepest) steps more.
         """
         own = self.worths[name] if isinstance(self.worths, Mapping) else self.worths
         own = halves(levels) if own is None else tuple(own)
-        return own[:1] * (self.span * (depth - 1) // deepest) + own
+        silent, same = (steps * (depth - 1) // deepest for steps in (self.wait, self.span))
+        return (2 * levels + 1,) * silent + own[:1] * same + own
 
     def coarse(self, depth: int, levels: int) -> int:
         """K: the steps at first in which some spikes may be worth more than one level; `levels` is the largest L."""
         ladders = [*self.worths.values()] if isinstance(self.worths, Mapping) else [self.worths or halves(levels)]
         last = max((t + 1 for ladder in ladders for t, worth in enumerate(ladder) if worth > 1), default=0)
-        return last and last + self.span * (depth - 1) // depth
+        return (last and last + self.span * (depth - 1) // depth) + self.wait * (depth - 1) // depth
 
     def exact_at(self, depth: int, levels: int, lowest: int = 0) -> Any:
         """A T at which every answer of a network of this depth equals the quantised one's; None if there is none."""
@@ -146,18 +149,20 @@ SCHEDULES = {
 }  # fmt: skip
 
 
-def halving(worths: Sequence | Mapping | None = None, span: int = 0) -> Schedule:
+def halving(worths: Sequence | Mapping | None = None, span: int = 0, wait: int = 0) -> Schedule:
     """The halving schedule with these worths: of spikes, in levels, step by step, 1 after the last (T6).
 
     Worths are any sequence that ends in 1, one for all layers or {layer: its own}; None is L, L/2, ..., 1, or the
     powers of two below L where L is none. While a worth is above L, a layer is silent. With a `span`, layers go to
-    their next worth later the deeper they are, the last ones by up to `span` steps. InputError for other worths.
+    their next worth later the deeper they are, the last ones by up to `span` steps, which is early; with a `wait` they
+    begin to fire later, by up to `wait` steps, which takes fewer spikes. InputError for other worths.
     """
     if isinstance(worths, Mapping):
         worths = {name: whole_worths(own) for name, own in worths.items()}
     elif worths is not None:
         worths = whole_worths(worths)
-    return SCHEDULES["halving"]._replace(worths=worths, span=whole(span, "span", least=0))
+    span, wait = whole(span, "span", least=0), whole(wait, "wait", least=0)
+    return SCHEDULES["halving"]._replace(worths=worths, span=span, wait=wait)
 
 
 def schedule_of(schedule: str | Schedule) -> Schedule:

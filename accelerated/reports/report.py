@@ -112,7 +112,8 @@ def _settled(row):
     when = f"settled after {counted(row['latency'], 'step')} (the slowest image{on_average})"
     if row.get("worths"):
         when += f" with spikes worth {', '.join(map(str, row['worths']))} levels"
-    return when + (f", up to {row['span']} steps later in deeper layers" if row.get("span") else "")
+    when += f", up to {row['span']} steps later in deeper layers" if row.get("span") else ""
+    return when + (f", which begin up to {row['wait']} steps later" if row.get("wait") else "")
 
 
 def counted(number, what):

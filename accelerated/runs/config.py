@@ -95,6 +95,8 @@ class Config:
     the span), or numbers that end in 1: 4,2,1."""
     span: int = 0
     """Of halving with given worths: by up to so many steps deeper layers go on later to their next worth."""
+    wait: int = 0
+    """Of halving with given worths: by up to so many steps deeper layers begin later, which takes fewer spikes."""
     operators: tuple[str, ...] = ("accumulated",)
     """What layer norm, softmax and products see when streaming: accumulated, or per-step as published."""
     calibrations: tuple[str, ...] = ("none",)
@@ -164,6 +166,7 @@ GROUPS = {  # of options, as --help shows them; those for newcomers first
         "bits",
         "worths",
         "span",
+        "wait",
         "operators",
         "calibrations",
         "pre_steps",

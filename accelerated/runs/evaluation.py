@@ -128,7 +128,7 @@ def halving_of(config, quantised, data):
         found = choose_halving(quantised, x, CHOSEN_ON)
         return found.worths, found.span
 
-    return schedule_with(config.worths, config.span) or halving(*distributed.on_first(chosen))
+    return schedule_with(config.worths, config.span, config.wait) or halving(*distributed.on_first(chosen))
 
 
 def plan(config, depth, halving=None):
@@ -161,7 +161,7 @@ def rows_of(config, quantised, data, job, advance):
     schedule, form, arithmetic, calibration, operators, times = job
     what = {"schedule": schedule, "arithmetic": arithmetic, "calibration": calibration, "operators": operators}
     if form.worths != (1,):
-        what |= {"worths": form.worths, "span": form.span}
+        what |= {"worths": form.worths, "span": form.span, "wait": form.wait}
     tallies = {steps: Tally(**what, T=steps, margin=None) for steps in times}
     early = {margin: [] for margin in (config.margins if arithmetic != "theorem" else ())}
     spiking, images = convert(quantised, form, operators), 0

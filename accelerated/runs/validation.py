@@ -46,7 +46,7 @@ EACH = {  # fields that name several: (choices, what one is called)
     "operators": (FORMS, "operators"),
 }  # fmt: skip
 AT_LEAST = dict.fromkeys(("levels", "batch", "accumulate", "pre_steps", "iterations", "test_batch", "times"), 1)
-AT_LEAST |= dict.fromkeys(("size", "workers", "test_images", "blocks", "warmup", "epochs", "span"), 0)
+AT_LEAST |= dict.fromkeys(("size", "workers", "test_images", "blocks", "warmup", "epochs", "span", "wait"), 0)
 POSITIVE = ("width", "lr", "fine_tuning")
 
 
@@ -90,9 +90,9 @@ IDLE = (  # (fields, when they do something, what is said where they are given a
      "is for the published CNNs, got model {c.model!r}"),
     (("download", "data_root"), lambda c: c.data not in PLAIN, "is for data sets from a folder, got data {c.data!r}"),
     (("bits",), lambda c: c.model not in TRANSFORMERS, "is for networks without layer norm, got model {c.model!r}"),
-    (("worths", "span"), lambda c: any(SCHEDULES[name].worths is None for name in c.schedules),
+    (("worths", "span", "wait"), lambda c: any(SCHEDULES[name].worths is None for name in c.schedules),
      "is for halving, got schedules {c.schedules}"),
-    (("span",), lambda c: c.worths != "auto", "is chosen with the worths: give --worths, too"),
+    (("span", "wait"), lambda c: c.worths != "auto", "is chosen with the worths: give --worths, too"),
     (("operators", "calibrations", "engine"), _streams,
      "is for streaming, got schedules {c.schedules}"),
     (("pre_steps",), lambda c: set(c.calibrations) & set(METHODS),
@@ -148,13 +148,13 @@ def _initial_threshold(given):
     return positive(number, "initial_threshold")
 
 
-def schedule_with(worths, span):
+def schedule_with(worths, span, wait):
     """The halving schedule of the settings; None where it is chosen on training images. InputError for no worths."""
     if worths == "auto":
         return None
     if not re.fullmatch(r"\d+(,\d+)*", worths):
         raise InputError(f"worths are numbers, such as 4,2,1, or auto, got {worths!r}")
-    return halving([int(worth) for worth in worths.split(",")], span)
+    return halving([int(worth) for worth in worths.split(",")], span, wait)
 
 
 def _carried_out(config):
@@ -185,7 +185,7 @@ def checked(config):
         for name in names:
             if name in given and not matters(config):
                 raise InputError(f"{name} {otherwise.format(c=config)}")
-    schedule_with(config.worths, config.span)
+    schedule_with(config.worths, config.span, config.wait)
     config = _carried_out(config)
     if config.engine == "graph" and config.device == "cpu":
         raise InputError("engine 'graph' needs a GPU: choose dense, event or auto")
