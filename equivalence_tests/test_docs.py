@@ -87,7 +87,7 @@ def blocks(language):
 
 def test_the_two_commands_stand_in_the_readme_and_in_ci():
     commands = [line for block in blocks("") for line in block.splitlines()]
-    assert "pip install -e . && python -m accelerated.run" in commands
+    assert "pip install -e . && python -m accelerated.run --bits 8" in commands
     assert "pip install -e '.[test]' && pytest" in commands
     assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text().splitlines()
 
