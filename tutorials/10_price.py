@@ -91,6 +91,32 @@ total = sum(cost.acs.values()) * 0.9e-12 + sum(cost.macs.values()) * 4.6e-12
 assert abs(total - cost.joules) < 1e-9 * total
 
 # %% [markdown]
+# ## A fair rival
+#
+# No chip for inference multiplies 32-bit floats. A layer that sends one of $L + 1$ levels says what
+# $b = \lceil \log_2(L + 1) \rceil$ bits say, so the fair rival is the quantised network with 8-bit weights and $b$-bit
+# activations: at 45 nm an 8-bit multiplication takes 0.2 pJ and a 32-bit addition 0.1 pJ. And both must read their
+# weights from memory (1.25 pJ a byte, if it is small), the rival its activations too, and spiking neurons must keep a
+# membrane from step to step (13.3).
+
+# %%
+print(f"rival: {cost.bits}-bit activations, {1e6 * cost.rival_joules:.3f} µJ, with memory "
+      f"{1e6 * (cost.rival_joules + cost.rival_memory):.2f} µJ")  # fmt: skip
+for name in ("streaming", "integrate-then-fire", "signed", "halving"):
+    spiking = convert(quantised, name)
+    result = simulate(spiking, x, None if spiking.schedule.settles else L)
+    price = energy(spiking, x, result)
+    share = price.whole_joules / price.rival_joules
+    memory = (price.whole_joules + price.whole_memory) / (price.rival_joules + price.rival_memory)
+    print(f"{name:>20}: {result.spikes_per_neuron:.2f} spikes per neuron, {result.latency:>2} steps: {100 * share:4.0f} % of "
+          f"the rival's energy, with memory {100 * memory:4.0f} %; even at "
+          f"{price.break_even * result.spikes_per_neuron:.2f} spikes per neuron")  # fmt: skip
+assert cost.whole_joules / cost.rival_joules > cost.joules / cost.ann_joules, "the rival is stronger than floats"
+
+# %% [markdown]
+# Spikes still save additions, but much less than the first table says; and with memory, many steps cost more than they
+# save, since each of them moves every membrane.
+#
 # ## Everything in one table
 #
 # Accuracy alone is only half of the truth, and so is "T". Latency counts every step from the image to the answer,
