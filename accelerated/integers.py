@@ -15,13 +15,14 @@ from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader
 
 from .activation import QCFS
-from .checks import InputError, whole
+from .checks import InputError, positive, whole
 from .conversion import SpikingNetwork, fold_batch_norms
 from .correction import compared, layers_before, match, means
 from .graph.changes import unused
-from .graph.modules import Whole
+from .graph.modules import Whole, finite_state
 from .graph.operations import module_of, named, operation_of
 from .graph.trace import evaluating, forward
+from .layers import SumPool2d
 from .network import batches_of
 from .pixels import Pixels, column
 from .quantisation import AT_ONCE
@@ -47,11 +48,18 @@ def integers(
     """
     if not 2 <= whole(bits, "bits") <= FINEST:
         raise InputError(f"bits must be 2 to {FINEST}, got {bits}")
+    if not isinstance(network, nn.Module):
+        raise InputError(f"integers takes a quantised network, got {type(network).__name__}")
     if isinstance(network, SpikingNetwork) or not any(isinstance(m, QCFS) for m in network.modules()):
         raise InputError("whole numbers are those of a quantised network: quantise it first, convert it afterwards")
+    finite_state(network)
+    for name, module in network.named_modules():
+        if isinstance(module, QCFS):
+            positive(module.threshold, f"the threshold of {name!r}")
     batches = batches_of(network, sample)
     given = fold_batch_norms(network)
-    pixels = Pixels(column(mean, batches[0]), column(std, batches[0]), whole(most, "most"))
+    columns = column(mean, batches[0], "mean"), column(std, batches[0], "std")
+    pixels = Pixels(*columns, whole(most, "most")).near()
     for batch in batches:
         pixels.of(batch)
     graph = fold_batch_norms(given)
@@ -102,6 +110,8 @@ def _planned(graph, node, units):
 
 def condensed(values):
     """Values [1, ...] without the axes along which they are the same: a shape that broadcasts to one image's."""
+    if len(values) > 1:
+        raise InputError("a value whose first axis is not the batch has no form in whole numbers")
     for axis in range(1, values.ndim):
         first = values.narrow(axis, 0, 1)
         values = first if (values == first).all() else values
@@ -210,8 +220,12 @@ def _pool_of(graph, node, before, after):
             return None
         if own.get("padding", 0) not in (0, (0, 0)) and not own.get("count_include_pad", True):
             return None
-        return nn.AvgPool2d(own["kernel_size"], own.get("stride"), own.get("padding", 0), divisor_override=1)
+        return SumPool2d(own["kernel_size"], own.get("stride"), own.get("padding", 0))
+    if name == "mean":
+        dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis"))
+        if not isinstance(dims, (tuple, list)) or {dim % 4 for dim in dims} != {2, 3}:
+            return None
     sides = (1, 1) if len(after) == 2 else after[2:]
     if before[2] % sides[0] or before[3] % sides[1]:
         return None
-    return nn.AvgPool2d((before[2] // sides[0], before[3] // sides[1]), divisor_override=1)
+    return SumPool2d((before[2] // sides[0], before[3] // sides[1]))

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from .checks import InputError, whole
 
@@ -46,6 +47,13 @@ def avg_pool2d(x: torch.Tensor, size: int) -> torch.Tensor:
     if x.ndim != 4 or min(x.shape[2:]) < size:
         raise InputError(f"avg_pool2d: an input of shape {tuple(x.shape)} holds no window of {size} x {size}")
     return F.avg_pool2d(x, size)
+
+
+class SumPool2d(nn.AvgPool2d):
+    """The sum over windows: an average whose divisor is 1."""
+
+    def __init__(self, kernel_size, stride=None, padding=0):
+        super().__init__(kernel_size, stride, padding, divisor_override=1)
 
 
 def max_pool2d(x: torch.Tensor, size: int) -> torch.Tensor:

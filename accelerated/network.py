@@ -12,6 +12,7 @@ from .checks import InputError, finite, one_of
 from .graph.trace import evaluating
 from .operators import CONSTANTS, FUNCTIONS, MODULES, TWO_INPUTS, parameter
 from .pixels import Pixels
+from .sums import held
 
 
 def _put(root, name, module):
@@ -126,6 +127,8 @@ def answer(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """The network's output (its logits) for images x [batch, ...], in evaluation mode; its own mode is kept."""
     try:
         x = images(network, x)
+        if isinstance(network, fx.GraphModule):
+            held(network, x.dtype)
         with evaluating(network):  # a called graph prints a traceback with its error; its forward does not
             found = network.forward(x) if isinstance(network, fx.GraphModule) else network(x)
     except torch.OutOfMemoryError:

@@ -7,6 +7,7 @@ from torch import nn
 
 from .activation import PAPER, QCFS, Site
 from .checks import finite, tensor, whole
+from .layers import SumPool2d
 from .pixels import Pixels
 
 
@@ -56,7 +57,7 @@ MODULES = {  # operator -> module, from the node and the kind of layer before it
     "softmax": lambda n, after: nn.Softmax(dim=-1),
     "avg_pool2d": lambda n, after: nn.AvgPool2d(whole(n["size"], "the pooling size")),
     "max_pool2d": lambda n, after: nn.MaxPool2d(whole(n["size"], "the pooling size")),
-    "sum_pool2d": lambda n, after: nn.AvgPool2d(whole(n["size"], "the pooling size"), divisor_override=1),
+    "sum_pool2d": lambda n, after: SumPool2d(whole(n["size"], "the pooling size")),
     "pixels": lambda n, after: Pixels(n["mean"], n["std"], whole(n["most"], "most")),
     "flatten": lambda n, after: nn.Flatten(),
     "relu": lambda n, after: Site(n["site"], n.get("heads")) if n.get("site") else nn.ReLU(),

@@ -3,6 +3,7 @@
 import operator
 
 import torch
+from torch import fx
 
 from .activation import QCFS
 from .checks import InputError
@@ -38,7 +39,9 @@ def largest(graph, node, sizes, kinds):
 @torch.no_grad()
 def largest_sums(network) -> dict[str, float]:
     """{node: the largest number that it can hold or compare} of a network in whole numbers (15.3)."""
-    graph = getattr(network, "graph_module", network)
+    graph = network.graph if isinstance(getattr(network, "graph", None), fx.GraphModule) else network
+    if not isinstance(graph, fx.GraphModule) or not is_whole(graph):
+        raise InputError("sums are bounded of networks in whole numbers: integers(network, sample) makes them")
     sizes: dict = {}
     sums: dict = {}
     kinds = kinds_of(graph)

@@ -17,6 +17,7 @@ from .graph.operations import (
     SHARES,
     WEIGHTED,
     Kind,
+    answers,
     is_max_pool,
     kinds_of,
     label_of,
@@ -26,6 +27,7 @@ from .graph.operations import (
     place_of,
 )  # fmt: skip
 from .graph.trace import evaluating, forward, output_of, value_of
+from .layers import SumPool2d
 
 FINEST = 8  # bits; weights of fewer bits are multiples of 2^(8 - bits)
 MOST_BIAS = 2**21
@@ -66,7 +68,7 @@ def is_sum(graph, node, kinds):
 def window_of(graph, node):
     """How many values each output of a pooling adds up; None for another node."""
     module = module_of(graph, node)
-    if not isinstance(module, nn.AvgPool2d) or module.divisor_override != 1:
+    if not isinstance(module, SumPool2d):
         return None
     sides = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
     return sides[0] * sides[1]
@@ -106,6 +108,12 @@ class Units:
         known = known or is_layer(self.graph, node) or is_sum(self.graph, node, self.kinds)
         known = known or (name == "pad" and self.kinds[node] is Kind.LINEAR)
         what = f"{named(node)} ({label_of(self.graph, node)}){place_of(node)}"
+        if node.target is answers:
+            raise InputError("a network of several outputs has no form in whole numbers: take one of them")
+        if is_sum(self.graph, node, self.kinds):
+            shapes = {tuple(self.values[source].shape) for source in node.all_input_nodes}
+            if len(shapes) > 1:
+                raise InputError(f"{what} adds values of several shapes, which has no form in whole numbers")
         if not (known or is_max_pool(self.graph, node) or window_of(self.graph, node)):
             raise InputError(f"{what} has no form in whole numbers")
         if is_layer(self.graph, node) and not self._of_levels(node.all_input_nodes[0]):
@@ -151,7 +159,13 @@ class Units:
             (source,) = moving
             worth = per_channel(moving[source], 1, node) / window_of(self.graph, node)
             return along(worth, 1, self.values[node].shape)
-        return value_of(self.graph, node, {**self.values, **moving})
+        found = value_of(self.graph, node, {**self.values, **moving})
+        if is_max_pool(self.graph, node):
+            ((source, worth),) = moving.items()
+            least = -value_of(self.graph, node, {**self.values, source: -torch.where(worth > 0, worth, torch.inf)})
+            if ((found != least) & (found > 0)).any():
+                raise InputError(f"{named(node)} takes maxima over thresholds that differ, which have no common unit")
+        return found
 
     def axis(self, node):
         """The axis of a layer's channels."""

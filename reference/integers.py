@@ -17,8 +17,9 @@ from .checks import InputError, array, finite, positive, whole
 from .conversion import fold_batch_norms
 from .correction import matched, means
 from .operators import FORWARD
-from .pixels import image_of, of_whole_pixels
+from .pixels import FAR, image_of, of_whole_pixels
 from .sums import held
+from .thresholds import threshold_of
 from .units import FINEST, WEIGHTED, Units, at, largest_step, level_of
 
 SUMMED = (*WEIGHTED, "add", "qcfs")
@@ -45,6 +46,8 @@ def integers(
         raise InputError(f"bits must be 2 to {FINEST}, got {bits}")
     network = fold_batch_norms(network)
     for node in network:
+        if node["op"] == "qcfs":
+            positive(threshold_of(node["parameter"], node["positivity"]), f"the threshold of {node['name']!r}")
         if node["op"] not in KNOWN:
             why = "quantise the network first" if node["op"] == "relu" else "it has no form in whole numbers"
             raise InputError(f"{node['name']} is a {node['op']}: {why}")
@@ -59,8 +62,17 @@ def integers(
 def pixels_of(sample, mean, std, most):
     """The operator that finds the pixels of images again; InputError if those of the sample are no whole numbers."""
     column = (-1, *(1,) * (sample.ndim - 2))
-    mean, std = (array(value).reshape(column) if np.ndim(value) else array(value) for value in (mean, std))
+    for name, value in (("mean", mean), ("std", std)):
+        if np.ndim(value) > 1 or np.size(value) not in (1, sample.shape[1]):
+            raise InputError(f"{name} must be a number, or one for each of {sample.shape[1]} channels, got {value!r}")
+    mean, std = (
+        array(value).reshape(column) if np.size(value) > 1 else array(value).reshape(()) for value in (mean, std)
+    )
     positive(std, "std")
+    if np.max(np.abs(image_of(0.0, mean, std, most) * std)) > FAR:
+        raise InputError(
+            f"a mean of {mean.ravel().tolist()} is far from every pixel 0..{most}: give images whose mean is one"
+        )
     node = {"name": "pixels", "op": "pixels", "inputs": ["image"], "mean": mean, "std": std, "most": most}
     of_whole_pixels(sample, mean, std, most)
     return node

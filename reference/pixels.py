@@ -7,6 +7,8 @@ import numpy as np
 
 from .checks import InputError, array
 
+FAR = 1 / 128  # of the range of pixels: half a pixel of 256 is nearer
+
 
 def pixels(x, mean, std, most):
     """The whole pixels of images x = (pixel / most - mean) / std, less the one nearest to the mean: in -most..most."""
@@ -16,7 +18,7 @@ def pixels(x, mean, std, most):
 
 def zero_pixel(mean, most):
     """The pixel that counts as 0. Padding by zeros is then padding by the mean, as with images that are normalised."""
-    return np.floor(mean * most + array(0.5, like=mean))
+    return np.clip(np.floor(mean * most + array(0.5, like=mean)), 0, most)
 
 
 def image_of(pixels, mean, std, most):

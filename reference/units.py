@@ -51,6 +51,9 @@ class Units:
         for node in network:
             if node["op"] in WEIGHTED and not self.of_levels(node["inputs"][0]):
                 raise InputError(f"{node['name']} reads another layer's sums: quantise what it reads")
+            shapes = {self.values[source].shape for source in node["inputs"]}
+            if len(shapes) > 1:
+                raise InputError(f"{node['name']} adds values of several shapes, which has no form in whole numbers")
             self.values[node["name"]] = FORWARD[node["op"]](node, *(self.values[name] for name in node["inputs"]))
 
     def of_levels(self, name):

@@ -65,14 +65,16 @@ class Whole(nn.Module):
     A parametrisation of weights and biases: they stay real, and are rounded whenever they are read.
     """
 
+    most: torch.Tensor
+
     def __init__(self, unit, most, grid=None):
         super().__init__()
-        self.most = most
+        self.register_buffer("most", torch.as_tensor(float(most)).to(unit))
         self.register_buffer("unit", unit)  # of what is rounded
         self.register_buffer("grid", torch.ones_like(unit[:1]) if grid is None else grid)
 
     def forward(self, real):
-        most = min(self.most, torch.finfo(real.dtype).max)
+        most = self.most.clamp(max=torch.finfo(real.dtype).max)
         exact = (real / self.unit).clamp(-most, most)
         return (exact.detach().round() + (exact - exact.detach())) * self.grid  # the second term is 0
 

@@ -1,5 +1,7 @@
 """Networks in whole numbers: what modules they take, training, saving, and the same bits on every way to compute."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -202,3 +204,103 @@ def test_a_sample_may_be_a_loader(quantised):
     x = images(20)
     whole = acc.integers(quantised, DataLoader(TensorDataset(x, torch.zeros(20)), 7), 8, MEAN, STD)
     assert torch.equal(acc.answer(whole, x), acc.answer(acc.integers(quantised, x, 8, MEAN, STD), x))
+
+
+def near(quantised, x, **settings):
+    """How far whole numbers are from the quantised network, in its logits' spread."""
+    wanted = acc.answer(quantised, x)
+    return float((acc.answer(acc.integers(quantised, x, 8, MEAN, STD, **settings), x) - wanted).std() / wanted.std())
+
+
+def quantised_of(network, x=None):
+    x = images(32) if x is None else x
+    with torch.no_grad():
+        network(x)
+    return acc.quantise(network.eval(), "cs-qcfs", 8, sample=x)
+
+
+class Channels(nn.Module):
+    """A convolution whose channels differ a thousandfold, an activation, and what a test puts behind it."""
+
+    def __init__(self, behind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.behind, self.read = nn.Conv2d(3, 8, 3, padding=1), behind, nn.LazyLinear(5)
+        with torch.no_grad():
+            self.first.weight.mul_(torch.logspace(-1.5, 1.5, 8)[:, None, None, None])
+
+    def forward(self, x):
+        return self.read(self.behind(F.relu(self.first(x))).flatten(1))
+
+
+class Does(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+WRONG = {  # was accepted, and wrong
+    "sums of a user's own": nn.AvgPool2d(2, divisor_override=1),
+    "maxima over channels": Does(lambda x: F.max_pool3d(x, (4, 1, 1))),
+    "means over a channel": Does(lambda x: x.mean((1, 2))),
+    "channels as the batch": Does(lambda x: F.relu(x.flatten(0, 1)).unflatten(0, (-1, 8))),
+    "one value for all places": Does(lambda x: F.relu(x - 1) + x.mean((2, 3), keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("behind", WRONG.values(), ids=WRONG)
+def test_what_has_no_common_unit_is_refused(behind):
+    with pytest.raises(acc.InputError) as error:
+        acc.integers(quantised_of(Channels(behind)), images(8), 8, MEAN, STD)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("behind", [nn.Identity(), nn.MaxPool2d(2), nn.AvgPool2d(2), Does(lambda x: x.mean((-1, -2)))])
+def test_channels_that_differ_a_thousandfold_stay_near(behind):
+    assert near(quantised_of(Channels(behind)), images(32)) < 0.1  # 8 bits
+
+
+def test_a_state_brings_its_bits(quantised):
+    """Between networks of other bits: the limit and the grid of weights are part of the state."""
+    x = images(16, seed=5)
+    eight, four = (acc.integers(quantised, x, bits, MEAN, STD) for bits in (8, 4))
+    wanted = acc.answer(eight, x)
+    four.load_state_dict(eight.state_dict())
+    assert torch.equal(acc.answer(four, x), wanted)
+
+
+def test_settings_that_do_not_fit_are_refused(quantised):
+    x, nothing, text = images(8), cast(Any, None), cast(Any, "a")
+    cases = [
+        (
+            lambda: acc.integers(quantised, x, 8, (0.5,) * 2, STD),
+            "mean must be a number, or one for each of 3 channels",
+        ),
+        (lambda: acc.integers(quantised, x, 8, nothing, STD), "mean must be a number"),
+        (lambda: acc.integers(quantised, x, 8, MEAN, text), "std must be a number"),
+        (lambda: acc.integers(quantised, x, 8, -3.0, 1.0), "far from every pixel"),
+        (lambda: acc.integers(text, x), "takes a quantised network"),
+        (lambda: acc.largest_sums(quantised), "whole numbers"),
+        (lambda: acc.largest_sums(3), "whole numbers"),
+    ]
+    for call, message in cases:
+        with pytest.raises(acc.InputError, match=message) as error:
+            call()
+        assert "\n" not in str(error.value)
+    raw = acc.quantise(Mixed().eval(), "c-qcfs", 8, sample=x)
+    with torch.no_grad():
+        next(p for name, p in raw.named_parameters() if name.endswith("parameter"))[0] *= -1
+    with pytest.raises(acc.InputError, match="must be positive"):
+        acc.integers(raw, x, 8, MEAN, STD)
+
+
+def test_an_answer_in_a_format_that_does_not_hold_the_sums_is_refused(whole):
+    with pytest.raises(acc.InputError, match="wider format|whole pixels"):
+        acc.answer(acc.fold_batch_norms(whole).bfloat16(), images(2).bfloat16())
+    spiking = acc.convert(whole, "halving")
+    assert max(acc.largest_sums(spiking).values()) == max(acc.largest_sums(whole).values())
