@@ -300,7 +300,7 @@ def test_settings_that_do_not_fit_are_refused(quantised):
 
 
 def test_an_answer_in_a_format_that_does_not_hold_the_sums_is_refused(whole):
-    with pytest.raises(acc.InputError, match="wider format|whole pixels"):
+    with pytest.raises(acc.InputError, match=r"wider format|whole pixels"):
         acc.answer(acc.fold_batch_norms(whole).bfloat16(), images(2).bfloat16())
     spiking = acc.convert(whole, "halving")
     assert max(acc.largest_sums(spiking).values()) == max(acc.largest_sums(whole).values())
