@@ -196,6 +196,24 @@ def test_whole_networks_by_kernels_are_the_torch_code_bit_for_bit(kind, schedule
     assert ours.spikes_per_neuron == theirs.spikes_per_neuron > 0
 
 
+@pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed", "halving"])
+def test_T7_whole_numbers_by_kernels_are_those_of_increments(schedule, served, monkeypatch):
+    """Totals by kernels, increments without: the same bits, since no sum rounds."""
+    random, (module, device) = np.random.default_rng(0), served
+    x = random.integers(0, 256, nets.images(random, "cnn", 3).shape) / 255
+    whole = acc.integers(acc.build(nets.quantised(nets.MADE["cnn"](random, 4), x, "cs-qcfs", 8)), torch.tensor(x))
+    asked: list = []
+    for user in ("activation", "engines.dense", "neuron"):
+        monkeypatch.setattr(f"accelerated.{user}.elementwise", Watched(module, asked))
+    spiking, images = acc.convert(whole.float().to(device), schedule), torch.tensor(x, device=device).float()
+    found = [acc.simulate(spiking, images, None, arithmetic) for arithmetic in ("totals", "increments")]
+    assert "total_step" in asked, "no kernel served"
+    assert torch.equal(found[0].logits[-1], found[1].logits[-1])
+    assert torch.equal(found[0].logits[-1].cpu(), acc.answer(whole.cpu(), torch.tensor(x).float()))
+    assert all(torch.equal(found[0].counts[name], count) for name, count in found[1].counts.items())
+    assert min(found[0].nonzero_share.values()) > 0.02
+
+
 class Watched:
     """Kernels, and which of them gave an answer."""
 
