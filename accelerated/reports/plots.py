@@ -150,13 +150,20 @@ def front(points):
     return kept
 
 
+def energies(row):
+    """(joules of a row, of its rival), in whole numbers with memory; of floats without, for a run of before."""
+    if row.get("whole_joules") is None:
+        return row["joules"], row["ann_joules"]
+    return tuple(row[f"{who}_joules"] + row[f"{who}_memory"] for who in ("whole", "rival"))
+
+
 def pareto(named, path, target=None):
     """Accuracy against latency and energy; named {(network, label): rows}; the line joins the Pareto front.
 
-    Colours are schedules, markers networks.
+    Colours are schedules, markers networks; vertical lines the energy of the rival of rows that are exact.
     """
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
-    titles = {"latency": "latency in steps, end to end", "joules": "energy of an image in µJ"}
+    titles = {"latency": "latency in steps, end to end", "joules": "energy of an image in µJ, with memory"}
     markers = {network: "osD^v<>pP*X"[i % 11] for i, network in enumerate(dict.fromkeys(n for n, _ in named))}
     kinds = {kind: rows[0]["schedule"] for (_, kind), rows in named.items()}
     colours = {kind: COLOURS[schedule] for kind, schedule in kinds.items()}
@@ -165,7 +172,8 @@ def pareto(named, path, target=None):
         every = []
         for (network, kind), rows in named.items():
             rows = [row for row in rows if row[key] is not None and row["latency"] is not None]
-            points = [(row[key] * (1e6 if key == "joules" else 1), 100 * row["accuracy"]) for row in rows]
+            across = [1e6 * energies(row)[0] if key == "joules" else row[key] for row in rows]
+            points = [(value, 100 * row["accuracy"]) for value, row in zip(across, rows, strict=True)]
             style = {"marker": markers[network], "ls": "", "color": colours[kind], "alpha": 0.7, "ms": 6}
             style |= {"fillstyle": fills[kind], "markerfacecoloralt": "white"}
             if points:
@@ -178,7 +186,8 @@ def pareto(named, path, target=None):
         axis.set_xscale("log")
         axis.set_xlabel(title)
         axis.grid(alpha=0.3)
-    costs = {1e6 * row["ann_joules"] for rows in named.values() for row in rows if row["joules"] is not None}
+    exact = [row for rows in named.values() for row in rows if row["joules"] is not None and row.get("logits_equal")]
+    costs = {1e6 * energies(row)[1] for row in exact}
     for cost in sorted(costs) if len(costs) <= 4 else []:
         axes[1].axvline(cost, color="grey", ls="--", lw=1)
     keys = [
@@ -191,7 +200,7 @@ def pareto(named, path, target=None):
     if target is not None:
         keys.append(plt.Line2D([], [], color="grey", ls=":", lw=1, label="quantised network"))
     if len(costs) <= 4:
-        keys.append(plt.Line2D([], [], color="grey", ls="--", lw=1, label="a quantised network's energy"))
+        keys.append(plt.Line2D([], [], color="grey", ls="--", lw=1, label="the rival's energy"))
     axes[0].set_ylabel("accuracy in %")
     axes[1].legend(handles=keys, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     save(figure, path)
