@@ -188,20 +188,10 @@ class Units:
             modules = [module_of(self.graph, user) for user in node.users]
             neuron = next((module for module in modules if isinstance(module, QCFS)), None)
             level = None if neuron is None else level_of(neuron)
-            if layers:
-                finest = torch.stack([self.finest(term) for term in layers]).amax(0)
-                least = finest
-                for term in [term for term in self.terms(node) if term not in layers]:
-                    worth = self.worth(term)
-                    wanted = torch.maximum(worth / COARSE, finest / MOST_GAIN if self._of_levels(term) else worth * 0)
-                    least = torch.where(worth > 0, torch.minimum(least, wanted), least)
-            else:
-                sums = [term for term in self.terms(node) if not self._of_levels(term)]  # exact only in their own unit
-                units = torch.stack([self.skipping(term, level) for term in sums or self.terms(node)])
-                finest = least = torch.where(units > 0, units, torch.inf).amin(0) if sums else units.amax(0)
+            finest, least = self.beside(node, layers) if layers else self.without_layers(node, level)
             if neuron is not None:
-                step = (level_of(neuron) / least).floor().clamp(1, largest_step(neuron.levels))
-                unit = torch.maximum(level_of(neuron) / step, least)  # a level less than one counts as one
+                step = (level / least).floor().clamp(1, largest_step(neuron.levels))
+                unit = torch.maximum(level / step, least)  # a level less than one counts as one
             elif node is self.answer:
                 needed = float(least.max().log2().ceil() if layers else least.max().log2().floor())
                 unit = torch.full_like(least, 2.0**needed if least.any() else 1.0)
@@ -209,6 +199,23 @@ class Units:
                 unit = torch.where(least > 0, least, 1.0)
             self.units[node], self.gains[node] = unit, (finest / unit - 1e-9).ceil().clamp(min=1)
         return self.units[node]
+
+    def beside(self, node, layers):
+        """(the unit of the weights of a sum's layers, the least unit that its skips want beside them)."""
+        finest = torch.stack([self.finest(term) for term in layers]).amax(0)
+        least = finest
+        for term in [term for term in self.terms(node) if term not in layers]:
+            worth = self.worth(term)
+            wanted = torch.maximum(worth / COARSE, finest / MOST_GAIN if self._of_levels(term) else worth * 0)
+            least = torch.where(worth > 0, torch.minimum(least, wanted), least)
+        return finest, least
+
+    def without_layers(self, node, level):
+        """`beside` for a sum of skips alone: sums among them are exact only in their own unit."""
+        sums = [term for term in self.terms(node) if not self._of_levels(term)]
+        units = torch.stack([self.skipping(term, level) for term in sums or self.terms(node)])
+        least = torch.where(units > 0, units, torch.inf).amin(0) if sums else units.amax(0)
+        return least, least
 
     def of_channels(self, node):
         """(the unit of the sum of which a layer is a term, the factor of its weights), for each of its channels."""

@@ -105,19 +105,7 @@ class Units:
             layers = [t for t in self.terms(name) if self.by_name.get(t, self.pixels)["op"] in WEIGHTED]
             neurons = [node for node in self.readers[name] if node["op"] == "qcfs"]
             level = level_of(neurons[0]) if neurons else np.inf
-            shape = self.feature_shape(name)
-            if layers:
-                finest = np.maximum.reduce([np.broadcast_to(self.finest(term), shape) for term in layers])
-                least = finest
-                for term in [term for term in self.terms(name) if term not in layers]:
-                    wanted = self.worth(term) / COARSE
-                    least = np.minimum(
-                        least, np.maximum(wanted, finest / MOST_GAIN) if self.of_levels(term) else wanted
-                    )
-            else:
-                sums = [term for term in self.terms(name) if not self.of_levels(term)]  # exact only in their own unit
-                units = [np.broadcast_to(self.skipping(term, level), shape) for term in sums or self.terms(name)]
-                finest = least = np.min(units, axis=0) if sums else np.max(units, axis=0)
+            finest, least = self.beside(name, layers) if layers else self.without_layers(name, level)
             if neurons:
                 with np.errstate(divide="ignore"):
                     step = np.clip(np.floor(level / least), 1, largest_step(neurons[0]["levels"]))
@@ -129,6 +117,24 @@ class Units:
                 unit = np.where(least > 0, least, 1.0)
             self.units[name], self.gains[name] = unit, np.maximum(np.ceil(finest / unit - 1e-9), 1)
         return self.units[name]
+
+    def beside(self, name, layers):
+        """(the unit of the weights of a sum's layers, the least unit that its skips want beside them)."""
+        shape = self.feature_shape(name)
+        finest = np.maximum.reduce([np.broadcast_to(self.finest(term), shape) for term in layers])
+        least = finest
+        for term in [term for term in self.terms(name) if term not in layers]:
+            wanted = self.worth(term) / COARSE
+            least = np.minimum(least, np.maximum(wanted, finest / MOST_GAIN) if self.of_levels(term) else wanted)
+        return finest, least
+
+    def without_layers(self, name, level):
+        """`beside` for a sum of skips alone: sums among them are exact only in their own unit."""
+        shape = self.feature_shape(name)
+        sums = [term for term in self.terms(name) if not self.of_levels(term)]
+        units = [np.broadcast_to(self.skipping(term, level), shape) for term in sums or self.terms(name)]
+        least = np.min(units, axis=0) if sums else np.max(units, axis=0)
+        return least, least
 
     def feature_shape(self, name):
         """The shape of a unit."""
