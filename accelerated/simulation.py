@@ -17,7 +17,7 @@ from .activation import qcfs_counts
 from .anytime import begun, joined
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
-from .engines import ENGINES, engine_named
+from .engines import ENGINES, EXACT, engine_named
 from .engines.structure import images_lead, propagate
 from .graph.trace import evaluating, layer_name
 from .network import answer, images
@@ -102,9 +102,10 @@ def differing(network, x, counts):
     return differ
 
 
-def _chunks(run, times):
-    """The logits of a streaming run, several steps at once; each of `times` ends a chunk."""
+def _chunks(network, run, times):
+    """The logits of an engine's run, several steps at once; each of `times` ends a chunk. None before the last phase."""
     now = 0
+    yield from [None] * ((network.phases - 1) * max(times))
     for steps in sorted(times):
         while now < steps:
             count = min(run.at_once, steps - now)
@@ -120,15 +121,19 @@ def _stepped(network, run, x, steps, seen):
         yield run.step(x, now, seen, wanted=now // steps == network.phases - 1)
 
 
-def _checked(network, x, times, arithmetic, record, engine):
+def _checked(network, x, times, arithmetic, record, engine, start):
     """(images, arithmetic) of a run, or InputError."""
     x, schedule = images(network, x), network.schedule
-    arithmetic = arithmetic_of(schedule, arithmetic)
-    if engine is not None and not schedule.streams:
-        raise InputError(f"engines are for schedules that stream: {schedule.name!r} takes none, got {engine!r}")
-    one_of(engine or "dense", ENGINES, "engine")
+    one_of(engine or "dense", ENGINES if schedule.streams else EXACT, f"engine of schedule {schedule.name!r}:")
+    if engine == "event" and schedule.waits and {neuron.levels for neuron in network.layers.values()} != {*times}:
+        raise InputError(f"engine 'event' runs {schedule.name!r} at T = L, the same in all layers, got T = {max(times)}")
     for name in record:
         one_of(name, network.layers, "layer to record")
+    if start is not None and engine not in (None, "dense"):
+        raise InputError(f"no engine goes on from another run: choose none, got {engine!r}")
+    if engine == "event" and not schedule.streams and arithmetic not in (None, "increments"):
+        raise InputError(f"engine 'event' runs on increments: choose no other arithmetic, got {arithmetic!r}")
+    arithmetic = arithmetic_of(schedule, arithmetic)
     if record and (engine not in (None, "dense") or arithmetic == "theorem"):
         raise InputError(f"what is recorded is stepped: choose no engine and no theorem, got {engine or arithmetic!r}")
     if network.images is not None and not torch.equal(network.images, x):
@@ -183,6 +188,11 @@ class _Seen:
             if state.membrane is not None:
                 membranes.append(state.membrane.clone())
 
+    def observed(self, run):
+        """Use what an engine of exact schedules observes itself."""
+        if not self.network.schedule.streams:
+            self.emitted, self.settled_at, self.signed = run.emitted, run.settled_at, True
+
     def _of_samples(self, name, some):
         """Which samples have some spikes [batch]."""
         nodes, _ = images_lead(self.network, self.x)
@@ -210,8 +220,8 @@ def _result(network, x, states, rows, steps, seen):
             raise InputError(
                 f"{name}: its input overflowed in {state.sent.dtype} on the way; simulate in a wider format"
             )
-    counts = {name: state.sent.int() for name, state in states.items()}
-    emitted, settles = dict(seen.emitted), network.schedule.settles
+    counts = {name: state.sent.to(torch.int32, copy=True) for name, state in states.items()}  # the run may go on
+    emitted, settles = {name: spikes.clone() for name, spikes in seen.emitted.items()}, network.schedule.settles
     if not seen.signed:
         emitted = {name: count + emitted[name] if name in emitted else count for name, count in counts.items()}
     compared = settles or all(neuron.levels == steps for neuron in network.layers.values())
@@ -241,17 +251,19 @@ def simulate_at(network, x, times, arithmetic=None, record=(), start=None, engin
         for steps in times:
             yield steps, simulate(network, x, steps, arithmetic, record, start, engine)
         return
-    x, arithmetic = _checked(network, x, times, arithmetic, record, engine)
+    x, arithmetic = _checked(network, x, times, arithmetic, record, engine, start)
     sent = begun(network, x, start)
     with evaluating(network):
         if arithmetic == "theorem":
             yield times[0], _by_theorem(network, x, times[0])
             return
         rows: list = []
-        streaming = engine_named(engine or "dense")(network, x) if network.schedule.streams and not record else None
-        if streaming is not None and streaming.foldable:
-            states, seen = streaming.states, _Seen(network, x, {}, ())
-            run = _chunks(streaming, times)
+        kind = None if record else engine_named(engine or "dense", network.schedule)
+        layerwise = kind and kind(network, x)
+        if layerwise and layerwise.foldable:
+            states, seen = layerwise.states, _Seen(network, x, {}, ())
+            seen.observed(layerwise)
+            run = _chunks(network, layerwise, times)
         else:
             states = {name: State(max(times), arithmetic == "totals", sent=sent.get(name)) for name in network.layers}
             stepped, states = network.begin(x, max(times), arithmetic, states)
@@ -279,10 +291,11 @@ def simulate(
     `steps` is T (streaming), T per phase (integrate-then-fire: (D + 1) T steps in all) or the steps simulated
     (signed, halving); by default as many as make the answer exact, and L where none do. `arithmetic` is "totals"
     (default, except under streaming), "increments" (streaming has no other), or "theorem": the counts and last logits
-    of integrate-then-fire by T2, from one pass and without steps. `engine` is for streaming only: "dense" (PyTorch; the
-    default), "event" (on the CPU, layers with spikes as input add the weights of those that fired and skip the rest:
-    sums in another order), "auto" (per layer, the faster one in the first steps) or "graph" (on a CUDA device, dense
-    steps recorded once and replayed). `record` names layers whose spikes and membranes are kept for every step
+    of integrate-then-fire by T2, from one pass and without steps. `engine` is "dense" (PyTorch; the default) or "event"
+    (on the CPU, layers with spikes as input add the weights of those that fired and skip the rest: sums in another
+    order, and exact schedules in whole numbers alone, where the order does not matter); while streaming also "auto"
+    (per layer, the faster one in the first steps) or "graph" (on a CUDA device, dense steps recorded once and
+    replayed). `record` names layers whose spikes and membranes are kept for every step
     (`Recorded`). `start` is what a streaming network sent for the same images in T steps, where T divides each L: from
     there a network that settles goes on (T6), and steps, spikes and logits of both are reported.
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.

@@ -122,10 +122,10 @@ def test_asking_leaves_a_network_in_the_mode_it_was_in():
 
 
 @pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed"])
-@pytest.mark.parametrize("engine", ["dense", "event", "auto", "graph"])
+@pytest.mark.parametrize("engine", ["event", "auto", "graph"])
 def test_an_engine_that_a_schedule_does_not_use_is_refused(schedule, engine):
     quantised, x = network("mlp")
-    with pytest.raises(accelerated.InputError, match=f"{schedule!r} takes none, got {engine!r}"):
+    with pytest.raises(accelerated.InputError, match=f"engine .*{schedule!r}"):
         accelerated.simulate(accelerated.convert(quantised, schedule), x, 4, engine=engine)
 
 

@@ -84,10 +84,12 @@ class DenseRun:
         """
         if any(module.lowest for module in self.neurons.values()):
             return False
-        if not batch_leads(self.network, self.x):
-            return False
-        hooks = any(module._forward_hooks or module._forward_pre_hooks for module in self.neurons.values())
-        return not hooks and not self.mixed
+        return batch_leads(self.network, self.x) and not self.hooked and not self.mixed
+
+    @property
+    def hooked(self):
+        """Whether someone watches the neurons."""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in self.neurons.values())
 
     def steps(self, count):
         """The logits of the next `count` steps."""

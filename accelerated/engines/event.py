@@ -16,7 +16,7 @@ from ..graph.trace import layer_name, value_of
 from ..graph.values import read_last
 from ..kernels import serves
 from ..kernels.events import Spikes, State, Weights
-from .dense import DenseRun
+from .layerwise import Layerwise
 
 CLEARLY = 0.8  # dense convolutions must stay below this share of the event layer's time, which includes the neuron
 FLATTEN = ("flatten", "reshape", "view")  # flatten an image if the result is features
@@ -35,7 +35,7 @@ class Term:
         (self.source, self.pooled), self.node, self.module = found, node, module
 
 
-class EventRun(DenseRun):
+class EventRun(Layerwise):
     """`DenseRun`, with event kernels for layers whose current comes from spikes.
 
     With `choose`, a layer continues with dense convolutions if these were faster in its first steps; the network keeps
@@ -49,7 +49,6 @@ class EventRun(DenseRun):
         self.needed = self.feeding
         if not serves(x, *(parameter for parameter in network.parameters())):
             return
-        self.shapes = self._shapes()
         key = "plan", x.shape[1:], tuple(module.fires is None for module in self.neurons.values())
         if key not in network.prepared:
             for node in self.neurons:
@@ -62,45 +61,6 @@ class EventRun(DenseRun):
         if choose and (seen := self._seen()) is not None:
             self._go_dense(seen)
 
-    def _shapes(self):
-        """{node: shape of one sample}, kept by the network for images of this size."""
-        key = "shapes", self.x.shape[1:]
-        if key not in self.network.prepared:
-            self.network.prepared[key] = self._found_shapes()
-        return self.network.prepared[key]
-
-    def _found_shapes(self):
-        values, shapes = {}, {}
-        for node in self.nodes:
-            if node.op == "placeholder":
-                values[node] = torch.cat([self.x[:1]] * 2)
-            elif node in self.neurons:
-                values[node] = values[node.all_input_nodes[0]]
-            else:
-                values[node] = value_of(self.graph, node, values)
-            if isinstance(values[node], torch.Tensor):
-                shapes[node] = tuple(values[node].shape[1:])
-        return shapes
-
-    def _image(self, node):
-        """A sample's (channels, height, width); features are channels of one pixel, tokens pixels of a row."""
-        shape = self.shapes.get(node, ())
-        if len(shape) == 2:
-            return shape[1], 1, shape[0]
-        return shape if len(shape) == 3 else (*shape, 1, 1) if len(shape) == 1 else None
-
-    def _as_image(self, node, values):
-        """[..., *a sample's shape] as [..., channels, height, width]."""
-        if len(self.shapes[node]) == 2:
-            return values.unsqueeze(-3).movedim(-1, -3)
-        return values.reshape(*values.shape[: values.ndim - len(self.shapes[node])], *self._image(node))
-
-    def _as_sample(self, node, images):
-        """[batch, channels, height, width] as [batch, *a sample's shape]."""
-        if len(self.shapes[node]) == 2:
-            return images.movedim(-3, -1).squeeze(-3)
-        return images.reshape(len(images), *self.shapes[node])
-
     def _per_channel(self, node):
         """Whether `State` supports a layer: images, features or tokens with one threshold, or one per channel."""
         module, image = self.neurons[node], self._image(node)
@@ -109,12 +69,6 @@ class EventRun(DenseRun):
         shape = (1,) * (len(self.shapes[node]) - module.parameter.ndim) + tuple(module.parameter.shape)
         channel = -1 if len(shape) == 2 else 0
         return module.parameter.numel() == 1 or shape[channel] == image[0] == module.parameter.numel()
-
-    def _through(self, node):
-        """The node, or the one whose value it passes on unchanged."""
-        while isinstance(module_of(self.graph, node), (nn.Identity, nn.Dropout)):
-            node = node.all_input_nodes[0]
-        return node
 
     def _source(self, node):
         """(layer, whether pooled) if a node's value is that layer's spikes, else None."""

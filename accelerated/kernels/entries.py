@@ -19,8 +19,9 @@ from .build import LOOKED_UP
 
 FORMATS = {torch.float32: "float32", torch.float64: "float64"}
 REALS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
-KINDS = {"int32": torch.int32, "int64": torch.int64, "double": torch.float64}
+KINDS = {"int16": torch.int16, "int32": torch.int32, "int64": torch.int64, "double": torch.float64}
 WHOLE, REAL = "whole", "real number"  # numbers that the caller gives
+SOURCES, EVENTS = "sources", "events"  # lists of `Source` and of `Events`
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,40 @@ class Source(NamedTuple):
     bytes: int
 
 
-class _Source(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("bits", "weight")),
-        *((name, ctypes.c_longlong) for name in ("height", "width", "words")),
-        *((name, ctypes.c_longlong * 2) for name in ("kernel", "stride", "padding")),
-        ("bytes", ctypes.c_longlong),
-    )
+class Events(NamedTuple):
+    """`events_t` in whole.h: a convolution's view of one layer's lists of spikes; pairs are down and across.
+
+    place [steps batch height, width + 1]; weight [tiles, down, across, 2 channels, tile]; worth [steps].
+    """
+
+    entries: torch.Tensor
+    base: torch.Tensor
+    place: torch.Tensor
+    weight: torch.Tensor
+    worth: torch.Tensor
+    image: tuple
+    stride: tuple
+    padding: tuple
+    room: int
+
+
+def _structure(pointers, *numbers):
+    """A structure in C: pointers, then numbers and (names that end in 2) pairs of numbers."""
+    kinds = {"2": ctypes.c_longlong * 2}
+    fields = [(name, kinds.get(name[-1], ctypes.c_longlong)) for name in numbers]
+    return type("_Structure", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_void_p) for name in pointers] + fields})
+
+
+_Source = _structure(("bits", "weight"), "height", "width", "words", "kernel2", "stride2", "padding2", "bytes")
+_Events = _structure(("entries", "base", "place", "weight", "worth"), "steps", "height", "width", "channels", "kernel2",
+                     "stride2", "padding2", "room")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Entry:
     """A function in C (gpu_...: in gpu.py): symbol, arguments in order, number of elements, and conditions.
 
-    An argument is a `Buffer`, WHOLE or REAL (a number that the caller gives), "sources", or an expression.
+    An argument is a `Buffer`, WHOLE or REAL (a number that the caller gives), SOURCES, EVENTS, or an expression.
     """
 
     symbol: str
@@ -78,6 +99,11 @@ def bits(*shape):
     return Buffer("int64", shape)
 
 
+def integer(*shape, optional=False):
+    """A buffer of 32-bit integers."""
+    return Buffer("int32", shape, optional)
+
+
 THRESHOLD = {"theta": real("count"), "count": "count", "inner": WHOLE}
 QCFS = {**THRESHOLD, "levels": REAL, "shift": REAL, "lowest": REAL}
 LAYER = {
@@ -92,6 +118,8 @@ LAYER = {
     "fresh": WHOLE,
 }  # fmt: skip
 IN_STEP = ("dense_steps in (0, 1, steps)", "channels % tile == 0")
+WINDOWS = {"height": "height", "width": "width", "words": "words", "down": WHOLE, "across": WHOLE}
+IN_WINDOWS = ("0 < down <= height", "0 < across <= width", "words > 0")
 POSITIVE = "inner > 0"
 FITS = "count == 1 or (sample % period == 0 and count * inner % period == 0)"  # thresholds of whole samples
 
@@ -149,13 +177,38 @@ ENTRIES = {
         "dense": LAYER["dense"], "dense_step": LAYER["dense_step"], "out": LAYER["out"], "membrane": LAYER["membrane"],
         "counts": LAYER["counts"], "theta": LAYER["theta"], "channels": "channels", "steps": "steps", "fresh": WHOLE,
     }, "batch * height * width", (*IN_STEP, "dense_steps > 0")),
-    "table_layer": Entry("table_layer_{tile}_{format}", {"sources": "sources", "number": "number", **LAYER},
+    "table_layer": Entry("table_layer_{tile}_{format}", {"sources": SOURCES, "number": "number", **LAYER},
                          "batch * height", IN_STEP),
     "event_layer": Entry("event_layer_{tile}_{format}", {
-        "sources": "sources", "number": "number", **LAYER, "by_tile": WHOLE, "room": real("rows", "enough"),
+        "sources": SOURCES, "number": "number", **LAYER, "by_tile": WHOLE, "room": real("rows", "enough"),
         "enough": "enough",
     }, "channels // tile if by_tile else batch",
         (*IN_STEP, "parts <= rows", "enough >= max(block, steps * width) * tile", "not by_tile or tile == 64")),
+    "spike_rows": Entry("spike_rows", {
+        "bits": bits(2, "images", "height", "width", "words"), "plane": "images * height * width * words",
+        "place": integer("images * (height // down)", "width // across + 1"),
+        "total": Buffer("int64", ("images * (height // down)",)), **WINDOWS,
+    }, "images * (height // down)", IN_WINDOWS),
+    "spike_list": Entry("spike_list", {
+        "bits": bits(2, "images", "height", "width", "words"), "plane": "images * height * width * words",
+        "base": Buffer("int64", ("images * (height // down) + 1",)), "entries": integer("spikes"), "room": "spikes", **WINDOWS,
+        "channels": WHOLE,
+    }, "images * (height // down)", (*IN_WINDOWS, "words == -(-channels // 64)", "2 * width * channels < 2**31")),
+    "value_bits": Entry("value_bits", {
+        "values": integer("pixels", "channels"), "bits": bits(2, "pixels", "words"), "plane": "pixels * words",
+        "channels": "channels", "bound": WHOLE,
+    }, "pixels", ("words == -(-channels // 64)", "bound > 0")),
+    "whole_layer": Entry("whole_layer_{tile}", {
+        "events": EVENTS, "number": "number",
+        "dense": integer("dense_steps", "batch", "height", "width", "channels", optional=True),
+        "dense_step": "batch * height * width * channels", "dense_steps": "dense_steps",
+        "step": integer("step_rows", "channels"), "step_pixel": "step_rows > 1", "worth": integer("steps"),
+        **{name: integer("batch", "height", "width", "channels") for name in ("membrane", "sent", "emitted")},
+        "out": bits(2, "steps", "batch", "height", "width", "-(-channels // 64)"), "steps": "steps", "lag": WHOLE,
+        "fresh": WHOLE, "batch": "batch", "height": "height", "width": "width", "channels": "channels", "most": WHOLE,
+        "lowest": WHOLE,
+    }, "channels // tile * batch * height",
+        ("channels % tile == 0", "step_rows in (1, height * width)", "lag >= 0", "dense_steps <= steps + lag")),
 }  # fmt: skip
 
 
@@ -254,6 +307,26 @@ class Checked:
             if sizes["looked_up"] > LOOKED_UP:
                 raise refused(self.entry, name, f"at most {LOOKED_UP} words in all", sizes["looked_up"])
 
+    def events(self, number, events):
+        """Check a convolution of lists of spikes against the layer that it feeds."""
+        name, sizes = f"events {number}", self.sizes
+        known = {"height": events.image[0], "width": events.image[1], "batch": sizes["batch"], "tile": sizes["tile"]}
+        inner = Checked(self.entry, self.dtype, self.device, known)
+        inner.see(f"{name}, worth", integer("steps"), events.worth)
+        inner.see(f"{name}, base", Buffer("int64", ("steps * batch * height + 1",)), events.base)
+        inner.see(f"{name}, place", integer("steps * batch * height", "width + 1"), events.place)
+        inner.see(f"{name}, entries", integer("spikes"), events.entries)
+        tiles = sizes["channels"] // sizes["tile"]
+        inner.see(f"{name}, weight", Buffer("int16", (tiles, "down", "across", "both", "tile")), events.weight)
+        kernel, pairs = events.weight.shape[1:3], (events.stride, events.padding)
+        if min(*kernel, *events.stride, *events.image) < 1 or min(events.padding) < 0 or events.room < 1:
+            raise refused(self.entry, name, "of positive kernel, stride, image and room", events[5:])
+        if inner.sizes["steps"] > sizes["steps"] + sizes["lag"] or inner.sizes["both"] % 2:
+            raise refused(self.entry, name, f"of at most {sizes['steps'] + sizes['lag']} steps", inner.sizes["steps"])
+        seen = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(events.image, kernel, *pairs, strict=True)]
+        if seen != [sizes["height"], sizes["width"]]:
+            raise refused(self.entry, name, f"seen by {sizes['height']} x {sizes['width']} pixels", seen)
+
 
 def checked(name, dtype, device, parts, given):
     """The sizes of a call of ENTRIES[name]; InputError names the first argument that does not fit its declaration."""
@@ -269,8 +342,10 @@ def checked(name, dtype, device, parts, given):
         elif isinstance(declared.shape[0], str):
             call.sizes.setdefault(declared.shape[0], 0)  # there are none
     sizes = call.sizes
-    for i, source in enumerate(given.get("sources", ())):
+    for i, source in enumerate(given.get(SOURCES, ())):
         call.source(i, source, name == "table_layer")
+    for i, events in enumerate(given.get(EVENTS, ())):
+        call.events(i, events)
     elements = _value(entry.elements, sizes)
     sizes["parts"] = parts(elements)
     for condition in entry.conditions:
@@ -326,19 +401,19 @@ def _looks(value):
     if isinstance(value, torch.Tensor):
         return (value.shape, value.stride() if value.layout == torch.strided else None, value.dtype, value.device)
     if isinstance(value, list):
-        return tuple((_looks(source.bits), _looks(source.weight), *source[2:]) for source in value)
+        return tuple(tuple(map(_looks, source)) for source in value)
     return value
 
 
 def _arguments(name, format, given, sizes):
     """The arguments of C in order: numbers, and the names of buffers."""
     for argument, declared in ENTRIES[name].arguments.items():
-        if isinstance(declared, Buffer) or declared == "sources":
+        if isinstance(declared, Buffer) or declared in (SOURCES, EVENTS):
             yield argument
         elif declared == REAL:
             yield REALS[format](given[argument])
         elif declared == "number":
-            yield ctypes.c_longlong(len(given["sources"]))
+            yield ctypes.c_longlong(len(given[SOURCES] if SOURCES in given else given[EVENTS]))
         else:
             yield ctypes.c_longlong(given[argument] if declared == WHOLE else _value(declared, sizes))
 
@@ -350,11 +425,21 @@ def _address(given, name):
     return ctypes.c_void_p(None if value is None else value.data_ptr())
 
 
+def _pair(values):
+    return (ctypes.c_longlong * 2)(*values)
+
+
 def _sources(sources):
-    pair = ctypes.c_longlong * 2
-    made = [
-        _Source(s.bits.data_ptr(), s.weight.data_ptr(), *s.bits.shape[2:], pair(*s.kernel), pair(*s.stride),
-                pair(*s.padding), s.bytes)
-        for s in sources
-    ]  # fmt: skip
-    return ctypes.byref((_Source * len(made))(*made))
+    made = [_events(source) if isinstance(source, Events) else _source(source) for source in sources]
+    return ctypes.byref((type(made[0]) * len(made))(*made)) if made else None
+
+
+def _source(s):
+    pairs = map(_pair, (s.kernel, s.stride, s.padding))
+    return _Source(s.bits.data_ptr(), s.weight.data_ptr(), *s.bits.shape[2:], *pairs, s.bytes)
+
+
+def _events(e):
+    tensors = (e.entries, e.base, e.place, e.weight, e.worth)
+    pairs = map(_pair, (e.weight.shape[1:3], e.stride, e.padding))
+    return _Events(*(t.data_ptr() for t in tensors), len(e.worth), *e.image, e.weight.shape[3] // 2, *pairs, e.room)

@@ -14,6 +14,8 @@ typedef long long index_t;
   for (index_t part = from; part < to; part++) \
     for (index_t begin = whole * part / parts, end = whole * (part + 1) / parts, once = 1; once; once = 0)
 
+#include "whole.h"
+
 #define REAL float
 #define INT int32_t
 #define NAME(name) name##_float32

@@ -9,6 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import accelerated as acc
+from accelerated.engines import engine_named
+from accelerated.kernels.build import library
 
 MEAN, STD = (0.5, 0.4, 0.45), (0.2, 0.25, 0.3)
 
@@ -75,9 +77,68 @@ def test_all_ways_to_compute_give_the_same_bits(whole, quantised):
             assert min(s.nonzero_share.values()) > 0.02, "dead layers are equal for free"
             assert s.units_that_differ == 0
             ways[f"{schedule} on {arithmetic}"] = s.logits[-1]
+    for name, spiking, images_, rows in on_events(whole, x):
+        s = acc.simulate(spiking, images_, engine="event")
+        assert s.units_that_differ == 0
+        ways[f"{name}, on events"] = s.logits[-1].float()[rows]
     for way, answer in ways.items():
         assert torch.equal(answer, wanted), way
     assert torch.equal(wanted * 2**20, (wanted * 2**20).round()), "the answer is no multiple of a power of two"
+
+
+def on_events(whole, x):
+    """(name, spiking network, images, the order that puts them back) of runs spike by spike."""
+    plain, double, last = acc.fold_batch_norms(whole), acc.fold_batch_norms(whole).double(), torch.channels_last
+    rows, turned = torch.arange(len(x)), torch.arange(len(x)).flip(0)
+    for schedule in ("halving", "signed", "integrate-then-fire", acc.halving((3, 2, 1), 2, 3)):
+        name = str(schedule)
+        yield name, acc.convert(plain, schedule), x, rows
+        yield f"{name}, another order", acc.convert(plain, schedule), x.flip(0), turned
+        yield f"{name}, float64", acc.convert(double, schedule), x.double(), rows
+        formed = acc.fold_batch_norms(whole).to(memory_format=last)
+        yield f"{name}, channels last", acc.convert(formed, schedule), x.to(memory_format=last), rows
+
+
+@pytest.mark.parametrize("schedule", ["halving", "signed", "integrate-then-fire"])
+def test_events_are_the_steps(whole, schedule):
+    """Each step's logits, each neuron's levels and spikes, when each image settles; one thread and two, any batch."""
+    spiking, x = acc.convert(whole, schedule), images(14, seed=1)
+    assert engine_named("event", spiking.schedule)(spiking, x).foldable or library() is None
+    wanted, threads = acc.simulate(spiking, x, None, "increments"), torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        found = acc.simulate(spiking, x, engine="event")
+        torch.set_num_threads(threads)
+        assert torch.equal(found.logits, wanted.logits)
+        for name in wanted.counts:
+            assert torch.equal(found.counts[name], wanted.counts[name]), name
+            assert torch.equal(found.emitted[name], wanted.emitted[name]), name
+        same = (found.latency, found.settled, found.spikes_per_neuron, found.nonzero_share)
+        assert same == (wanted.latency, wanted.settled, wanted.spikes_per_neuron, wanted.nonzero_share)
+        if spiking.schedule.settles:
+            assert found.settled_at.tolist() == wanted.settled_at.tolist()
+    for size in (1, 7):
+        parts = [acc.simulate(spiking, part, engine="event").logits for part in x.split(size)]
+        assert torch.equal(torch.cat(parts, 1), wanted.logits), size
+    for steps in (1, 5, 17) if spiking.schedule.settles else ():  # fewer, and no multiple of those taken at once
+        found = acc.simulate(spiking, x, steps, engine="event")
+        assert torch.equal(found.logits, acc.simulate(spiking, x, steps, "increments").logits), steps
+
+
+def test_what_events_cannot_run_exactly_is_refused(whole, quantised):
+    x = images(2)
+    with pytest.raises(acc.InputError, match=r"runs 'signed' in whole numbers alone: .* integers\(network, sample\)"):
+        acc.simulate(acc.convert(quantised, "signed"), x, engine="event")
+    waiting = acc.convert(whole, "integrate-then-fire")
+    with pytest.raises(acc.InputError, match="at T = L, the same in all layers, got T = 4"):
+        acc.simulate(waiting, x, 4, engine="event")
+    with pytest.raises(acc.InputError, match="runs on increments: choose no other arithmetic, got 'theorem'"):
+        acc.simulate(waiting, x, 8, "theorem", engine="event")
+    with pytest.raises(acc.InputError, match="engine of schedule 'signed': 'auto': choose from dense, event"):
+        acc.simulate(acc.convert(whole, "signed"), x, engine="auto")
+    streamed = acc.simulate(acc.convert(whole, "streaming"), x, 8)
+    with pytest.raises(acc.InputError, match="no engine goes on from another run"):
+        acc.simulate(acc.convert(whole, "signed"), x, start=streamed, engine="event")
 
 
 def test_the_given_network_answers_differently_from_batch_to_batch(quantised):

@@ -6,8 +6,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 import accelerated as acc
+from accelerated.engines import engine_named
 from accelerated.graph.operations import KIND
 
 from .random_modules import NOT_DRAWN, draw, drawn_names, shorter
@@ -140,8 +142,11 @@ def whole(network, shape, levels):
         return q, None, x
 
 
-def whole_differs(network, shape):
-    """How a network in whole numbers differs from itself in another format or schedule, or from the given one."""
+def whole_differs(network, shape, by_events):
+    """How a network in whole numbers differs from itself in another format, schedule or engine, or from the given one.
+
+    `by_events` receives whether events served each.
+    """
     q, z, x = whole(network, shape, 256)
     if z is None:
         return None, False
@@ -157,23 +162,37 @@ def whole_differs(network, shape):
     for format in (torch.float32, torch.float64) if narrow else (torch.float64,):
         same = acc.fold_batch_norms(z).to(format)
         for schedule in ("integrate-then-fire", "signed", drawn_worths(network)):
-            for arithmetic in ("totals", "increments"):
-                s = acc.simulate(acc.convert(same, schedule), x.to(format), None, arithmetic)
+            runs = {}
+            for way in ({"arithmetic": "totals"}, {"arithmetic": "increments"}, {"engine": "event"}):
+                s = acc.simulate(spiking := acc.convert(same, schedule), x.to(format), None, **way)
                 if not torch.equal(s.logits[-1].double(), y):
-                    return f"{format}, {schedule}, {arithmetic}: not the same bits", True
+                    return f"{format}, {schedule}, {way}: not the same bits", True
+                runs[str(way)] = s.logits, s.emitted, s.settled_at
+            for way, found in runs.items():
+                if not equal(found, runs[str({"arithmetic": "increments"})]):
+                    return f"{format}, {schedule}, {way}: not the same bits in each step", True
+            by_events.append(engine_named("event", spiking.schedule)(spiking, x.to(format)).foldable)
     return None, True
 
 
+def equal(a, b):
+    """Whether the tensors in two structures are equal in every bit."""
+    pairs = list(zip(tree_leaves(a), tree_leaves(b), strict=True))
+    return all(torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two for one, two in pairs)
+
+
 def test_random_networks_in_whole_numbers(record_property):
-    found = []
+    found: list = []
+    by_events: list = []
     for seed in range(400):
         torch.manual_seed(seed)
         network, shape = draw(np.random.default_rng(seed), length=5 + seed % 4)
-        difference, has_form = whole_differs(network, shape)
+        difference, has_form = whole_differs(network, shape, by_events)
         assert difference is None, f"seed {seed}, {network!r}: {difference}"
         found.append(has_form)
     assert np.mean(found) > 0.05
-    record_property("seen", f"random networks in whole numbers: {sum(found)} of {len(found)} have that form")
+    record_property("seen", f"random networks in whole numbers: {sum(found)} of {len(found)} have that form, "
+                    f"{np.mean(by_events):.0%} of them run on events")  # fmt: skip
 
 
 @pytest.mark.long

@@ -1,0 +1,271 @@
+"""The event-driven engine for exact schedules: networks in whole numbers (T7), spike by spike.
+
+No spike acts on an earlier layer, so that a layer takes many steps at once: it needs only the spikes of the layers
+before. What lies between layers and is no convolution of spikes is computed in PyTorch, on totals: of whole numbers all
+sums are exact, and the answer has the bits of every other form.
+"""
+
+from functools import reduce
+from math import gcd
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map_only
+
+from ..checks import InputError
+from ..graph.operations import Kind, module_of, named, operation_of
+from ..graph.trace import layer_name, value_of
+from ..graph.values import read_last
+from ..kernels import serves
+from ..kernels.events import Spikes
+from ..kernels.lists import LARGEST, Lists, Rows, WholeLayer, planes_of
+from ..layers import SumPool2d
+from ..sums import is_whole, largest_sums
+from .layerwise import Layerwise
+from .structure import images_lead
+
+CHUNK = 16  # steps at once: most images have settled within them
+HELD = 2**30  # membranes of 32 bits hold sums up to this one
+FEW = 32  # values up to this one, which are no layer's levels, are sent as so many spikes; larger ones are not
+
+
+def _pair(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+class Term:
+    """A term of a layer's current: `node`'s value, or (with `source`) `weight` applied to a layer's spikes."""
+
+    def __init__(self, node, found=None, weight=None, stride=(1, 1), padding=(0, 0), bias=None):
+        self.source, self.window = found or (None, None)
+        self.node, self.bias = node, bias
+        self.rows = None if found is None else Rows(weight, stride, padding)
+
+
+class WholeRun(Layerwise):
+    """A run of an exact schedule; `steps(count)` takes the next steps and returns their logits [count, batch, classes].
+
+    It owns `states`, `emitted` {layer: spikes so far} and `settled_at` [batch]. Integrate-then-fire runs at T = L, all
+    of its last phase at once. InputError for a network that is not of whole numbers, or whose sums 32 bits do not hold.
+    """
+
+    def __init__(self, network, x):
+        super().__init__(network, x)
+        if not is_whole(network.graph):
+            raise InputError(f"engine 'event' runs {network.schedule.name!r} in whole numbers alone: make them of the "
+                             "quantised network with integers(network, sample), and convert that")  # fmt: skip
+        self.largest = largest_sums(network)
+        for name, most in self.largest.items():
+            if most > HELD:
+                raise InputError(f"{name}: sums reach {most:.0f}, and engine 'event' holds whole numbers up to {HELD}")
+        self.waits, self.deepest, self.silent = network.schedule.waits, network.latency_depth, None
+        self.settled_at = torch.zeros(len(x), dtype=torch.long)
+        self.emitted, self.packed, self.before, self.ends = {}, {}, {}, {self.answer}
+        self.terms = None
+        if serves(self.x, *network.parameters()) and all(self._image(node) for node in self.neurons):
+            self.terms, self.needed, self.done = self._planned()
+
+    @property
+    def foldable(self):
+        """Whether the engine serves: kernels are compiled, images lead everywhere, and nobody watches the neurons."""
+        nodes, other = images_lead(self.network, self.x)
+        leads = nodes is not None and other is None and not self.mixed
+        return leads and not self.hooked and self.terms is not None
+
+    @property
+    def at_once(self):
+        """How many steps are taken at once: under integrate-then-fire, a whole phase."""
+        return next(iter(self.neurons.values())).levels if self.waits else CHUNK
+
+    def _planned(self):
+        """(terms of each layer, nodes that need dense values, the nodes that are not read after each node)."""
+        key = "whole", self.x.shape[1:]
+        prepared = self.network.prepared
+        state = [(p.data_ptr(), p._version) for p in self.network.parameters()]
+        if prepared.get(key, (None,))[0] != state:
+            terms = {node: self._terms(node.all_input_nodes[0]) for node in self.neurons}
+            needed, stack = set(), [self.answer, *(read for each in terms.values() for read in self._read(each))]
+            while stack:
+                node = stack.pop()
+                if node not in needed:
+                    needed.add(node)
+                    stack.extend(() if node in self.neurons else node.all_input_nodes)
+
+            def reads(node):
+                return self._read(terms[node]) if node in terms else node.all_input_nodes if node in needed else []
+
+            prepared[key] = state, (terms, needed, read_last(self.nodes, reads))
+        return prepared[key][1]
+
+    def _read(self, terms):
+        """The nodes whose dense values some terms need."""
+        return [term.source or term.node for term in terms if term.source not in self.neurons]
+
+    def _wanted(self, node):
+        return node in self.needed
+
+    def _source(self, node):
+        """(layer or node, window) whose sums over windows a node's value is; None for what does not move."""
+        node = self._through(node)
+        module, before = module_of(self.graph, node), node.all_input_nodes[0] if node.all_input_nodes else None
+        if operation_of(self.graph, node) == "truediv" and before in self.neurons:
+            return before, (1, 1)  # a level as a number: the neuron's value over D
+        if type(module) is SumPool2d and before in self.moving and len(self.shapes[node]) == 3:
+            window, stride, padding = map(_pair, (module.kernel_size, module.stride, module.padding))
+            even = all(side % part == 0 for side, part in zip(self.shapes[before][1:], window, strict=True))
+            found = self._source(before)
+            if found and window == stride and padding == (0, 0) and even and found[1] == (1, 1):
+                return found[0], window
+        return (node, (1, 1)) if node in self.moving and self.largest.get(named(node), FEW + 1) <= FEW else None
+
+    def _terms(self, node):
+        """The terms whose sum is a node's value."""
+        node = self._through(node)
+        if operation_of(self.graph, node) == "add" and self.kinds[node] is Kind.LINEAR:
+            return [term for source in node.all_input_nodes for term in self._terms(source)]
+        found = self._convolved(node) if node in self.moving else None
+        return [found or Term(node)]
+
+    def _convolved(self, node):
+        """The `Term` of a node that is a convolution, a linear layer or a multiple of spikes; None if it is none."""
+        module, (source, *others) = module_of(self.graph, node), node.all_input_nodes
+        image = self._image(node)
+        if isinstance(module, nn.Conv2d) and len(self.shapes[node]) == 3:
+            plain = module.groups == 1 and _pair(module.dilation) == (1, 1) and module.padding_mode == "zeros"
+            if not plain or isinstance(module.padding, str):
+                return None
+            return self._term(node, source, module.weight, module.stride, module.padding, module.bias)
+        if isinstance(module, nn.Linear) and len(self.shapes[node]) < 3:
+            return self._linear(node, self._through(source), module)
+        if operation_of(self.graph, node) == "mul" and len(others) == 1 and others[0] in self.constant:
+            factor = value_of(self.graph, others[0], {})
+            if image and (factor.numel() == 1 or factor.numel() == len(factor) == image[0] == self.shapes[node][0]):
+                return self._term(node, source, factor.flatten().expand(image[0]).diag()[:, :, None, None])
+            return None
+        if image and (found := self._source(node)) and found[0] in self.neurons:
+            return self._term(node, node, torch.eye(image[0])[:, :, None, None])
+        return None
+
+    def _linear(self, node, before, module):
+        """The term of a linear layer: on an image that was flattened, a convolution as large as the image."""
+        if len(self.shapes[node]) == 1 and operation_of(self.graph, before) in ("flatten", "reshape", "view"):
+            (inner, *_), flat = before.all_input_nodes, self.shapes[before]
+            found = self._source(inner)
+            if found is not None and len(self.shapes[inner]) == 3 and len(flat) == 1:
+                weight = module.weight.unflatten(1, self.shapes[inner])
+                return self._term(node, inner, weight, bias=module.bias)
+        return self._term(node, before, module.weight[:, :, None, None], bias=module.bias)
+
+    def _term(self, node, source, weight, stride=1, padding=0, bias=None):
+        found = self._source(source)
+        if found is None or self._image(found[0]) is None or weight.detach().abs().max() > LARGEST:
+            return None
+        return Term(node, found, weight.detach(), _pair(stride), _pair(padding), bias)
+
+    def steps(self, count):
+        if self.silent is not None:
+            rows = tree_map_only(torch.Tensor, lambda last: last.expand(count, *last.shape[1:]), self.silent)
+        else:
+            self.bits, self.lists, self.fired = {}, {}, torch.zeros(count, len(self.x), dtype=torch.bool)
+            ends = self._advance(count)
+            rows = tree_map_only(torch.Tensor, lambda end: self._of_steps(end, count), ends[self.answer])
+            self._observe(count, rows)
+        self.now += count
+        return rows
+
+    def _of_steps(self, totals, count):
+        return totals.unflatten(0, (-1, len(self.x))).expand(count, -1, *totals.shape[1:])
+
+    def _observe(self, count, rows):
+        """When each image fired last, and whether nothing can fire any more."""
+        times = torch.arange(self.now + 1, self.now + count + 1)[:, None]
+        self.settled_at.copy_(torch.maximum(self.settled_at, (times * self.fired).amax(0)))
+        if not self.waits and self.now + count > self.network.coarse and not self.fired[-1].any():
+            self.silent = tree_map_only(torch.Tensor, lambda values: values[-1:], rows)
+
+    def _rows(self, node, count):
+        """The number of steps that a node's value is held for: one if it has arrived before they begin."""
+        last = not self.waits or self.network.depth[node.name] == self.deepest
+        return count if node in self.moving and last else 1
+
+    def _operator(self, node, values, count):
+        """A node's totals after each step, [steps batch, ...]."""
+        rows, seen = self._rows(node, count), dict(values)
+        for source in node.all_input_nodes:
+            if source not in self.constant and self._rows(source, count) < rows and source in self.shapes:
+                seen[source] = self._folded(values[source], rows)
+        return value_of(self.graph, node, seen)
+
+    def _changes(self, node, values, key):
+        """What is new in a node's totals in each step, as whole images [steps, batch, channels, height, width]."""
+        totals = self._as_image(node, values[node].unflatten(0, (-1, len(self.x))))
+        before = self.before.get(key, torch.zeros_like(totals[:1]))
+        self.before[key] = totals[-1:].clone()
+        return totals - torch.cat([before, totals[:-1]])
+
+    def _worths(self, node, count):
+        module = self.neurons[node]
+        worths = [1] * count if self.waits else [module.worth(self.now + t) for t in range(count)]
+        return torch.tensor(worths, dtype=torch.int32)
+
+    def _listed(self, source, window, values, count):
+        """The spikes of a layer, or changes of a node as spikes; both as `Lists`, kept while the steps last."""
+        key, channels = (source, window), self._image(source)[0]
+        if key in self.lists:
+            return self.lists[key]
+        if source in self.neurons:
+            self.lists[key] = [Lists.of(self.bits[source], channels, self._worths(source, count), window)]
+            return self.lists[key]
+        changes = self._changes(source, values, key).permute(0, 1, 3, 4, 2).int().contiguous()
+        worths = [gcd(int(np.gcd.reduce(step, axis=None)), 0) or 1 for step in changes.numpy()]
+        worth = torch.tensor(worths, dtype=torch.int32)
+        units = changes // worth.view(-1, 1, 1, 1, 1)
+        planes = [planes_of(units, bound) for bound in range(1, int(units.abs().max()) + 1)]
+        self.lists[key] = [Lists.of(bits, channels, worth, window) for bits in planes]
+        return self.lists[key]
+
+    def _begun(self, node, values):
+        """The state of a layer, with all that arrives at first: biases, and what the image alone decides."""
+        module, image = self.neurons[node], self._image(node)
+        step = (module.threshold / module.levels).detach().expand(self.shapes[node])
+        if module.threshold.numel() == 1:
+            step = step.flatten()[:1].expand(1, image[0])
+        else:
+            step = self._as_image(node, step[None])[0].permute(1, 2, 0).flatten(0, 1)
+        layer = self.packed[node] = WholeLayer((len(self.x), *image), step, module.lowest, module.levels)
+        for term in self.terms[node]:
+            if term.source is not None and term.bias is not None:
+                layer.add(term.bias.detach())
+            if term.source is None and term.node not in self.moving:
+                layer.add(self._as_image(term.node, values[term.node].expand(len(self.x), *self.shapes[node])))
+        return layer
+
+    def _neuron(self, node, values, count):
+        """Fire a layer's spikes of `count` steps; its totals if they are needed."""
+        layer = self.packed.get(node) or self._begun(node, values)
+        dense, events = [], []
+        for term in self.terms[node]:
+            if term.source is not None:
+                events += map(term.rows.events, self._listed(term.source, term.window, values, count))
+            elif term.node in self.moving:
+                dense.append(self._changes(term.node, values, (node, term.node)))
+        before = layer.sent.clone() if node in self.needed and not layer.fresh else None
+        worth, lag = self._worths(node, count), count if self.waits else 0
+        bits = self.bits[node] = layer.fire(events, worth, lag, reduce(torch.add, dense) if dense else None)
+        self.fired |= (bits != 0).flatten(3).any(-1).any(0)
+        name, state = layer_name(node), self.states[layer_name(node)]
+        state.sent = self._as_sample(node, layer.of_channels(layer.sent))
+        self.emitted[name] = self._as_sample(node, layer.of_channels(layer.emitted))
+        return self._totals(node, layer, before, worth, count) if node in self.needed else None
+
+    def _totals(self, node, layer, before, worth, count):
+        """theta N / L after each step."""
+        step = self.neurons[node].threshold.to(self.x.dtype) / self.neurons[node].levels
+        if self._rows(node, count) == 1:
+            return step * self.states[layer_name(node)].sent
+        one = torch.ones(layer.channels, dtype=self.x.dtype)
+        plus, minus = (Spikes(plane, one).dense().unflatten(0, (count, -1)) for plane in self.bits[node])
+        sent = ((plus - minus) * worth.view(-1, 1, 1, 1, 1)).cumsum(0)
+        sent += 0 if before is None else layer.of_channels(before)
+        return step * self._as_sample(node, sent.flatten(0, 1))
