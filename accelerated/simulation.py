@@ -103,7 +103,7 @@ def differing(network, x, counts):
 
 
 def _chunks(network, run, times):
-    """The logits of an engine's run, several steps at once; each of `times` ends a chunk. None before the last phase."""
+    """The logits of an engine's run, None before the last phase; steps come in chunks, `times` among their ends."""
     now = 0
     yield from [None] * ((network.phases - 1) * max(times))
     for steps in sorted(times):
@@ -126,7 +126,9 @@ def _checked(network, x, times, arithmetic, record, engine, start):
     x, schedule = images(network, x), network.schedule
     one_of(engine or "dense", ENGINES if schedule.streams else EXACT, f"engine of schedule {schedule.name!r}:")
     if engine == "event" and schedule.waits and {neuron.levels for neuron in network.layers.values()} != {*times}:
-        raise InputError(f"engine 'event' runs {schedule.name!r} at T = L, the same in all layers, got T = {max(times)}")
+        raise InputError(
+            f"engine 'event' runs {schedule.name!r} at T = L, the same in all layers, got T = {max(times)}"
+        )
     for name in record:
         one_of(name, network.layers, "layer to record")
     if start is not None and engine not in (None, "dense"):

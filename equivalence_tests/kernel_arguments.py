@@ -18,10 +18,13 @@ SIZES = {
     "images": 4, "height": 4, "width": 4, "many": 1, "dense_steps": 3, "batch": 2, "enough": 8192, "kernel": 3,
     "padding": 1, "stride": 1, "group": 3, "size": 5 * 4 * 3 * 3, "down": 2, "across": 2, "spikes": 9, "step_rows": 1,
 }  # fmt: skip
-NUMBERS = {"lowest": 0, "inner": 9, "period": 36, "unit": 0, "levels": 4, "shift": 0.5, "t": -1, "first": 1,
-           "kernel": 3, "stride": 1, "padding": 1, "group": 3, "channels": 16, "fresh": 1, "by_tile": 0, "down": 2, "across": 2, "bound": 1, "lag": 0,
-           "most": 4}  # fmt: skip
-KINDS = {"real": torch.float32, "int32": torch.int32, "int64": torch.int64, "double": torch.float64}
+NUMBERS = {
+    "lowest": 0, "inner": 9, "period": 36, "unit": 0, "levels": 4, "shift": 0.5, "t": -1, "first": 1, "kernel": 3,
+    "stride": 1, "padding": 1, "group": 3, "channels": 16, "fresh": 1, "by_tile": 0, "down": 2, "across": 2, "bound": 1,
+    "lag": 0, "most": 4,
+}  # fmt: skip
+KINDS = {"real": torch.float32, "int16": torch.int16, "int32": torch.int32, "int64": torch.int64,
+         "double": torch.float64}  # fmt: skip
 
 
 def size_of(size):
@@ -101,7 +104,12 @@ def wrong_events(given):
     ways = {}
     for part in ("entries", "base", "place", "weight", "worth"):
         ways |= {f"{part}, {how}": [event._replace(**{part: t})] for how, t in wrong(getattr(event, part)).items()}
-    numbers = {"image": ((3, 4), (4, 5), (0, 0)), "stride": ((0, 1), (2, 1)), "padding": ((-1, 0), (2, 1)), "room": (0,)}
+    numbers = {
+        "image": ((3, 4), (4, 5), (0, 0)),
+        "stride": ((0, 1), (2, 1)),
+        "padding": ((-1, 0), (2, 1)),
+        "room": (0,),
+    }
     return ways | {f"{part} {n}": [event._replace(**{part: n})] for part, values in numbers.items() for n in values}
 
 
@@ -123,7 +131,8 @@ ALLOWED = {  # harmless: too much memory, borders that pooling drops, weights wi
     *(("whole_layer", "events", f"entries, axis 0 {how}") for how in ("shorter", "longer")),  # none of them is read
     *(("spike_list", "entries", f"axis 0 {how}") for how in ("shorter", "longer")),  # it writes no more than fit
     *((name, "bits", f"axis {axis} longer") for name in ("spike_rows", "spike_list") for axis in (2, 3)),
-    ("spike_rows", "bits", "axis 4 longer"), ("spike_list", "bits", "axis 3 shorter"), ("whole_layer", "dense", "axis 0 shorter"),
+    ("spike_rows", "bits", "axis 4 longer"), ("spike_list", "bits", "axis 3 shorter"),
+    ("whole_layer", "dense", "axis 0 shorter"),
     *(("value_bits", "values", f"axis 1 {how}") for how in ("shorter", "longer")),
 }  # fmt: skip
 

@@ -88,7 +88,9 @@ def test_a_layer_is_the_convolution_and_the_neuron(shape, chunks, lag, lowest, r
         for seen, value in zip((state.sent, state.emitted, state.membrane), wanted, strict=True):
             assert torch.equal(state.of_channels(seen), value.int())
     signs = [(fired == sign).double().mean().item() for sign in (1, -1)]
-    record_property("seen", f"whole layer {shape}: all bits; {signs[0]:.1%} of neurons and steps up, {signs[1]:.1%} down")
+    record_property(
+        "seen", f"whole layer {shape}: all bits; {signs[0]:.1%} of neurons and steps up, {signs[1]:.1%} down"
+    )
     assert signs[0] > 0.05
     assert signs[1] > 0.001 or (lag and lowest == 0)  # of all input at once, too much was sent by rounding alone
 

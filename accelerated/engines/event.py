@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..graph.operations import Kind, module_of, operation_of
-from ..graph.trace import layer_name, value_of
+from ..graph.trace import layer_name
 from ..graph.values import read_last
 from ..kernels import serves
 from ..kernels.events import Spikes, State, Weights

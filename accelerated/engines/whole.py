@@ -62,7 +62,7 @@ class WholeRun(Layerwise):
         self.waits, self.deepest, self.silent = network.schedule.waits, network.latency_depth, None
         self.settled_at = torch.zeros(len(x), dtype=torch.long)
         self.emitted, self.packed, self.before, self.ends = {}, {}, {}, {self.answer}
-        self.terms = None
+        self.terms: dict = {}
         if serves(self.x, *network.parameters()) and all(self._image(node) for node in self.neurons):
             self.terms, self.needed, self.done = self._planned()
 
@@ -71,7 +71,7 @@ class WholeRun(Layerwise):
         """Whether the engine serves: kernels are compiled, images lead everywhere, and nobody watches the neurons."""
         nodes, other = images_lead(self.network, self.x)
         leads = nodes is not None and other is None and not self.mixed
-        return leads and not self.hooked and self.terms is not None
+        return leads and not self.hooked and bool(self.terms)
 
     @property
     def at_once(self):
@@ -109,8 +109,8 @@ class WholeRun(Layerwise):
         """(layer or node, window) whose sums over windows a node's value is; None for what does not move."""
         node = self._through(node)
         module, before = module_of(self.graph, node), node.all_input_nodes[0] if node.all_input_nodes else None
-        if operation_of(self.graph, node) == "truediv" and before in self.neurons:
-            return before, (1, 1)  # a level as a number: the neuron's value over D
+        if before in self.neurons and self._as_number(node):
+            return before, (1, 1)
         if type(module) is SumPool2d and before in self.moving and len(self.shapes[node]) == 3:
             window, stride, padding = map(_pair, (module.kernel_size, module.stride, module.padding))
             even = all(side % part == 0 for side, part in zip(self.shapes[before][1:], window, strict=True))
@@ -118,6 +118,13 @@ class WholeRun(Layerwise):
             if found and window == stride and padding == (0, 0) and even and found[1] == (1, 1):
                 return found[0], window
         return (node, (1, 1)) if node in self.moving and self.largest.get(named(node), FEW + 1) <= FEW else None
+
+    def _as_number(self, node):
+        """Whether a node is a neuron's value over D, its level as a number."""
+        if operation_of(self.graph, node) != "div" or node.args[1] not in self.constant:
+            return False
+        module = self.neurons[node.args[0]]
+        return bool((module.levels * value_of(self.graph, node.args[1], {}) == module.threshold).all())
 
     def _terms(self, node):
         """The terms whose sum is a node's value."""

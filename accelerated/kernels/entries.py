@@ -68,7 +68,9 @@ def _structure(pointers, *numbers):
     """A structure in C: pointers, then numbers and (names that end in 2) pairs of numbers."""
     kinds = {"2": ctypes.c_longlong * 2}
     fields = [(name, kinds.get(name[-1], ctypes.c_longlong)) for name in numbers]
-    return type("_Structure", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_void_p) for name in pointers] + fields})
+    return type(
+        "_Structure", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_void_p) for name in pointers] + fields}
+    )
 
 
 _Source = _structure(("bits", "weight"), "height", "width", "words", "kernel2", "stride2", "padding2", "bytes")
@@ -193,7 +195,8 @@ ENTRIES = {
         "bits": bits(2, "images", "height", "width", "words"), "plane": "images * height * width * words",
         "base": Buffer("int64", ("images * (height // down) + 1",)), "entries": integer("spikes"), "room": "spikes", **WINDOWS,
         "channels": WHOLE,
-    }, "images * (height // down)", (*IN_WINDOWS, "words == -(-channels // 64)", "2 * width * channels < 2**31")),
+    }, "images * (height // down)",
+        (*IN_WINDOWS, "words == -(-channels // 64)", "2 * width * channels < 2**31")),
     "value_bits": Entry("value_bits", {
         "values": integer("pixels", "channels"), "bits": bits(2, "pixels", "words"), "plane": "pixels * words",
         "channels": "channels", "bound": WHOLE,
@@ -203,7 +206,8 @@ ENTRIES = {
         "dense": integer("dense_steps", "batch", "height", "width", "channels", optional=True),
         "dense_step": "batch * height * width * channels", "dense_steps": "dense_steps",
         "step": integer("step_rows", "channels"), "step_pixel": "step_rows > 1", "worth": integer("steps"),
-        **{name: integer("batch", "height", "width", "channels") for name in ("membrane", "sent", "emitted")},
+        "membrane": integer("batch", "height", "width", "channels"),
+        **{name: Buffer("int16", ("batch", "height", "width", "channels")) for name in ("sent", "emitted")},
         "out": bits(2, "steps", "batch", "height", "width", "-(-channels // 64)"), "steps": "steps", "lag": WHOLE,
         "fresh": WHOLE, "batch": "batch", "height": "height", "width": "width", "channels": "channels", "most": WHOLE,
         "lowest": WHOLE,

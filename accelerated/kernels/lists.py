@@ -7,9 +7,14 @@ import torch.nn.functional as F
 
 from . import call
 from .entries import Events
-from .events import width_of, words_of
+from .events import words_of
 
 LARGEST = 2**15 - 1  # of 16 bits
+
+
+def tile_of(channels):
+    """The tile width with the least padding: 128, 64, 32 or 16 channels."""
+    return min((128, 64, 32, 16), key=lambda width: (-(-channels // width) * width, -width))
 
 
 class Lists(NamedTuple):
@@ -40,7 +45,9 @@ def planes_of(values, least):
     """Where whole values [steps, batch, height, width, channels] are >= `least` or <= -`least`, as planes of bits."""
     *pixels, channels = values.shape
     bits = torch.empty(2, *pixels, words_of(channels), dtype=torch.int64)
-    call("value_bits", least=64, values=values.reshape(-1, channels), bits=bits.view(2, -1, bits.shape[-1]), bound=least)
+    call(
+        "value_bits", least=64, values=values.reshape(-1, channels), bits=bits.view(2, -1, bits.shape[-1]), bound=least
+    )
     return bits
 
 
@@ -48,7 +55,7 @@ class Rows:
     """A convolution's whole weights [out, in, down, across], as whole.h reads them."""
 
     def __init__(self, weight, stride, padding):
-        out, tile = len(weight), width_of(len(weight))
+        out, tile = len(weight), tile_of(len(weight))
         self.stride, self.padding = stride, padding
         self.room = LARGEST // max(1, int(weight.abs().max()))
         rows = torch.cat([weight, -weight], 1).to(torch.int16)
@@ -57,22 +64,32 @@ class Rows:
 
     def events(self, lists):
         """This convolution of these lists."""
-        return Events(*lists[:3], self.data, lists.worth, lists.image, self.stride, self.padding, self.room)
+        return Events(
+            lists.entries,
+            lists.base,
+            lists.place,
+            self.data,
+            lists.worth,
+            lists.image,
+            self.stride,
+            self.padding,
+            self.room,
+        )
 
 
 class WholeLayer:
-    """Membranes (u - N) D, levels sent and spikes emitted of a layer [batch, height, width, channels up to whole tiles].
+    """Membranes (u - N) D, levels sent and spikes emitted of a layer; channels are filled up to whole tiles.
 
-    `step` is D, [1 or pixels, channels]; levels are in lowest..most.
+    `shape` is (batch, channels, height, width), `step` D, [1 or pixels, channels]; levels are in lowest..most.
     """
 
     def __init__(self, shape, step, lowest, most):
         batch, self.channels, height, width = shape
-        self.tile, self.lowest, self.most, self.fresh = width_of(self.channels), lowest, most, 1
+        self.tile, self.lowest, self.most, self.fresh = tile_of(self.channels), lowest, most, 1
         more = -self.channels % self.tile
         self.step = F.pad(step.to(torch.int32), (0, more), value=1).contiguous()
         self.membrane = torch.zeros(batch, height, width, self.channels + more, dtype=torch.int32)
-        self.sent, self.emitted = torch.empty_like(self.membrane), torch.empty_like(self.membrane)
+        self.sent, self.emitted = (torch.empty_like(self.membrane, dtype=torch.int16) for _ in range(2))
 
     def add(self, values):
         """Add whole values, [batch, channels, height, width] or one per channel, to what has arrived."""
@@ -83,7 +100,9 @@ class WholeLayer:
 
         `dense` [steps, batch, channels, height, width] are whole values that arrive beside the events.
         """
-        out = torch.empty(2, len(worth), *self.membrane.shape[:3], words_of(self.channels), dtype=torch.int64)
+        size = 2, len(worth), *self.membrane.shape[:3], words_of(self.channels)
+        new = torch.empty if self.membrane.shape[-1] % 64 == 0 else torch.zeros  # tiles may leave a part of a word
+        out = new(size, dtype=torch.int64)
         if dense is not None:
             more = self.membrane.shape[-1] - self.channels
             dense = F.pad(dense.int().permute(0, 1, 3, 4, 2), (0, more)).contiguous()

@@ -97,6 +97,13 @@ static inline uint64_t signs(wide_t mask) {
 #endif
 }
 
+#define WIDTH 128
+#define WORD uint64_t
+#define WIDE(name) name##_128
+#include "whole_width.h"
+#undef WIDTH
+#undef WORD
+#undef WIDE
 #define WIDTH 64
 #define WORD uint64_t
 #define WIDE(name) name##_64

@@ -6,12 +6,13 @@
 
 #define VECTORS (WIDTH / LANES)
 #define NARROW (VECTORS / 2)
+#define TOGETHER (WIDTH < 64 ? WIDTH : 64) /* channels of a word */
 
-/* One step of WIDTH neurons; returns the positive spikes as bits, and the negative ones in `down`. */
+/* One step of the neurons of a word; returns the positive spikes as bits, and the negative ones in `down`. */
 static inline uint64_t WIDE(settle)(wide_t *m, wide_t *n, wide_t *e, const int32_t *step, int32_t w, int32_t most,
                                     int32_t lowest, uint64_t *down) {
   uint64_t up = 0, below = 0;
-  for (int k = 0; k < VECTORS; k++) {
+  for (int k = 0; k < TOGETHER / LANES; k++) {
     wide_t value = ((const wide_t *)step)[k] * w, half = value >> 1;
     wide_t plus = (m[k] > value - half - 1) & (n[k] < most - w + 1), minus = (m[k] < -half) & (n[k] > lowest + w - 1);
     m[k] += (value & minus) - (value & plus);
@@ -34,18 +35,12 @@ static inline void WIDE(widen)(wide_t *m, narrow_t *sum, int32_t worth) {
   }
 }
 
-/* A tile's bits into their place in a pixel's words; the last tile clears the rest. */
-static inline void WIDE(put_tile)(WORD *words, uint64_t bits, index_t tile, index_t tiles) {
-  words[tile] = (WORD)bits;
-  for (index_t more = tile + 1; tile + 1 == tiles && more % (64 / WIDTH); more++) words[more] = 0;
-}
-
 void WIDE(whole_layer)(const events_t *sources, index_t n_sources, const int32_t *dense, index_t dense_step,
-                       index_t dense_steps, const int32_t *step, index_t step_pixel, const int32_t *worth, int32_t *membrane, int32_t *sent,
-                       int32_t *emitted, WORD *out, index_t steps, index_t lag, index_t fresh, index_t batch,
+                       index_t dense_steps, const int32_t *step, index_t step_pixel, const int32_t *worth, int32_t *membrane, int16_t *sent,
+                       int16_t *emitted, WORD *out, index_t steps, index_t lag, index_t fresh, index_t batch,
                        index_t height, index_t width, index_t channels, index_t most, index_t lowest, PARTS) {
   IN_PARTS {
-    index_t rows = 0, pixels = batch * height * width, words = (channels + 63) / 64 * (64 / WIDTH);
+    index_t rows = 0, pixels = batch * height * width, words = (channels + 63) / 64 * (64 / TOGETHER);
     for (index_t s = 0; s < n_sources; s++) rows += sources[s].steps * sources[s].kernel[0];
     seen_t seen[rows + 1];
     for (index_t at = begin; at < end; at++) {
@@ -71,8 +66,12 @@ void WIDE(whole_layer)(const events_t *sources, index_t n_sources, const int32_t
         if (fresh)
           for (int k = 0; k < VECTORS; k++) n[k] = e[k] = (wide_t){0};
         else
-          memcpy(n, sent + place, sizeof n), memcpy(e, emitted + place, sizeof e);
+          for (int k = 0; k < VECTORS; k++) {
+            n[k] = __builtin_convertvector(((const half_t *)(sent + place))[k], wide_t);
+            e[k] = __builtin_convertvector(((const half_t *)(emitted + place))[k], wide_t);
+          }
         const seen_t *row = seen;
+        const int32_t *steps_of = step + (step_pixel ? place % (height * width * channels) : tile * WIDTH);
         for (index_t t = 0; t < steps + lag; t++) {
           index_t busy = t < dense_steps;
           if (busy)
@@ -107,21 +106,28 @@ void WIDE(whole_layer)(const events_t *sources, index_t n_sources, const int32_t
             busy = 1;
           }
           if (t < lag) continue;
-          index_t now = t - lag;
-          uint64_t up = 0, down = 0;
-          if ((busy || !calm || worth[now] != worth[now - 1]) && worth[now] <= most - lowest)
-            up = WIDE(settle)(m, n, e, step + (step_pixel ? place % (height * width * channels) : tile * WIDTH),
-                              worth[now], most, lowest, &down);
-          calm = !(up | down);
-          WIDE(put_tile)(out + (now * pixels + pixel) * words, up, tile, channels / WIDTH);
-          WIDE(put_tile)(out + ((steps + now) * pixels + pixel) * words, down, tile, channels / WIDTH);
+          index_t now = t - lag, fires = busy || !calm || worth[now] != worth[now - 1];
+          fires &= worth[now] <= most - lowest;
+          calm = 1;
+          for (int part = 0; part < WIDTH / TOGETHER; part++) {
+            uint64_t up = 0, down = 0;
+            int k = part * (TOGETHER / LANES);
+            if (fires)
+              up = WIDE(settle)(m + k, n + k, e + k, steps_of + part * TOGETHER, worth[now], most, lowest, &down);
+            calm &= !(up | down);
+            WORD *to = out + (now * pixels + pixel) * words + tile * (WIDTH / TOGETHER) + part;
+            to[0] = (WORD)up, to[steps * pixels * words] = (WORD)down;
+          }
         }
         memcpy(membrane + place, m, sizeof m);
-        memcpy(sent + place, n, sizeof n);
-        memcpy(emitted + place, e, sizeof e);
+        for (int k = 0; k < VECTORS; k++) {
+          ((half_t *)(sent + place))[k] = __builtin_convertvector(n[k], half_t);
+          ((half_t *)(emitted + place))[k] = __builtin_convertvector(e[k], half_t);
+        }
       }
     }
   }
 }
 #undef VECTORS
 #undef NARROW
+#undef TOGETHER

@@ -100,7 +100,8 @@ def test_windows_are_stepped_and_folded_alike():
     spiking = acc.convert(q, "streaming")
     s, stepped = (acc.simulate(spiking, IMAGES, 6, record=record) for record in ((), list(spiking.layers)))
     assert all(torch.equal(s.counts[name], count) for name, count in stepped.counts.items())
-    assert torch.equal(s.logits, stepped.logits)
+    # the same sums of float32 in batches of other sizes, which PyTorch may take in another order
+    assert torch.allclose(s.logits, stepped.logits, rtol=0, atol=1e-6)
 
 
 class TokensFirst(nn.Module):

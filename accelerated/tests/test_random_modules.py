@@ -162,14 +162,15 @@ def whole_differs(network, shape, by_events):
     for format in (torch.float32, torch.float64) if narrow else (torch.float64,):
         same = acc.fold_batch_norms(z).to(format)
         for schedule in ("integrate-then-fire", "signed", drawn_worths(network)):
-            runs = {}
-            for way in ({"arithmetic": "totals"}, {"arithmetic": "increments"}, {"engine": "event"}):
-                s = acc.simulate(spiking := acc.convert(same, schedule), x.to(format), None, **way)
+            spiking, runs = acc.convert(same, schedule), {}
+            for way in ("totals", "increments", "events"):
+                arithmetic, engine = (None, "event") if way == "events" else (way, None)
+                s = acc.simulate(spiking, x.to(format), None, arithmetic, engine=engine)
                 if not torch.equal(s.logits[-1].double(), y):
                     return f"{format}, {schedule}, {way}: not the same bits", True
-                runs[str(way)] = s.logits, s.emitted, s.settled_at
+                runs[way] = s.logits, s.emitted, s.settled_at
             for way, found in runs.items():
-                if not equal(found, runs[str({"arithmetic": "increments"})]):
+                if not equal(found, runs["increments"]):
                     return f"{format}, {schedule}, {way}: not the same bits in each step", True
             by_events.append(engine_named("event", spiking.schedule)(spiking, x.to(format)).foldable)
     return None, True
