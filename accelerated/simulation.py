@@ -124,7 +124,8 @@ def _stepped(network, run, x, steps, seen):
 def _checked(network, x, times, arithmetic, record, engine, start):
     """(images, arithmetic) of a run, or InputError."""
     x, schedule = images(network, x), network.schedule
-    one_of(engine or "dense", ENGINES if schedule.streams else EXACT, f"engine of schedule {schedule.name!r}:")
+    exact = EXACT, f"engine of schedule {schedule.name!r}:"
+    one_of(engine or "dense", *((ENGINES, "engine") if schedule.streams else exact))
     if engine == "event" and schedule.waits and {neuron.levels for neuron in network.layers.values()} != {*times}:
         raise InputError(
             f"engine 'event' runs {schedule.name!r} at T = L, the same in all layers, got T = {max(times)}"

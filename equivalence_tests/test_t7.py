@@ -35,7 +35,7 @@ def whole_network(impl, nodes, x, bits=8, format="float64"):
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_T7_every_way_gives_the_same_bits(impl, rounds, seen, kind):
-    """Schedules, totals and increments, float32 and float64, batches of 1, 7 and all, images in any order."""
+    """Schedules, totals, increments and events, float32 and float64, batches of 1, 7 and all, images in any order."""
     needs_networks(impl)
     shares = []
 
@@ -51,9 +51,9 @@ def test_T7_every_way_gives_the_same_bits(impl, rounds, seen, kind):
             whole = whole.to(impl.encode(x, format).dtype) if impl.torch else in_format(whole, format)
             for schedule in ("halving", "signed", "integrate-then-fire"):
                 spiking = impl.native("convert")(whole, schedule)
-                for arithmetic in ("totals", "increments"):
-                    where = f"{kind}, seed {seed}, L = {levels}, {bits} bits, {format}, {schedule}, {arithmetic}"
-                    s = impl.decode(impl.native("simulate")(spiking, impl.encode(x[order], format), None, arithmetic))
+                for way in ({}, {"arithmetic": "increments"}, *([{"engine": "event"}] if impl.torch else [])):
+                    where = f"{kind}, seed {seed}, L = {levels}, {bits} bits, {format}, {schedule}, {way}"
+                    s = impl.decode(impl.native("simulate")(spiking, impl.encode(x[order], format), **way))
                     assert s.units_that_differ == 0, where
                     assert same_bits(s.logits[-1].astype(float), wanted[order]), where
                     shares.append(np.mean(list(s.nonzero_share.values())))

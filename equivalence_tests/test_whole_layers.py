@@ -81,8 +81,7 @@ def test_a_layer_is_the_convolution_and_the_neuron(shape, chunks, lag, lowest, r
     dense = torch.randint(-99, 99, currents.shape, generator=random)
     for beside in (None, dense):
         fired, *wanted = expected(currents + (0 if beside is None else beside), bias, step, lowest, lag)
-        state = lists.WholeLayer((BATCH, shape[1], *currents.shape[-2:]), step[None], lowest, LEVELS)
-        state.add(bias)
+        state = lists.WholeLayer((BATCH, shape[1], *currents.shape[-2:]), step[None], lowest, LEVELS, bias)
         planes = run(lists.Rows(weight, stride, padding), spikes, state, chunks, lag, window, beside)
         assert torch.equal(planes, as_planes(fired))
         for seen, value in zip((state.sent, state.emitted, state.membrane), wanted, strict=True):
@@ -125,8 +124,7 @@ def test_thresholds_of_single_neurons_and_several_sources():
     read = lists.Lists.of(as_planes(spikes), 16, worths)
     events = [rows.events(read), skip.events(read)]
     events += [rows.events(lists.Lists.of(lists.planes_of(units, bound), 16, twos)) for bound in (1, 2)]
-    state = lists.WholeLayer((BATCH, 16, 5, 5), steps.permute(1, 2, 0).flatten(0, 1), 0, LEVELS)
-    state.add(bias)
+    state = lists.WholeLayer((BATCH, 16, 5, 5), steps.permute(1, 2, 0).flatten(0, 1), 0, LEVELS, bias)
     planes = state.fire(events, worths, 0)
     currents = torch.stack([w * (current(shape, weight, s) + 30 * s) + current(shape, weight, c)
                             for w, s, c in zip(WORTHS, spikes, changes, strict=True)])  # fmt: skip
@@ -150,8 +148,7 @@ def test_threads_share_the_work_and_change_nothing(shape):
     try:
         for threads in (1, 2, 3, 5):
             torch.set_num_threads(threads)
-            state = lists.WholeLayer((BATCH, shape[1], *currents.shape[-2:]), step[None], 0, LEVELS)
-            state.add(bias)
+            state = lists.WholeLayer((BATCH, shape[1], *currents.shape[-2:]), step[None], 0, LEVELS, bias)
             planes = run(lists.Rows(weight, stride, padding), spikes, state, (11,), 0, window)
             assert torch.equal(planes, as_planes(fired)), threads
     finally:

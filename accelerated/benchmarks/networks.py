@@ -1,17 +1,25 @@
-"""Benchmarks of whole networks: streaming on each engine, next to other packages and the quantised network itself."""
+"""Benchmarks of networks: streaming on each engine, exact answers on events, other packages, the quantised network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from .. import data as datasets
+from ..activation import QCFS
+from ..checks import InputError
 from ..conversion import convert, fold_batch_norms
 from ..engines import engine_named
 from ..engines.dense import DenseRun
+from ..integers import integers
 from ..models import TRANSFORMERS, make
+from ..network import answer
 from ..quantisation import quantise
 from ..runs.compiling import compiled, works
+from ..runs.evaluation import converted
 from ..runs.saved import config_of, network_of
+from ..schedules import halving
+from ..signed import halves
 from ..simulation import simulate
 from . import peers
 from .layers import LEVELS
@@ -21,7 +29,7 @@ from .timing import Case
 def untrained(name, options):
     """(quantised network with random weights and thresholds from the maximum, images)."""
     torch.manual_seed(0)
-    x = torch.rand(options.batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    x = (torch.randint(256, (options.batch, 3, 32, 32)) / 255).contiguous(memory_format=torch.channels_last)
     model = make(name, (3, 32, 32), 10, options.width).to(memory_format=torch.channels_last).train()
     with torch.no_grad():
         for _ in range(3):
@@ -51,6 +59,57 @@ def trained(folder, options):
 def quantised_of(name, options):
     """(quantised network, images, `right` of a run) for a network's name or a run's folder."""
     return trained(Path(name), options) if Path(name).is_dir() else (*untrained(name, options), None)
+
+
+def whole_of(name, quantised, x):
+    """The quantised network in whole numbers with weights of 8 bits; None where it has no such form."""
+    try:
+        if not Path(name).is_dir():
+            return integers(quantised, x)
+        config = config_of(Path(name))
+        data = datasets.load(config.data, config.data_root, config.size)
+        return converted(replace(config, bits=config.bits or 8), data, quantised)
+    except InputError:
+        return None
+
+
+def exact(whole, schedule, x):
+    """(a function: the exact answer, spike by spike, until nothing can fire any more; what it took)."""
+    spiking = convert(whole, schedule)
+    engine = engine_named("event", spiking.schedule)
+
+    @torch.no_grad()
+    def run():
+        state = engine(spiking, x)
+        while not state.finished:
+            rows = state.steps(state.at_once)
+        return rows[-1]
+
+    if not torch.equal(run(), answer(whole, x)):
+        raise AssertionError(f"{schedule}: the answer on events is not the network's")
+    s = simulate(spiking, x, engine="event")
+    share = sum(s.nonzero_share.values()) / len(s.nonzero_share)
+    return run, f"{s.latency} steps, {s.spikes_per_neuron:.2f} spikes per neuron, {share:.0%} of levels not 0"
+
+
+def exactly(name, quantised, x):
+    """{candidate: (function, what it took)} of the exact schedules on events, where the network has whole numbers."""
+    whole = whole_of(name, quantised, x)
+    if whole is None:
+        return {}
+    spiking = convert(whole, "halving")
+    engine = engine_named("event", spiking.schedule)
+    if engine is None or not engine(spiking, x).foldable:  # there is no compiler
+        return {}
+    depth = spiking.latency_depth
+    levels = max(module.levels for module in whole.modules() if isinstance(module, QCFS))
+    coarse = halves(levels)[1:] or (1,)
+    forms = {
+        "halving, exact": halving(coarse),
+        "halving, deeper layers later, exact": halving(coarse, wait=depth // 2),
+        "integrate-then-fire, exact": "integrate-then-fire",
+    }
+    return {f"{form}, events": exact(whole, schedule, x) for form, schedule in forms.items()}
 
 
 def streaming(spiking, x, steps, kind, at_a_time=None, rates=None):
@@ -102,6 +161,9 @@ def network(name, options):
     rates: list = []
     streaming(spiking, x, options.steps, engine_named("event"), rates=rates)()
     note = f"rate {sum(rates) / len(rates):.2f}"
+    for candidate, (run, took) in exactly(name, quantised, x).items():
+        candidates[candidate] = run
+        note += f"; {candidate}: {took}"
     if right:
         answers: dict = {"quantised network": folded}
         for kind in ("dense", "event"):

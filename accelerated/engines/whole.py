@@ -47,7 +47,8 @@ class WholeRun(Layerwise):
     """A run of an exact schedule; `steps(count)` takes the next steps and returns their logits [count, batch, classes].
 
     It owns `states`, `emitted` {layer: spikes so far} and `settled_at` [batch]. Integrate-then-fire runs at T = L, all
-    of its last phase at once. InputError for a network that is not of whole numbers, or whose sums 32 bits do not hold.
+    of its last phase at once. InputError for a network that is not of whole numbers, or whose sums 32 bits do not hold;
+    what is planned for a network is kept until a parameter or buffer changes.
     """
 
     def __init__(self, network, x):
@@ -55,10 +56,6 @@ class WholeRun(Layerwise):
         if not is_whole(network.graph):
             raise InputError(f"engine 'event' runs {network.schedule.name!r} in whole numbers alone: make them of the "
                              "quantised network with integers(network, sample), and convert that")  # fmt: skip
-        self.largest = largest_sums(network)
-        for name, most in self.largest.items():
-            if most > HELD:
-                raise InputError(f"{name}: sums reach {most:.0f}, and engine 'event' holds whole numbers up to {HELD}")
         self.waits, self.deepest, self.silent = network.schedule.waits, network.latency_depth, None
         self.settled_at = torch.zeros(len(x), dtype=torch.long)
         self.emitted, self.packed, self.before, self.ends = {}, {}, {}, {self.answer}
@@ -78,12 +75,20 @@ class WholeRun(Layerwise):
         """How many steps are taken at once: under integrate-then-fire, a whole phase."""
         return next(iter(self.neurons.values())).levels if self.waits else CHUNK
 
+    @property
+    def finished(self):
+        """Whether the answer is there for good: nothing can fire any more, or the last phase is over."""
+        return self.silent is not None or (self.waits and self.now > 0)
+
     def _planned(self):
         """(terms of each layer, nodes that need dense values, the nodes that are not read after each node)."""
-        key = "whole", self.x.shape[1:]
-        prepared = self.network.prepared
-        state = [(p.data_ptr(), p._version) for p in self.network.parameters()]
+        key, network, prepared = ("whole", self.x.shape[1:]), self.network, self.network.prepared
+        state = [(part.data_ptr(), part._version) for part in (*network.parameters(), *network.buffers())]
         if prepared.get(key, (None,))[0] != state:
+            self.largest = largest_sums(network)
+            for name, most in self.largest.items():
+                if most > HELD:
+                    raise InputError(f"{name}: sums reach {most:.0f}, and engine 'event' holds them up to {HELD}")
             terms = {node: self._terms(node.all_input_nodes[0]) for node in self.neurons}
             needed, stack = set(), [self.answer, *(read for each in terms.values() for read in self._read(each))]
             while stack:
@@ -240,10 +245,12 @@ class WholeRun(Layerwise):
             step = step.flatten()[:1].expand(1, image[0])
         else:
             step = self._as_image(node, step[None])[0].permute(1, 2, 0).flatten(0, 1)
-        layer = self.packed[node] = WholeLayer((len(self.x), *image), step, module.lowest, module.levels)
+        biases = [term.bias.detach() for term in self.terms[node] if term.source is not None and term.bias is not None]
+        shape = len(self.x), *image
+        layer = self.packed[node] = WholeLayer(
+            shape, step, module.lowest, module.levels, sum(biases) if biases else None
+        )
         for term in self.terms[node]:
-            if term.source is not None and term.bias is not None:
-                layer.add(term.bias.detach())
             if term.source is None and term.node not in self.moving:
                 layer.add(self._as_image(term.node, values[term.node].expand(len(self.x), *self.shapes[node])))
         return layer

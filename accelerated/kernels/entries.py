@@ -193,8 +193,8 @@ ENTRIES = {
     }, "images * (height // down)", IN_WINDOWS),
     "spike_list": Entry("spike_list", {
         "bits": bits(2, "images", "height", "width", "words"), "plane": "images * height * width * words",
-        "base": Buffer("int64", ("images * (height // down) + 1",)), "entries": integer("spikes"), "room": "spikes", **WINDOWS,
-        "channels": WHOLE,
+        "base": Buffer("int64", ("images * (height // down) + 1",)), "entries": integer("spikes"), "room": "spikes",
+        **WINDOWS, "channels": WHOLE,
     }, "images * (height // down)",
         (*IN_WINDOWS, "words == -(-channels // 64)", "2 * width * channels < 2**31")),
     "value_bits": Entry("value_bits", {

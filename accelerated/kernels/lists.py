@@ -36,7 +36,8 @@ class Lists(NamedTuple):
         place, total = torch.empty(rows, image[1] + 1, dtype=torch.int32), torch.empty(rows, dtype=torch.int64)
         call("spike_rows", least=32, bits=bits, place=place, total=total, down=down, across=across)
         base = F.pad(total.cumsum(0), (1, 0))
-        entries = torch.empty(int(base[-1]), dtype=torch.int32)
+        room = 2 ** int(base[-1]).bit_length()  # of few different sizes: calls of the same sizes are checked once
+        entries = torch.empty(room, dtype=torch.int32)
         call("spike_list", least=32, bits=bits, base=base, entries=entries, down=down, across=across, channels=channels)
         return cls(entries, base, place, worth, image)
 
@@ -80,20 +81,23 @@ class Rows:
 class WholeLayer:
     """Membranes (u - N) D, levels sent and spikes emitted of a layer; channels are filled up to whole tiles.
 
-    `shape` is (batch, channels, height, width), `step` D, [1 or pixels, channels]; levels are in lowest..most.
+    `shape` is (batch, channels, height, width), `step` D, [1 or pixels, channels]; levels are in lowest..most; `bias`
+    [channels] has arrived at first.
     """
 
-    def __init__(self, shape, step, lowest, most):
+    def __init__(self, shape, step, lowest, most, bias=None):
         batch, self.channels, height, width = shape
         self.tile, self.lowest, self.most, self.fresh = tile_of(self.channels), lowest, most, 1
         more = -self.channels % self.tile
         self.step = F.pad(step.to(torch.int32), (0, more), value=1).contiguous()
-        self.membrane = torch.zeros(batch, height, width, self.channels + more, dtype=torch.int32)
+        start = torch.zeros(self.channels) if bias is None else bias
+        start = F.pad(start.to(torch.int32), (0, more))
+        self.membrane = start.expand(batch, height, width, -1).contiguous()
         self.sent, self.emitted = (torch.empty_like(self.membrane, dtype=torch.int16) for _ in range(2))
 
     def add(self, values):
-        """Add whole values, [batch, channels, height, width] or one per channel, to what has arrived."""
-        self.membrane[..., : self.channels] += values.int() if values.ndim == 1 else values.int().permute(0, 2, 3, 1)
+        """Add whole values [batch, channels, height, width] to what has arrived."""
+        self.membrane[..., : self.channels] += values.int().permute(0, 2, 3, 1)
 
     def fire(self, events, worth, lag, dense=None):
         """Planes of bits of the spikes in the next steps, each worth[t] levels; the first follows `lag` steps of input.

@@ -172,7 +172,8 @@ def whole_differs(network, shape, by_events):
             for way, found in runs.items():
                 if not equal(found, runs["increments"]):
                     return f"{format}, {schedule}, {way}: not the same bits in each step", True
-            by_events.append(engine_named("event", spiking.schedule)(spiking, x.to(format)).foldable)
+            engine = engine_named("event", spiking.schedule)
+            by_events.append(engine is not None and engine(spiking, x.to(format)).foldable)
     return None, True
 
 
