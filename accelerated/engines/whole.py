@@ -6,7 +6,6 @@ sums are exact, and the answer has the bits of every other form.
 """
 
 from functools import reduce
-from math import gcd
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from .layerwise import Layerwise
 from .structure import images_lead
 
 CHUNK = 16  # steps at once: most images have settled within them
-HELD = 2**30  # membranes of 32 bits hold sums up to this one
+HELD = 2**29  # membranes of 32 bits hold sums up to this one, and twice that of what neurons compare
 FEW = 32  # values up to this one, which are no layer's levels, are sent as so many spikes; larger ones are not
 
 
@@ -89,6 +88,9 @@ class WholeRun(Layerwise):
             for name, most in self.largest.items():
                 if most > HELD:
                     raise InputError(f"{name}: sums reach {most:.0f}, and engine 'event' holds them up to {HELD}")
+            if network.steps > LARGEST:
+                raise InputError(f"engine 'event' counts up to {LARGEST} spikes, and this network may take "
+                                 f"{network.steps} steps: choose fewer levels")  # fmt: skip
             terms = {node: self._terms(node.all_input_nodes[0]) for node in self.neurons}
             needed, stack = set(), [self.answer, *(read for each in terms.values() for read in self._read(each))]
             while stack:
@@ -134,7 +136,8 @@ class WholeRun(Layerwise):
     def _terms(self, node):
         """The terms whose sum is a node's value."""
         node = self._through(node)
-        if operation_of(self.graph, node) == "add" and self.kinds[node] is Kind.LINEAR:
+        plain = len(node.all_input_nodes) == len(node.args) == 2 and not node.kwargs  # neither x + x nor a factor
+        if operation_of(self.graph, node) == "add" and self.kinds[node] is Kind.LINEAR and plain:
             return [term for source in node.all_input_nodes for term in self._terms(source)]
         found = self._convolved(node) if node in self.moving else None
         return [found or Term(node)]
@@ -218,7 +221,8 @@ class WholeRun(Layerwise):
 
     def _worths(self, node, count):
         module = self.neurons[node]
-        worths = [1] * count if self.waits else [module.worth(self.now + t) for t in range(count)]
+        never = module.levels - module.lowest + 1  # no spike of that worth fits
+        worths = [1] * count if self.waits else [min(module.worth(self.now + t), never) for t in range(count)]
         return torch.tensor(worths, dtype=torch.int32)
 
     def _listed(self, source, window, values, count):
@@ -230,7 +234,7 @@ class WholeRun(Layerwise):
             self.lists[key] = [Lists.of(self.bits[source], channels, self._worths(source, count), window)]
             return self.lists[key]
         changes = self._changes(source, values, key).permute(0, 1, 3, 4, 2).int().contiguous()
-        worths = [gcd(int(np.gcd.reduce(step, axis=None)), 0) or 1 for step in changes.numpy()]
+        worths = [int(np.gcd.reduce(step, axis=None)) or 1 for step in changes.numpy()]
         worth = torch.tensor(worths, dtype=torch.int32)
         units = changes // worth.view(-1, 1, 1, 1, 1)
         planes = [planes_of(units, bound) for bound in range(1, int(units.abs().max()) + 1)]
@@ -259,11 +263,11 @@ class WholeRun(Layerwise):
         """Fire a layer's spikes of `count` steps; its totals if they are needed."""
         layer = self.packed.get(node) or self._begun(node, values)
         dense, events = [], []
-        for term in self.terms[node]:
+        for i, term in enumerate(self.terms[node]):
             if term.source is not None:
                 events += map(term.rows.events, self._listed(term.source, term.window, values, count))
             elif term.node in self.moving:
-                dense.append(self._changes(term.node, values, (node, term.node)))
+                dense.append(self._changes(term.node, values, (node, i)))
         before = layer.sent.clone() if node in self.needed and not layer.fresh else None
         worth, lag = self._worths(node, count), count if self.waits else 0
         bits = self.bits[node] = layer.fire(events, worth, lag, reduce(torch.add, dense) if dense else None)

@@ -36,9 +36,9 @@ static inline void WIDE(widen)(wide_t *m, narrow_t *sum, int32_t worth) {
 }
 
 void WIDE(whole_layer)(const events_t *sources, index_t n_sources, const int32_t *dense, index_t dense_step,
-                       index_t dense_steps, const int32_t *step, index_t step_pixel, const int32_t *worth, int32_t *membrane, int16_t *sent,
-                       int16_t *emitted, WORD *out, index_t steps, index_t lag, index_t fresh, index_t batch,
-                       index_t height, index_t width, index_t channels, index_t most, index_t lowest, PARTS) {
+                       index_t dense_steps, const int32_t *step, index_t step_pixel, const int32_t *worth,
+                       int32_t *membrane, int16_t *sent, int16_t *emitted, WORD *out, index_t steps, index_t lag,
+                       index_t fresh, index_t batch, index_t height, index_t width, index_t channels, index_t most, index_t lowest, PARTS) {
   IN_PARTS {
     index_t rows = 0, pixels = batch * height * width, words = (channels + 63) / 64 * (64 / TOGETHER);
     for (index_t s = 0; s < n_sources; s++) rows += sources[s].steps * sources[s].kernel[0];
@@ -82,7 +82,7 @@ void WIDE(whole_layer)(const events_t *sources, index_t n_sources, const int32_t
             index_t off = left * 2 * in->channels * WIDTH;
             left = left < 0 ? 0 : left > in->width ? in->width : left;
             right = right < 0 ? 0 : right > in->width ? in->width : right;
-            for (index_t source = row->source; row->source == source && row->step == t; row++) {
+            for (index_t source = row->source; row->step == t && row->source == source; row++) {
               const uint32_t *entry = row->entries + row->place[left], *stop = row->entries + row->place[right];
               const narrow_t *weight = (const narrow_t *)(row->weight - off);
               while (entry < stop) {

@@ -126,6 +126,44 @@ def test_events_are_the_steps(whole, schedule):
         assert torch.equal(found.logits, acc.simulate(spiking, x, steps, "increments").logits), steps
 
 
+class Twice(nn.Module):
+    """Sums of two groups; levels that a convolution and a maximum share."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.first, self.groups, self.last = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=3), nn.Linear(24, 4)
+        self.point = nn.Conv2d(6, 6, 1)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        y = F.relu(self.point(x))
+        z = F.relu(torch.add(self.groups(y), self.groups(x)))
+        u = F.relu(self.point(z) + self.point(F.max_pool2d(x, 3, 1)))
+        v = F.relu(u + z)
+        return self.last(F.max_pool2d(v, 2).flatten(1))
+
+
+@pytest.mark.parametrize("schedule", ["halving", "integrate-then-fire", acc.halving((10**12, 3, 1), 1, 1)], ids=str)
+def test_sums_that_are_no_plain_sums_of_two(schedule):
+    x = images(8)
+    quantised = acc.fold_batch_norms(acc.quantise(Twice().eval(), "cs-qcfs", 8, sample=x))
+    whole = acc.integers(quantised, x, 8, MEAN, STD)
+    spiking = acc.convert(whole, schedule)
+    s, wanted = acc.simulate(spiking, x, engine="event"), acc.simulate(spiking, x, None, "increments")
+    assert torch.equal(s.logits, wanted.logits)
+    assert all(torch.equal(s.counts[name], count) for name, count in wanted.counts.items())
+    assert min(s.nonzero_share.values()) > 0.1
+
+
+def test_counts_beyond_16_bits_are_refused(whole):
+    spiking = acc.convert(whole, acc.halving((*[2] * 2**15, 1)))
+    with pytest.raises(
+        acc.InputError, match=r"counts up to 32767 spikes, .* may take 32\d+ steps: choose fewer levels"
+    ):
+        acc.simulate(spiking, images(2), 4, engine="event")
+
+
 def test_what_events_cannot_run_exactly_is_refused(whole, quantised):
     x = images(2)
     with pytest.raises(acc.InputError, match=r"runs 'signed' in whole numbers alone: .* integers\(network, sample\)"):
