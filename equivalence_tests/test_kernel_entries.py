@@ -55,7 +55,7 @@ def test_an_address_sanitiser_finds_nothing(tmp_path):
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1", "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "2",
     }  # fmt: skip
     arguments = [sys.executable, "-m", "equivalence_tests.kernel_arguments", *IN_C]
-    files = "equivalence_tests/test_kernels.py", "equivalence_tests/test_event_layers.py"
+    files = [f"equivalence_tests/test_{name}.py" for name in ("kernels", "event_layers", "whole_layers")]
     options = "-q", "-o", "addopts=", "-m", "not long", "-k", "not Triton and not threads"
     suite = [sys.executable, "-m", "pytest", *options, *files]
     for command in (arguments, suite):
