@@ -122,8 +122,8 @@ class WholeRun(Layerwise):
             window, stride, padding = map(_pair, (module.kernel_size, module.stride, module.padding))
             even = all(side % part == 0 for side, part in zip(self.shapes[before][1:], window, strict=True))
             found = self._source(before)
-            if found and window == stride and padding == (0, 0) and even and found[1] == (1, 1):
-                return found[0], window
+            if found and window == stride and padding == (0, 0) and even:
+                return found[0], (found[1][0] * window[0], found[1][1] * window[1])
         return (node, (1, 1)) if node in self.moving and self.largest.get(named(node), FEW + 1) <= FEW else None
 
     def _as_number(self, node):
