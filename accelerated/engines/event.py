@@ -16,10 +16,9 @@ from ..graph.trace import layer_name
 from ..graph.values import read_last
 from ..kernels import serves
 from ..kernels.events import Spikes, State, Weights
-from .layerwise import Layerwise
+from .layerwise import FLATTEN, Layerwise
 
 CLEARLY = 0.8  # dense convolutions must stay below this share of the event layer's time, which includes the neuron
-FLATTEN = ("flatten", "reshape", "view")  # flatten an image if the result is features
 
 
 def _one(value):

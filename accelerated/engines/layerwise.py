@@ -7,6 +7,8 @@ from ..graph.operations import module_of
 from ..graph.trace import value_of
 from .dense import DenseRun
 
+FLATTEN = ("flatten", "reshape", "view")  # flatten an image if the result is features
+
 
 class Layerwise(DenseRun):
     """`DenseRun` that knows the shape of each value: features are channels of one pixel, tokens pixels of a row."""

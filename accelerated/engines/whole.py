@@ -21,7 +21,7 @@ from ..kernels.events import Spikes
 from ..kernels.lists import LARGEST, Lists, Rows, WholeLayer, planes_of
 from ..layers import SumPool2d
 from ..sums import is_whole, largest_sums
-from .layerwise import Layerwise
+from .layerwise import FLATTEN, Layerwise
 from .structure import images_lead
 
 CHUNK = 16  # steps at once: most images have settled within them
@@ -164,7 +164,7 @@ class WholeRun(Layerwise):
 
     def _linear(self, node, before, module):
         """The term of a linear layer: on an image that was flattened, a convolution as large as the image."""
-        if len(self.shapes[node]) == 1 and operation_of(self.graph, before) in ("flatten", "reshape", "view"):
+        if len(self.shapes[node]) == 1 and operation_of(self.graph, before) in FLATTEN:
             (inner, *_), flat = before.all_input_nodes, self.shapes[before]
             found = self._source(inner)
             if found is not None and len(self.shapes[inner]) == 3 and len(flat) == 1:

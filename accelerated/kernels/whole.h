@@ -74,7 +74,7 @@ void spike_list(const uint64_t *bits, index_t plane, const int64_t *base, uint32
   }
 }
 
-#if defined(__AVX512BW__)
+#if defined(__AVX512BW__) && defined(__AVX512DQ__)
 #define WIDEST 64
 #else
 #define WIDEST 32
@@ -86,7 +86,7 @@ typedef int16_t half_t __attribute__((vector_size(WIDEST / 2), aligned(2), may_a
 
 /* The signs of a vector's lanes as bits. */
 static inline uint64_t signs(wide_t mask) {
-#if defined(__AVX512DQ__)
+#if WIDEST == 64
   return (uint64_t)(uint16_t)__builtin_ia32_cvtd2mask512((__attribute__((vector_size(64))) int)mask);
 #elif defined(__AVX__)
   return (uint64_t)__builtin_ia32_movmskps256((__attribute__((vector_size(32))) float)mask);
