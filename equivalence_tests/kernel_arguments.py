@@ -10,21 +10,22 @@ import torch
 
 from accelerated import InputError
 from accelerated.kernels import call
-from accelerated.kernels.entries import ENTRIES, EVENTS, SOURCES, WHOLE, Buffer, Events, Source
+from accelerated.kernels.buffers import KINDS, Buffer
+from accelerated.kernels.entries import ENTRIES, WHOLE
+from accelerated.kernels.structures import Direct, Events, Source
 
 BATCH = (5, 4, 3, 3)
 SIZES = {
     "z_steps": 3, "steps": 3, "count": 4, "numbers": 20, "rows": 1, "pixels": 6, "words": 1, "channels": 16,
     "images": 4, "height": 4, "width": 4, "many": 1, "dense_steps": 3, "batch": 2, "enough": 8192, "kernel": 3,
     "padding": 1, "stride": 1, "group": 3, "size": 5 * 4 * 3 * 3, "down": 2, "across": 2, "spikes": 9, "step_rows": 1,
+    "filled": 16,
 }  # fmt: skip
 NUMBERS = {
     "lowest": 0, "inner": 9, "period": 36, "unit": 0, "levels": 4, "shift": 0.5, "t": -1, "first": 1, "kernel": 3,
     "stride": 1, "padding": 1, "group": 3, "channels": 16, "fresh": 1, "by_tile": 0, "down": 2, "across": 2, "bound": 1,
     "lag": 0, "most": 4,
 }  # fmt: skip
-KINDS = {"real": torch.float32, "int16": torch.int16, "int32": torch.int32, "int64": torch.int64,
-         "double": torch.float64}  # fmt: skip
 
 
 def size_of(size):
@@ -35,7 +36,7 @@ def size_of(size):
 def buffer(declared):
     """A tensor as declared."""
     shape = [n for size in declared.shape for n in (BATCH if size is ... else (size_of(size),))]
-    return torch.zeros(shape, dtype=KINDS[declared.kind])
+    return torch.zeros(shape, dtype=KINDS.get(declared.kind, torch.float32))
 
 
 def sources(by_tables):
@@ -48,10 +49,17 @@ def sources(by_tables):
 
 def events():
     """A convolution of 3 x 3 over 16 channels without spikes."""
-    base, place = torch.zeros(3 * 2 * 4 + 1, dtype=torch.int64), torch.zeros(3 * 2 * 4, 5, dtype=torch.int32)
+    base, place = torch.zeros(2 * 3 * 2 * 4 + 1, dtype=torch.int64), torch.zeros(2 * 3 * 2 * 4, 5, dtype=torch.int32)
     entries, worth = torch.zeros(9, dtype=torch.int32), torch.ones(3, dtype=torch.int32)
-    weight = torch.zeros(1, 3, 3, 32, 16, dtype=torch.int16)
-    return [Events(entries, base, place, weight, worth, (4, 4), (1, 1), (1, 1), 258)]
+    weight = torch.zeros(1, 3, 3, 16, 16, dtype=torch.int8)
+    return [Events(entries, base, place, weight, worth, (4, 4), 16, (1, 1), (1, 1), 258)]
+
+
+def directs():
+    """Spikes of 16 channels at the same places."""
+    worth, factor = torch.ones(3, dtype=torch.int32), torch.ones(16, dtype=torch.int32)
+    bits, base = torch.zeros(2, 3, 2, 4, 4, 1, dtype=torch.int64), torch.zeros(2 * 3 * 2 * 4 + 1, dtype=torch.int64)
+    return [Direct(bits, base, factor, worth)]
 
 
 def arguments(name):
@@ -61,11 +69,8 @@ def arguments(name):
     given |= {
         key: NUMBERS[key] for key, declared in ENTRIES[name].arguments.items() if declared in (WHOLE, "real number")
     }
-    if SOURCES in ENTRIES[name].arguments:
-        given[SOURCES] = sources(name == "table_layer")
-    if EVENTS in ENTRIES[name].arguments:
-        given[EVENTS] = events()
-    return given
+    lists = {Source: lambda: sources(name == "table_layer"), Events: events, Direct: directs}
+    return given | {key: lists[kind]() for key, kind in ENTRIES[name].arguments.items() if kind in lists}
 
 
 def wrong(tensor):
@@ -88,29 +93,21 @@ def wrong(tensor):
     return ways
 
 
-def wrong_sources(given):
-    """{how: sources of which one part is wrong}."""
-    (source,) = given
-    ways = {}
-    for part in ("bits", "weight"):
-        ways |= {f"{part}, {how}": [source._replace(**{part: t})] for how, t in wrong(getattr(source, part)).items()}
-    ways |= {f"kernel {k}": [source._replace(kernel=k)] for k in ((4, source.kernel[1]), (0, 1), (3, 5))}
-    return ways | {"a negative padding": [source._replace(padding=(-1, 0))]}
+NUMBERS_OF = {  # of structures, and those that are wrong
+    Source: {"kernel": ((4, 3), (4, 1), (0, 1), (3, 5)), "padding": ((-1, 0),)},
+    Events: {"image": ((3, 4), (4, 5), (0, 0)), "stride": ((0, 1), (2, 1)), "padding": ((-1, 0), (2, 1)), "room": (0,),
+             "channels": (15, 32)},
+    Direct: {},
+}  # fmt: skip
 
 
-def wrong_events(given):
-    """{how: events of which one part is wrong}."""
-    (event,) = given
-    ways = {}
-    for part in ("entries", "base", "place", "weight", "worth"):
-        ways |= {f"{part}, {how}": [event._replace(**{part: t})] for how, t in wrong(getattr(event, part)).items()}
-    numbers = {
-        "image": ((3, 4), (4, 5), (0, 0)),
-        "stride": ((0, 1), (2, 1)),
-        "padding": ((-1, 0), (2, 1)),
-        "room": (0,),
-    }
-    return ways | {f"{part} {n}": [event._replace(**{part: n})] for part, values in numbers.items() for n in values}
+def wrong_list(given):
+    """{how: a list of structures of which one part is wrong}."""
+    (one,) = given
+    tensors = {part: wrong(value) for part, value in one._asdict().items() if isinstance(value, torch.Tensor)}
+    ways = [(f"{part}, {how}", part, t) for part, others in tensors.items() for how, t in others.items()]
+    ways += [(f"{part} {n}", part, n) for part, numbers in NUMBERS_OF[type(one)].items() for n in numbers]
+    return {how: [one._replace(**{part: value})] for how, part, value in ways}
 
 
 def refuses(name, argument, how, given):
@@ -130,9 +127,9 @@ ALLOWED = {  # harmless: too much memory, borders that pooling drops, weights wi
     ("event_layer", "room", "axis 0 longer"), ("event_layer", "room", "axis 1 longer"),
     *(("whole_layer", "events", f"entries, axis 0 {how}") for how in ("shorter", "longer")),  # none of them is read
     *(("spike_list", "entries", f"axis 0 {how}") for how in ("shorter", "longer")),  # it writes no more than fit
-    *((name, "bits", f"axis {axis} longer") for name in ("spike_rows", "spike_list") for axis in (2, 3)),
-    ("spike_rows", "bits", "axis 4 longer"), ("spike_list", "bits", "axis 3 shorter"),
-    ("whole_layer", "dense", "axis 0 shorter"),
+    *((name, "bits", f"axis {axis} longer") for name in ("spike_rows", "spike_list") for axis in (1, 2)),
+    ("spike_rows", "bits", "axis 3 longer"), ("spike_list", "bits", "axis 2 shorter"),
+    ("whole_layer", "dense", "axis 0 shorter"), ("levels_after", "last", "axis 1 longer"),
     *(("value_bits", "values", f"axis 1 {how}") for how in ("shorter", "longer")),
 }  # fmt: skip
 
@@ -143,10 +140,8 @@ def main(names):
         call(name, tile=16, **given)
         count = 0
         for argument, value in given.items():
-            if argument == EVENTS:
-                ways = wrong_events(value)
-            elif argument == SOURCES:
-                ways = wrong_sources(value) | ({"too many": value * 40} if name == "table_layer" else {})
+            if isinstance(value, list):
+                ways = wrong_list(value) | ({"too many": value * 40} if name == "table_layer" else {})
             else:
                 ways = wrong(value) if isinstance(value, torch.Tensor) else {}
             for how, other in ways.items():

@@ -64,7 +64,7 @@ def run(rows, spikes, state, chunks, lag, window, dense=None):
     for count in chunks:
         part = slice(at, at + count)
         read = lists.Lists.of(as_planes(spikes[part]), spikes.shape[2], worths[part], window)
-        planes.append(state.fire([rows.events(read)], worths[part], count if lag else 0, None if dense is None
+        planes.append(state.fire(rows.of(read), worths[part], count if lag else 0, None if dense is None
                                  else dense[part]))  # fmt: skip
         at += count
     return torch.cat(planes, 1)
@@ -81,7 +81,9 @@ def test_a_layer_is_the_convolution_and_the_neuron(shape, chunks, lag, lowest, r
     dense = torch.randint(-99, 99, currents.shape, generator=random)
     for beside in (None, dense):
         fired, *wanted = expected(currents + (0 if beside is None else beside), bias, step, lowest, lag)
-        state = lists.WholeLayer((BATCH, shape[1], *currents.shape[-2:]), step[None], lowest, LEVELS, bias)
+        state = lists.WholeLayer(
+            lists.Neurons((shape[1], *currents.shape[-2:]), step[None], lowest, LEVELS, bias), BATCH
+        )
         planes = run(lists.Rows(weight, stride, padding), spikes, state, chunks, lag, window, beside)
         assert torch.equal(planes, as_planes(fired))
         for seen, value in zip((state.sent, state.emitted, state.membrane), wanted, strict=True):
@@ -103,7 +105,7 @@ def test_sums_of_16_bits_are_widened_before_they_overflow(largest):
         currents = torch.stack([w * current(shape, sign * weight, s) for w, s in zip(WORTHS, spikes, strict=True)])
         step, bias = torch.full((20,), 40 * largest), torch.zeros(20, dtype=torch.long)
         fired, sent, _, membrane = expected(currents, bias, step, -8, 0)
-        state = lists.WholeLayer((BATCH, 20, 4, 4), step[None], -8, LEVELS)
+        state = lists.WholeLayer(lists.Neurons((20, 4, 4), step[None], -8, LEVELS), BATCH)
         planes = run(lists.Rows(sign * weight, (1, 1), (1, 1)), spikes, state, (11,), 0, (1, 1))
         assert torch.equal(planes, as_planes(fired))
         assert torch.equal(state.of_channels(state.membrane), membrane.int())
@@ -120,11 +122,13 @@ def test_thresholds_of_single_neurons_and_several_sources():
     worths, twos = torch.tensor(WORTHS, dtype=torch.int32), torch.full((len(WORTHS),), 2, dtype=torch.int32)
     units = (changes // 2).permute(0, 1, 3, 4, 2).int().contiguous()
     rows = lists.Rows(weight, (1, 1), (1, 1))
-    skip = lists.Rows(30 * torch.eye(16, dtype=torch.long)[:, :, None, None], (1, 1), (0, 0))
+    skip = lists.Factors(torch.full((16,), 30))
     read = lists.Lists.of(as_planes(spikes), 16, worths)
-    events = [rows.events(read), skip.events(read)]
-    events += [rows.events(lists.Lists.of(lists.planes_of(units, bound), 16, twos)) for bound in (1, 2)]
-    state = lists.WholeLayer((BATCH, 16, 5, 5), steps.permute(1, 2, 0).flatten(0, 1), 0, LEVELS, bias)
+    events = rows.of(read) + skip.of(read)
+    for bound in (1, 2):
+        events += rows.of(lists.Lists.of(lists.planes_of(units, bound), 16, twos))
+    neurons = lists.Neurons((16, 5, 5), steps.permute(1, 2, 0).flatten(0, 1), 0, LEVELS, bias)
+    state = lists.WholeLayer(neurons, BATCH)
     planes = state.fire(events, worths, 0)
     currents = torch.stack([w * (current(shape, weight, s) + 30 * s) + current(shape, weight, c)
                             for w, s, c in zip(WORTHS, spikes, changes, strict=True)])  # fmt: skip
@@ -145,10 +149,11 @@ def test_threads_share_the_work_and_change_nothing(shape):
     *_, stride, padding, window = shape
     currents = torch.stack([w * current(shape, weight, s) for w, s in zip(WORTHS, spikes, strict=True)])
     fired, *_ = expected(currents, bias, step, 0, 0)
+    neurons = lists.Neurons((shape[1], *currents.shape[-2:]), step[None], 0, LEVELS, bias)
     try:
         for threads in (1, 2, 3, 5):
             torch.set_num_threads(threads)
-            state = lists.WholeLayer((BATCH, shape[1], *currents.shape[-2:]), step[None], 0, LEVELS, bias)
+            state = lists.WholeLayer(neurons, BATCH)
             planes = run(lists.Rows(weight, stride, padding), spikes, state, (11,), 0, window)
             assert torch.equal(planes, as_planes(fired)), threads
     finally:

@@ -5,8 +5,6 @@ before. What lies between layers and is no convolution of spikes is computed in 
 sums are exact, and the answer has the bits of every other form.
 """
 
-from functools import reduce
-
 import numpy as np
 import torch
 from torch import nn
@@ -17,14 +15,13 @@ from ..graph.operations import Kind, module_of, named, operation_of
 from ..graph.trace import layer_name, value_of
 from ..graph.values import read_last
 from ..kernels import serves
-from ..kernels.events import Spikes
-from ..kernels.lists import LARGEST, Lists, Rows, WholeLayer, planes_of
+from ..kernels.lists import LARGEST, Factors, Lists, Neurons, Rows, WholeLayer, planes_of
 from ..layers import SumPool2d
 from ..sums import is_whole, largest_sums
 from .layerwise import FLATTEN, Layerwise
 from .structure import images_lead
 
-CHUNK = 16  # steps at once: most images have settled within them
+CHUNK, AFTER = 16, 5  # steps at once; where the last layer's worths come to 1 late, as many after that
 HELD = 2**29  # membranes of 32 bits hold sums up to this one, and twice that of what neurons compare
 FEW = 32  # values up to this one, which are no layer's levels, are sent as so many spikes; larger ones are not
 
@@ -34,12 +31,11 @@ def _pair(value):
 
 
 class Term:
-    """A term of a layer's current: `node`'s value, or (with `source`) `weight` applied to a layer's spikes."""
+    """A term of a layer's current: `node`'s value, or (with `source`) `weights` applied to a layer's spikes."""
 
-    def __init__(self, node, found=None, weight=None, stride=(1, 1), padding=(0, 0), bias=None):
+    def __init__(self, node, found=None, weights=None, bias=None):
         self.source, self.window = found or (None, None)
-        self.node, self.bias = node, bias
-        self.rows = None if found is None else Rows(weight, stride, padding)
+        self.node, self.weights, self.bias = node, weights, bias
 
 
 class WholeRun(Layerwise):
@@ -60,7 +56,7 @@ class WholeRun(Layerwise):
         self.emitted, self.packed, self.before, self.ends = {}, {}, {}, {self.answer}
         self.terms: dict = {}
         if serves(self.x, *network.parameters()) and all(self._image(node) for node in self.neurons):
-            self.terms, self.needed, self.done = self._planned()
+            self.terms, self.layers, self.needed, self.done = self._planned()
 
     @property
     def foldable(self):
@@ -72,7 +68,8 @@ class WholeRun(Layerwise):
     @property
     def at_once(self):
         """How many steps are taken at once: under integrate-then-fire, a whole phase."""
-        return next(iter(self.neurons.values())).levels if self.waits else CHUNK
+        levels = next(iter(self.neurons.values())).levels
+        return levels if self.waits else max(CHUNK, min(2 * CHUNK, self.network.coarse + AFTER))
 
     @property
     def finished(self):
@@ -80,7 +77,7 @@ class WholeRun(Layerwise):
         return self.silent is not None or (self.waits and self.now > 0)
 
     def _planned(self):
-        """(terms of each layer, nodes that need dense values, the nodes that are not read after each node)."""
+        """(terms of layers, layers, nodes that need dense values, the nodes that are not read after each node)."""
         key, network, prepared = ("whole", self.x.shape[1:]), self.network, self.network.prepared
         state = [(part.data_ptr(), part._version) for part in (*network.parameters(), *network.buffers())]
         if prepared.get(key, (None,))[0] != state:
@@ -102,7 +99,8 @@ class WholeRun(Layerwise):
             def reads(node):
                 return self._read(terms[node]) if node in terms else node.all_input_nodes if node in needed else []
 
-            prepared[key] = state, (terms, needed, read_last(self.nodes, reads))
+            layers = {node: self._layer(node, terms[node]) for node in terms}
+            prepared[key] = state, (terms, layers, needed, read_last(self.nodes, reads))
         return prepared[key][1]
 
     def _read(self, terms):
@@ -156,10 +154,10 @@ class WholeRun(Layerwise):
         if operation_of(self.graph, node) == "mul" and len(others) == 1 and others[0] in self.constant:
             factor = value_of(self.graph, others[0], {})
             if image and (factor.numel() == 1 or factor.numel() == len(factor) == image[0] == self.shapes[node][0]):
-                return self._term(node, source, factor.flatten().expand(image[0]).diag()[:, :, None, None])
+                return self._term(node, source, factor.flatten().expand(image[0]))
             return None
         if image and (found := self._source(node)) and found[0] in self.neurons:
-            return self._term(node, node, torch.eye(image[0])[:, :, None, None])
+            return self._term(node, node, torch.ones(image[0]))
         return None
 
     def _linear(self, node, before, module):
@@ -173,10 +171,14 @@ class WholeRun(Layerwise):
         return self._term(node, before, module.weight[:, :, None, None], bias=module.bias)
 
     def _term(self, node, source, weight, stride=1, padding=0, bias=None):
-        found = self._source(source)
-        if found is None or self._image(found[0]) is None or weight.detach().abs().max() > LARGEST:
+        """The term of weights [out, in, down, across], or of a factor for each channel."""
+        found, weight = self._source(source), weight.detach()
+        if found is None or self._image(found[0]) is None or weight.abs().max() > LARGEST:
             return None
-        return Term(node, found, weight.detach(), _pair(stride), _pair(padding), bias)
+        if weight.ndim == 1 and found[1] == (1, 1):
+            return Term(node, found, Factors(weight))
+        weight = weight.diag()[:, :, None, None] if weight.ndim == 1 else weight
+        return Term(node, found, Rows(weight, _pair(stride), _pair(padding)), bias)
 
     def steps(self, count):
         if self.silent is not None:
@@ -241,49 +243,54 @@ class WholeRun(Layerwise):
         self.lists[key] = [Lists.of(bits, channels, worth, window) for bits in planes]
         return self.lists[key]
 
-    def _begun(self, node, values):
-        """The state of a layer, with all that arrives at first: biases, and what the image alone decides."""
-        module, image = self.neurons[node], self._image(node)
+    def _layer(self, node, terms):
+        """A layer, into which biases arrive at first."""
+        module = self.neurons[node]
         step = (module.threshold / module.levels).detach().expand(self.shapes[node])
-        if module.threshold.numel() == 1:
-            step = step.flatten()[:1].expand(1, image[0])
-        else:
-            step = self._as_image(node, step[None])[0].permute(1, 2, 0).flatten(0, 1)
-        biases = [term.bias.detach() for term in self.terms[node] if term.source is not None and term.bias is not None]
-        shape = len(self.x), *image
-        layer = self.packed[node] = WholeLayer(
-            shape, step, module.lowest, module.levels, sum(biases) if biases else None
-        )
-        for term in self.terms[node]:
-            if term.source is None and term.node not in self.moving:
-                layer.add(self._as_image(term.node, values[term.node].expand(len(self.x), *self.shapes[node])))
+        step = self._as_image(node, step[None])[0]
+        same = step.stride()[1:] == (0, 0)  # for all pixels
+        step = (step[:, :1, :1] if same else step).permute(1, 2, 0).flatten(0, 1)
+        biases = [term.bias.detach() for term in terms if term.source is not None and term.bias is not None]
+        return Neurons(self._image(node), step, module.lowest, module.levels, sum(biases) if biases else None)
+
+    def _begun(self, node):
+        """A layer with its state, which others see from now on."""
+        layer = self.packed[node] = WholeLayer(self.layers[node], len(self.x))
+        state, name = self.states[layer_name(node)], layer_name(node)
+        state.sent = self._as_sample(node, layer.of_channels(layer.sent))
+        self.emitted[name] = self._as_sample(node, layer.of_channels(layer.emitted))
         return layer
 
     def _neuron(self, node, values, count):
         """Fire a layer's spikes of `count` steps; its totals if they are needed."""
-        layer = self.packed.get(node) or self._begun(node, values)
-        dense, events = [], []
+        layer = self.packed.get(node) or self._begun(node)
+        dense, spikes = [], []
         for i, term in enumerate(self.terms[node]):
             if term.source is not None:
-                events += map(term.rows.events, self._listed(term.source, term.window, values, count))
+                for lists in self._listed(term.source, term.window, values, count):
+                    spikes += term.weights.of(lists)
             elif term.node in self.moving:
                 dense.append(self._changes(term.node, values, (node, i)))
-        before = layer.sent.clone() if node in self.needed and not layer.fresh else None
+            elif layer.fresh:
+                dense.append(self._as_image(term.node, values[term.node].expand(1, len(self.x), *self.shapes[node])))
         worth, lag = self._worths(node, count), count if self.waits else 0
-        bits = self.bits[node] = layer.fire(events, worth, lag, reduce(torch.add, dense) if dense else None)
-        self.fired |= (bits != 0).flatten(3).any(-1).any(0)
-        name, state = layer_name(node), self.states[layer_name(node)]
-        state.sent = self._as_sample(node, layer.of_channels(layer.sent))
-        self.emitted[name] = self._as_sample(node, layer.of_channels(layer.emitted))
-        return self._totals(node, layer, before, worth, count) if node in self.needed else None
+        self.bits[node] = layer.fire(spikes, worth, lag, _summed(dense), self.fired)
+        return self._totals(node, layer, worth, count) if node in self.needed else None
 
-    def _totals(self, node, layer, before, worth, count):
+    def _totals(self, node, layer, worth, count):
         """theta N / L after each step."""
         step = self.neurons[node].threshold.to(self.x.dtype) / self.neurons[node].levels
         if self._rows(node, count) == 1:
             return step * self.states[layer_name(node)].sent
-        one = torch.ones(layer.channels, dtype=self.x.dtype)
-        plus, minus = (Spikes(plane, one).dense().unflatten(0, (count, -1)) for plane in self.bits[node])
-        sent = ((plus - minus) * worth.view(-1, 1, 1, 1, 1)).cumsum(0)
-        sent += 0 if before is None else layer.of_channels(before)
-        return step * self._as_sample(node, sent.flatten(0, 1))
+        return step * self._as_sample(node, layer.levels_after(self.bits[node], worth, self.x.dtype).flatten(0, 1))
+
+
+def _summed(values):
+    """The sum of values [steps, ...], some of which are there in the first step alone; None if there are none."""
+    if len(values) < 2:
+        return values[0] if values else None
+    longest, *others = sorted(values, key=len, reverse=True)
+    total = longest.clone()
+    for each in others:
+        total[: len(each)] += each
+    return total

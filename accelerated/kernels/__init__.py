@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 
 from ..thresholds import sum_to
+from .buffers import FORMATS, lies
 from .build import BLOCK, library
-from .entries import ENTRIES, FORMATS, lies, planned
+from .entries import ENTRIES
+from .plans import planned
 
 CPU = torch.device("cpu")
 SHORT, REPEATED = 32, 1024  # thresholds of shorter runs are written out per element, and repeated

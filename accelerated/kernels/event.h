@@ -61,6 +61,26 @@ void NAME(unpack)(const uint64_t *bits, REAL *out, const REAL *worth, index_t ch
   }
 }
 
+/* Levels after each step, [steps, pixels, channels], from the last ones and planes of bits of spikes worth[t] each. */
+void NAME(levels_after)(const uint64_t *bits, const int32_t *worth, const int16_t *last, index_t filled, REAL *out,
+                        index_t steps, index_t channels, PARTS) {
+  IN_PARTS {
+    index_t words = (channels + 63) / 64;
+    for (index_t at = begin; at < end; at++) {
+      index_t first = at % words * 64, many = channels - first < 64 ? channels - first : 64, pixel = at / words;
+      int32_t level[64];
+      for (index_t c = 0; c < many; c++) level[c] = last[pixel * filled + first + c];
+      for (index_t t = steps - 1; t >= 0; t--) {
+        REAL *to = out + (t * (whole / words) + pixel) * channels + first;
+        for (index_t c = 0; c < many; c++) to[c] = (REAL)level[c];
+        for (int sign = 0; sign < 2; sign++)
+          for (uint64_t word = bits[(sign * steps + t) * whole + at]; word; word &= word - 1)
+            level[__builtin_ctzll(word)] -= sign ? -worth[t] : worth[t];
+      }
+    }
+  }
+}
+
 #ifndef EVENT_POOL
 #define EVENT_POOL
 /* Of `taps` neighbouring pixels, whose first is seen[0], those that lie in the row: channel c of tap i is bit i channels + c.

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from . import call
 from .build import BLOCK, LOOKED_UP
-from .entries import Source
+from .structures import Source
 
 WORD, BYTE = 64, 8  # bits
 TABLES = 2**19  # with larger tables (in bytes), a layer adds its rows one by one

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from . import Thresholds
 from .elementwise import fits, gaps, like, room, same_shape  # noqa: F401  (gaps: for who asks this module)
-from .entries import planned
+from .plans import planned
 
 FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BLOCK, ROWS = 1024, 32  # elements per program; rows that a program of the backward pass sums

@@ -2,6 +2,7 @@
    the IEEE operations of the PyTorch code that it stands for, but for the order of sums, which each says. */
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef long long index_t;

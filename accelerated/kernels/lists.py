@@ -2,44 +2,48 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from . import call
-from .entries import Events
 from .events import words_of
+from .structures import Direct, Events
 
+COPIED = 8  # entries that are copied at once
 LARGEST = 2**15 - 1  # of 16 bits
+BYTE = 2**7 - 1  # of 8 bits, and its negative
 
 
 def tile_of(channels):
-    """The tile width with the least padding: 128, 64, 32 or 16 channels."""
-    return min((128, 64, 32, 16), key=lambda width: (-(-channels // width) * width, -width))
+    """The tile width with the least padding: 64, 32 or 16 channels."""
+    return min((64, 32, 16), key=lambda width: (-(-channels // width) * width, -width))
 
 
 class Lists(NamedTuple):
-    """The spikes of a layer, row by row of its pixels; worth [steps] is that of one spike."""
+    """The spikes of a layer, row by row of its pixels; worth [steps] is that of one spike, bits are unlisted ones."""
 
+    bits: torch.Tensor
     entries: torch.Tensor
     base: torch.Tensor
     place: torch.Tensor
     worth: torch.Tensor
     image: tuple
+    channels: int
 
     @classmethod
     def of(cls, bits, channels, worth, window=(1, 1)):
         """The lists of bits [2, steps, batch, height, width, words]; a pixel is the sum over a window."""
-        _, steps, batch, height, width, _ = bits.shape
-        (down, across), bits = window, bits.flatten(1, 2)
-        image = height // down, width // across
-        rows = steps * batch * image[0]
+        (down, across), flat = window, bits.flatten(0, 2)
+        image = flat.shape[1] // down, flat.shape[2] // across
+        rows = len(flat) * image[0]
         place, total = torch.empty(rows, image[1] + 1, dtype=torch.int32), torch.empty(rows, dtype=torch.int64)
-        call("spike_rows", least=32, bits=bits, place=place, total=total, down=down, across=across)
-        base = F.pad(total.cumsum(0), (1, 0))
-        room = 2 ** int(base[-1]).bit_length()  # of few different sizes: calls of the same sizes are checked once
+        call("spike_rows", least=32, bits=flat, place=place, total=total, down=down, across=across)
+        base = torch.from_numpy(np.concatenate([[0], total.numpy().cumsum()]))
+        room = 2 ** (int(base[-1]) + COPIED).bit_length()  # few different sizes: the same ones are checked only once
         entries = torch.empty(room, dtype=torch.int32)
-        call("spike_list", least=32, bits=bits, base=base, entries=entries, down=down, across=across, channels=channels)
-        return cls(entries, base, place, worth, image)
+        call("spike_list", least=32, bits=flat, base=base, entries=entries, down=down, across=across, channels=channels)
+        return cls(bits, entries, base, place, worth, image, channels)
 
 
 def planes_of(values, least):
@@ -53,68 +57,102 @@ def planes_of(values, least):
 
 
 class Rows:
-    """A convolution's whole weights [out, in, down, across], as whole.h reads them."""
+    """A convolution's whole weights [out, in, down, across], as whole.h reads them.
 
-    def __init__(self, weight, stride, padding):
-        out, tile = len(weight), tile_of(len(weight))
-        self.stride, self.padding = stride, padding
-        self.room = LARGEST // max(1, int(weight.abs().max()))
-        rows = torch.cat([weight, -weight], 1).to(torch.int16)
-        rows = F.pad(rows, (0, 0, 0, 0, 0, 0, 0, -out % tile)).unflatten(0, (-1, tile))
-        self.data = rows.permute(0, 3, 4, 2, 1).contiguous()
-
-    def events(self, lists):
-        """This convolution of these lists."""
-        return Events(
-            lists.entries,
-            lists.base,
-            lists.place,
-            self.data,
-            lists.worth,
-            lists.image,
-            self.stride,
-            self.padding,
-            self.room,
-        )
-
-
-class WholeLayer:
-    """Membranes (u - N) D, levels sent and spikes emitted of a layer; channels are filled up to whole tiles.
-
-    `shape` is (batch, channels, height, width), `step` D, [1 or pixels, channels]; levels are in lowest..most; `bias`
-    [channels] has arrived at first.
+    A weight is the sum of digits d_i 255^i with |d_i| <= 127: one of 8 bits has one digit.
     """
 
-    def __init__(self, shape, step, lowest, most, bias=None):
-        batch, self.channels, height, width = shape
-        self.tile, self.lowest, self.most, self.fresh = tile_of(self.channels), lowest, most, 1
+    def __init__(self, weight, stride, padding):
+        self.stride, self.padding, self.digits = stride, padding, []
+        weight, factor = weight.long(), 1
+        while weight.any() or not self.digits:
+            digit = (weight + BYTE) % (2 * BYTE + 1) - BYTE
+            self.digits.append((factor, _packed(digit), LARGEST // max(1, int(digit.abs().max()))))
+            weight, factor = (weight - digit) // (2 * BYTE + 1), factor * (2 * BYTE + 1)
+
+    def of(self, lists):
+        """This convolution of these lists: `Events` for each digit."""
+        _, entries, base, place, worth, image, channels = lists
+        return [
+            Events(entries, base, place, packed, worth * factor, image, channels, self.stride, self.padding, room)
+            for factor, packed, room in self.digits
+        ]
+
+
+def _packed(weight):
+    """Rows [tiles, down, across, in, tile] of weights.
+
+    Bytes lie in pairs: 128 + channel i, then channel i + tile / 2, as whole_width.h takes them apart.
+    """
+    out, tile = len(weight), tile_of(len(weight))
+    rows = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, -out % tile)).unflatten(0, (-1, 2, tile // 2))
+    lower, upper = rows[:, 0] + BYTE + 1, rows[:, 1]
+    return torch.stack([lower, upper], -1).permute(0, 3, 4, 2, 1, 5).flatten(-2).to(torch.int8).contiguous()
+
+
+class Factors:
+    """A whole factor for each channel [channels], of spikes that arrive where they were fired."""
+
+    def __init__(self, factor):
+        self.data = F.pad(factor.to(torch.int32), (0, -len(factor) % tile_of(len(factor))))
+
+    def of(self, lists):
+        """These lists' spikes, each times its factor."""
+        return [Direct(lists.bits, lists.base, self.data, lists.worth)]
+
+
+class Neurons:
+    """The settling neurons of a layer, whose channels are filled up to whole tiles.
+
+    `image` is (channels, height, width), `step` D, [1 or pixels, channels]; levels are in lowest..most; `bias`
+    [channels] arrives at first.
+    """
+
+    def __init__(self, image, step, lowest, most, bias=None):
+        self.channels, *self.pixels = image
+        self.tile, self.lowest, self.most = tile_of(self.channels), lowest, most
         more = -self.channels % self.tile
         self.step = F.pad(step.to(torch.int32), (0, more), value=1).contiguous()
         start = torch.zeros(self.channels) if bias is None else bias
-        start = F.pad(start.to(torch.int32), (0, more))
-        self.membrane = start.expand(batch, height, width, -1).contiguous()
-        self.sent, self.emitted = (torch.empty_like(self.membrane, dtype=torch.int16) for _ in range(2))
+        self.start = F.pad(start.to(torch.int32), (0, more))
 
-    def add(self, values):
-        """Add whole values [batch, channels, height, width] to what has arrived."""
-        self.membrane[..., : self.channels] += values.int().permute(0, 2, 3, 1)
 
-    def fire(self, events, worth, lag, dense=None):
+class WholeLayer:
+    """The state of `Neurons` for a batch: membranes (u - N) D, levels sent, spikes emitted."""
+
+    def __init__(self, neurons, batch):
+        self.neurons, self.channels, self.fresh = neurons, neurons.channels, 1
+        size = batch, *neurons.pixels, len(neurons.start)
+        self.membrane = torch.empty(size, dtype=torch.int32)
+        self.sent, self.emitted = (torch.empty(size, dtype=torch.int16) for _ in range(2))
+
+    def fire(self, spikes, worth, lag, dense=None, fired=None):
         """Planes of bits of the spikes in the next steps, each worth[t] levels; the first follows `lag` steps of input.
 
-        `dense` [steps, batch, channels, height, width] are whole values that arrive beside the events.
+        `dense` [steps, batch, channels, height, width] are whole values that arrive beside spikes; fired
+        [steps, batch] becomes True where an image's neurons fire.
         """
+        fired = torch.zeros(len(worth), len(self.membrane), dtype=torch.bool) if fired is None else fired
         size = 2, len(worth), *self.membrane.shape[:3], words_of(self.channels)
-        new = torch.empty if self.membrane.shape[-1] % 64 == 0 else torch.zeros  # tiles may leave a part of a word
-        out = new(size, dtype=torch.int64)
+        out = torch.zeros(size, dtype=torch.int64)
         if dense is not None:
+            dense = dense.int().permute(0, 1, 3, 4, 2)
             more = self.membrane.shape[-1] - self.channels
-            dense = F.pad(dense.int().permute(0, 1, 3, 4, 2), (0, more)).contiguous()
-        call("whole_layer", least=1, tile=self.tile, events=events, dense=dense, step=self.step, worth=worth,
-             membrane=self.membrane, sent=self.sent, emitted=self.emitted, out=out, lag=lag, fresh=self.fresh,
-             most=self.most, lowest=self.lowest)  # fmt: skip
+            dense = (F.pad(dense, (0, more)) if more else dense).contiguous()
+        events, directs = ([one for one in spikes if isinstance(one, kind)] for kind in (Events, Direct))
+        n = self.neurons
+        call("whole_layer", least=1, tile=n.tile, events=events, directs=directs, dense=dense, step=n.step,
+             start=n.start, worth=worth, membrane=self.membrane, sent=self.sent, emitted=self.emitted, out=out,
+             fired=fired, lag=lag, fresh=self.fresh, most=n.most, lowest=n.lowest)  # fmt: skip
         self.fresh = 0
         return out
+
+    def levels_after(self, bits, worth, dtype):
+        """Levels after each of the steps that were fired last, [steps, batch, channels, height, width]."""
+        out = torch.empty(len(worth), *self.sent.shape[:3], self.channels, dtype=dtype)
+        call("levels_after", dtype=dtype, least=64, bits=bits.flatten(2, 4), worth=worth, last=self.sent.flatten(0, 2),
+             out=out.flatten(1, 3), channels=self.channels)  # fmt: skip
+        return out.permute(0, 1, 4, 2, 3)
 
     def of_channels(self, values):
         """A state without the channels that fill up tiles, [batch, channels, height, width]."""
