@@ -142,6 +142,23 @@ def test_thresholds_of_single_neurons_and_several_sources():
     assert 0.05 < torch.stack(fired).abs().double().mean() < 0.9
 
 
+@pytest.mark.parametrize("channels", [7, 32, 48, 70, 130, 192])
+def test_spikes_that_arrive_where_they_were_fired(channels):
+    """Any number of channels, in tiles of 64, 32 or 16: factors of them are a convolution by a diagonal."""
+    shape, random = (channels, channels, 3, 5, (1, 1), (1, 1), (0, 0), (1, 1)), torch.Generator().manual_seed(channels)
+    _, bias, step, spikes = layer(shape, 0, random)
+    factor = torch.randint(-2000, 2000, (channels,), generator=random)
+    currents = torch.stack([w * factor[:, None, None] * s for w, s in zip(WORTHS, spikes, strict=True)])
+    fired, *wanted = expected(currents, bias, step, 0, 0)
+    neurons = lists.Neurons(shape[1:4], step[None], 0, LEVELS, bias)
+    for weights in (lists.Factors(factor), lists.Rows(factor.diag()[:, :, None, None], (1, 1), (0, 0))):
+        state = lists.WholeLayer(neurons, BATCH)
+        assert torch.equal(run(weights, spikes, state, (4, 7), 0, (1, 1)), as_planes(fired))
+        for seen, value in zip((state.sent, state.emitted, state.membrane), wanted, strict=True):
+            assert torch.equal(state.of_channels(seen), value.int())
+    assert fired.abs().double().mean() > 0.05
+
+
 @pytest.mark.parametrize("shape", [LAYERS[0], LAYERS[6], LAYERS[8]], ids=str)
 def test_threads_share_the_work_and_change_nothing(shape):
     random, before = torch.Generator().manual_seed(1), torch.get_num_threads()

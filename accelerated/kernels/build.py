@@ -15,8 +15,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 BLOCK = 512  # pixels x steps whose sums an event-driven layer holds at once; events.py makes room for them
 LOOKED_UP = 64  # most words that one pixel of a layer with tables may read
+COPIED = 8  # entries of a list that are copied at once; lists.py leaves as much room behind them
 FLAGS = (
-    f"-DBLOCK={BLOCK}", f"-DLOOKED_UP={LOOKED_UP}",
+    f"-DBLOCK={BLOCK}", f"-DLOOKED_UP={LOOKED_UP}", f"-DCOPIED={COPIED}",
     "-O3", "-std=gnu11", "-shared", "-fPIC",
     "-fno-trapping-math", "-fno-math-errno",  # lets comparisons and floor become vector instructions; no value changes
     "-ffp-contract=off",  # no fused multiply-add: it would round once where PyTorch rounds twice

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from . import call
+from .build import COPIED
 from .events import words_of
 from .structures import Direct, Events
 
-COPIED = 8  # entries that are copied at once
 LARGEST = 2**15 - 1  # of 16 bits
 BYTE = 2**7 - 1  # of 8 bits, and its negative
 

@@ -27,7 +27,7 @@ typedef struct {
   uint32_t tap;
 } row_t;
 
-#define COPIED 8 /* entries at once: lists end with as many that belong to nobody */
+/* Entries that are copied at once: lists end with as many that belong to nobody. */
 typedef uint32_t copied_t __attribute__((vector_size(4 * COPIED), aligned(4), may_alias));
 
 /* The rows that row y of pixels reads through the rows of a kernel, but empty ones; returns their number. */
