@@ -27,7 +27,7 @@ from .network import batches_of
 from .pixels import Pixels, column
 from .quantisation import AT_ONCE
 from .sums import held
-from .units import FINEST, MOST_BIAS, Units, is_layer, is_sum, largest_step, level_of, per_channel
+from .units import FINEST, MOST_BIAS, Units, even, is_layer, is_sum, level_of, per_channel
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def _planned(graph, node, units):
     if isinstance(module, QCFS):
         (source,) = node.all_input_nodes
         unit = units.unit(source)
-        step = condensed((level_of(module) / unit).round().clamp(1, largest_step(module.levels)))
+        step = condensed(even((level_of(module) / unit / 2).round(), module.levels))
         parts = _widening(graph, node, [source], unit, units), partial(_whole_neurons, graph, node, step)
         return lambda: [part() for part in parts]
     if is_sum(graph, node, units.kinds):

@@ -63,8 +63,8 @@ def held(graph, format, images=1):
     """
     if not is_whole(graph):
         return
-    limit = round(1 / torch.finfo(format).eps)
+    limit = round(2 / torch.finfo(format).eps)
     for name, most in largest_sums(graph).items():
         if images * most > limit:
-            raise InputError(f"{name}: sums reach {images * most:.0f}, and {format} holds whole numbers and halves up "
-                             f"to {limit}: choose a wider format or fewer bits, or quantise what it reads")  # fmt: skip
+            raise InputError(f"{name}: sums reach {images * most:.0f}, and {format} holds whole numbers up to {limit}: "
+                             "choose a wider format or fewer bits, or quantise what it reads")  # fmt: skip

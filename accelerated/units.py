@@ -47,12 +47,20 @@ def level_of(activation):
 
 
 def largest_step(levels):
-    """The largest D for which float32 finds every level: (6 L + 7) D < 2^24, and L^2 D < 2^24 unless L is 2^n (15.2).
+    """The largest even D for which float32 finds every level: (3 L + 4) D < 2^24, L^2 D < 2^24 unless L is 2^n (15.2).
 
-    At most 2^12, so that what a dead channel compares stays small.
+    At most 2^12, so that what a dead channel compares stays small. InputError where there is none.
     """
     power = levels & (levels - 1) == 0
-    return min(2**12, (2**24 - 1) // max(6 * levels + 7, 0 if power else levels**2))
+    most = min(2**12, (2**24 - 1) // max(3 * levels + 4, 0 if power else levels**2))
+    if most < 2:
+        raise InputError(f"{levels} levels have no form in whole numbers: choose fewer, or a power of two")
+    return most // 2 * 2
+
+
+def even(halves, levels):
+    """D = 2 `halves`, from 2 to the largest: the membrane then starts at a whole number, D / 2."""
+    return 2 * halves.clamp(1, largest_step(levels) // 2)
 
 
 def is_layer(graph, node):
@@ -190,8 +198,8 @@ class Units:
             level = None if neuron is None else level_of(neuron)
             finest, least = self.beside(node, layers) if layers else self.without_layers(node, level)
             if neuron is not None:
-                step = (level / least).floor().clamp(1, largest_step(neuron.levels))
-                unit = torch.maximum(level / step, least)  # a level less than one counts as one
+                step = even((level / least / 2).floor(), neuron.levels)
+                unit = torch.maximum(level / step, least)  # a level less than two counts as two
             elif node is self.answer:
                 needed = float(least.max().log2().ceil() if layers else least.max().log2().floor())
                 unit = torch.full_like(least, 2.0**needed if least.any() else 1.0)

@@ -89,7 +89,7 @@ def test_T7_is_what_whole_numbers_compute(impl, rounds, kind):
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_T7_stays_near_the_quantised_network(impl, kind, seen):
-    """8 bits move logits by less than a tenth of their spread (levels near a tie change); 4 bits by more."""
+    """8 bits move logits by less than an eighth of their spread (levels near a tie change); 4 bits by more."""
     needs_networks(impl)
     off: dict = {4: [], 8: []}
     for seed in range(8):
@@ -99,7 +99,7 @@ def test_T7_stays_near_the_quantised_network(impl, kind, seen):
         for bits, found in off.items():
             got = impl.decode(impl.native("answer")(whole_network(impl, nodes, x, bits), impl.encode(x)))
             found.append(np.sqrt(np.mean((got - wanted) ** 2)) / wanted.std())
-    assert np.mean(off[8]) < 0.1 < 5 * np.mean(off[4]), off
+    assert np.mean(off[8]) < 1 / 8 < np.mean(off[4]), off
     seen(f"T7 {impl.name}: {kind}, logits move by {np.mean(off[8]):.3f} of their spread at 8 bits, "
          f"{np.mean(off[4]):.3f} at 4")  # fmt: skip
 
@@ -108,8 +108,10 @@ def test_T7_levels_are_found_by_comparing(impl):
     """At each edge of a level, and one on either side, float32 gives the level of whole numbers, to the largest D."""
     random = np.random.default_rng(0)
     for levels in (1, 2, 3, 5, 7, 8, 12, 16, 31, 32, 64, 100, 255, 256, 1000, 1024):
-        for step in {1, 2, 3, largest_step(levels), *random.integers(1, largest_step(levels) + 1, 30).tolist()}:
-            edges = (2 * np.arange(levels + 2) - 1) * step // 2
+        most = largest_step(levels) // 2
+        for half in {1, 2, 3, most, *random.integers(1, most + 1, 30).tolist()} - {*range(most + 1, 4)}:
+            step = 2 * half
+            edges = (2 * np.arange(levels + 2) - 1) * half
             z = np.concatenate([edges + nudge for nudge in (-1, 0, 1, 2)])
             found = impl.qcfs_level(z[None].astype(np.float32), np.float32(levels * step), levels)[0]
             assert (found == integer_level(z, step, levels)).all(), (levels, step)
@@ -169,7 +171,7 @@ def test_T7_what_cannot_be_whole_numbers_is_refused(impl):
     nodes, x = quantised(random, "mlp", 8)
     network, sample = impl.native("build")(impl.encode(nodes)), impl.encode(x)
     transformer, tokens = quantised(random, "transformer", 8, "hn-qcfs", 1)
-    relu = nets.mlp(random, 2)
+    relu, (fine, _) = nets.mlp(random, 2), quantised(random, "mlp", 5000)
     wide = [nodes[0] | {"weight": np.repeat(nodes[0]["weight"], 4096, axis=1)}, *nodes[1:]]
     cases = [
         (lambda: impl.native("integers")(network, sample, 9, MEAN, STD), "bits must be 2 to 8, got 9"),
@@ -177,6 +179,7 @@ def test_T7_what_cannot_be_whole_numbers_is_refused(impl):
         (lambda: impl.native("integers")(network, sample), "whole pixels 0..255"),
         (lambda: whole_network(impl, transformer, tokens), "whole numbers"),
         (lambda: whole_network(impl, relu, x), "quantise"),
+        (lambda: whole_network(impl, fine, x), "5000 levels have no form in whole numbers: choose fewer"),
         (lambda: whole_network(impl, wide, np.repeat(x, 4096, axis=1), format="float32"), "sums reach"),
     ]
     for call, message in cases:
@@ -193,16 +196,16 @@ def test_T7_a_format_that_cannot_hold_the_sums_is_refused(impl):
     assert is_whole(whole)
     assert not is_whole(nodes)
     most = max(largest_sums(whole).values())
-    held(whole, np.dtype(np.float32), int(2**23 // most))
+    held(whole, np.dtype(np.float32), int(2**24 // most))
     with pytest.raises(ValueError, match="choose a wider format"):
-        held(whole, np.dtype(np.float32), int(2**23 // most) + 1)
+        held(whole, np.dtype(np.float32), int(2**24 // most) + 1)
     held(nodes, np.dtype(np.float16), 10**9)
     native = whole_network(impl, nodes, x)
     with np.errstate(over="ignore"):
         half = native.half() if impl.torch else in_format(native, "float16")
     with pytest.raises(ValueError, match=r"wider format|must be positive and finite, got inf|must be finite, got inf"):
         impl.native("convert")(half, "halving")
-    steps = int(2**23 // most) + 1
+    steps = int(2**24 // most) + 1
     single = whole_network(impl, nodes, x)
     single = single.float() if impl.torch else in_format(single, "float32")
     spiking = impl.native("convert")(single, "integrate-then-fire")

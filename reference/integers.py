@@ -2,12 +2,12 @@
 
 Images are pixels, weights small whole numbers, thresholds whole, and a level is sent as its number. One in a node's
 value is worth its `unit`: a weight w becomes round(w worth / unit), where one in its input is worth `worth`. In front
-of neurons the unit is d / D, with d = theta / L and a whole D for each channel, so that the threshold is L D. Then
+of neurons the unit is d / D, with d = theta / L and an even D for each channel, so that the threshold is L D. Then
 
     level(z) = clip(floor((2 z + D) / (2 D)), lowest, L)
 
 compares whole numbers, and so does a neuron on increments (`integer_step`). Floats compute the same as long as no sum
-leaves the whole numbers, and halves, that they hold (`largest_sums`). Formulas: docs/derivations.md (15.1) to (15.4).
+leaves the whole numbers that they hold (`largest_sums`). Formulas: docs/derivations.md (15.1) to (15.4).
 Shapes: images [batch, C, H, W] or [batch, F]; a unit is [C, 1, 1] or [F].
 """
 
@@ -20,7 +20,7 @@ from .operators import FORWARD
 from .pixels import FAR, image_of, of_whole_pixels
 from .sums import held
 from .thresholds import threshold_of
-from .units import FINEST, WEIGHTED, Units, at, largest_step, level_of
+from .units import FINEST, WEIGHTED, Units, at, even, level_of
 
 SUMMED = (*WEIGHTED, "add", "qcfs")
 KNOWN = (*SUMMED, "avg_pool2d", "max_pool2d", "flatten")
@@ -104,7 +104,7 @@ def rounded(network, units):
             node["op"] = "sum_pool2d"
         nodes.append(node)
         if node["op"] == "qcfs":
-            step = np.clip(np.rint(level_of(node) / unit), 1, largest_step(node["levels"]))
+            step = even(np.rint(level_of(node) / unit / 2), node["levels"])
             node |= {"parameter": node["levels"] * step, "positivity": "raw"}
             renamed[name] = f"{name}_levels"
             nodes.append({"name": renamed[name], "op": "divide", "inputs": [name], "by": step})

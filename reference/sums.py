@@ -1,7 +1,7 @@
 """How large the sums of a network in whole numbers can become, and which formats hold them (T7).
 
 A sum, in any order, and each of its parts is at most sum |weight| times the largest input, plus |bias| (15.3). What a
-neuron compares adds up to (L + 1) D; half numbers are among it, so a format of p significant bits holds 2^(p - 1).
+neuron compares adds up to (L + 1) D. A format of p significant bits holds whole numbers up to 2^p.
 """
 
 import numpy as np
@@ -47,10 +47,10 @@ def held(network, format, images=1):
     """
     if format.hasobject or not is_whole(network):
         return
-    limit = 2 ** np.finfo(format).nmant
+    limit = 2 ** (np.finfo(format).nmant + 1)
     for name, most in largest_sums(network).items():
         if images * most > limit:
             raise InputError(
-                f"{name}: sums reach {images * most:.0f}, and {format} holds whole numbers and halves up to {limit}: "
+                f"{name}: sums reach {images * most:.0f}, and {format} holds whole numbers up to {limit}: "
                 "choose a wider format or fewer bits, or quantise what it reads"
             )

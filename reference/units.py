@@ -1,6 +1,6 @@
 """What one is worth, when the values of a quantised network become whole numbers (T7; integers.py).
 
-In front of neurons the unit of a sum is d / D: d = theta / L is the value of a level, D a whole number for each
+In front of neurons the unit of a sum is d / D: d = theta / L is the value of a level, D an even number for each
 channel. The answer's unit is a power of two, the same for all classes. Elsewhere it is the least that weights allow.
 Formulas: docs/derivations.md (15.1), (15.2). Shapes: a unit is [C, 1, 1] or [F].
 """
@@ -26,12 +26,20 @@ def level_of(node):
 
 
 def largest_step(levels):
-    """The largest D for which float32 finds every level: (6 L + 7) D < 2^24, and L^2 D < 2^24 unless L is 2^n (15.2).
+    """The largest even D for which float32 finds every level: (3 L + 4) D < 2^24, L^2 D < 2^24 unless L is 2^n (15.2).
 
-    At most 2^12, so that what a dead channel compares stays small.
+    At most 2^12, so that what a dead channel compares stays small. InputError where there is none.
     """
     power = levels & (levels - 1) == 0
-    return min(2**12, (2**24 - 1) // max(6 * levels + 7, 0 if power else levels**2))
+    most = min(2**12, (2**24 - 1) // max(3 * levels + 4, 0 if power else levels**2))
+    if most < 2:
+        raise InputError(f"{levels} levels have no form in whole numbers: choose fewer, or a power of two")
+    return most // 2 * 2
+
+
+def even(halves, levels):
+    """D = 2 `halves`, from 2 to the largest: the membrane then starts at a whole number, D / 2."""
+    return 2 * np.clip(halves, 1, largest_step(levels) // 2)
 
 
 def at(node, values):
@@ -108,8 +116,8 @@ class Units:
             finest, least = self.beside(name, layers) if layers else self.without_layers(name, level)
             if neurons:
                 with np.errstate(divide="ignore"):
-                    step = np.clip(np.floor(level / least), 1, largest_step(neurons[0]["levels"]))
-                unit = np.maximum(level / step, least)  # a level less than one counts as one
+                    step = even(np.floor(level / least / 2), neurons[0]["levels"])
+                unit = np.maximum(level / step, least)  # a level less than two counts as two
             elif name == self.network[-1]["name"]:
                 needed = np.max(least) if np.any(least) else 1.0
                 unit = np.full(least.shape, 2.0 ** (np.ceil if layers else np.floor)(np.log2(needed)))

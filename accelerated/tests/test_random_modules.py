@@ -158,7 +158,7 @@ def whole_differs(network, shape, by_events):
     if z is None:
         return None, False
     y = acc.answer(z, x)
-    narrow = max(acc.largest_sums(z).values()) * LEVELS < 2**23  # else float32 is refused
+    narrow = max(acc.largest_sums(z).values()) * LEVELS < 2**24  # else float32 is refused
     for format in (torch.float32, torch.float64) if narrow else (torch.float64,):
         same = acc.fold_batch_norms(z).to(format)
         for schedule in ("integrate-then-fire", "signed", drawn_worths(network)):
