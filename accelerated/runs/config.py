@@ -114,8 +114,8 @@ class Config:
     audit: bool = True
     """Execute the steps of integrate-then-fire; --no-audit takes its counts from T2, and leaves equality empty."""
     engine: str = "dense"
-    """Of streaming networks: dense (PyTorch), event (CPU: skips what did not fire), auto (by layer, the faster) or
-    graph (GPU: dense, recorded once and replayed)."""
+    """dense (PyTorch), event (CPU: skips what did not fire; with --bits the exact schedules, too) and, of streaming
+    networks, auto (by layer, the faster) or graph (GPU: dense, recorded once and replayed)."""
     test_batch: int = 256
     """Test images that are simulated at once; less saves memory."""
     test_images: int = 0

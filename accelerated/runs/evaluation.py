@@ -15,7 +15,7 @@ from ..schedules import SCHEDULES, Schedule, halving
 from ..simulation import simulate_at
 from ..worths import choose_halving
 from . import distributed
-from .validation import schedule_with
+from .validation import on_events, schedule_with
 
 LEAST_ACTIVE = 0.01  # smallest share of active neurons, in every layer, for an equality to be meaningful
 ROUNDED_ON = 512  # training images on which whole numbers keep the means
@@ -113,6 +113,7 @@ class Job(NamedTuple):
     calibration: str
     operators: str
     times: list
+    engine: str | None = None
 
     @property
     def words(self):
@@ -134,7 +135,8 @@ def halving_of(config, quantised, data):
 def plan(config, depth, halving=None):
     """The `Job` of every kind of row; `halving` is the `Schedule` whose worths were chosen.
 
-    A schedule that can be exact also runs at a T at which it is: T = L, or enough steps for all to settle.
+    A schedule that can be exact also runs at a T at which it is: T = L, or enough steps for all to settle. In whole
+    numbers the event engine runs what is exact.
     """
     for name in config.schedules:
         schedule = SCHEDULES[name]
@@ -144,7 +146,12 @@ def plan(config, depth, halving=None):
         if schedule.streams:
             for operators in config.operators:
                 for calibration in config.calibrations:
-                    yield Job(name, form, schedule.arithmetics[0], calibration, operators, times)
+                    yield Job(name, form, schedule.arithmetics[0], calibration, operators, times, config.engine)
+            continue
+        if on_events(config) and (config.audit or not form.waits):
+            yield Job(name, form, "increments", "none", "accumulated", [exact] if form.waits else times, "event")
+            times = [steps for steps in times if steps != exact] if form.waits else []
+        if not times:
             continue
         ways = {schedule.arithmetics[0], config.arithmetic}
         if "theorem" in schedule.arithmetics and not config.audit:
@@ -158,7 +165,7 @@ def rows_of(config, quantised, data, job, advance):
 
     Calls `advance(images, {T: how many of them are right})` after each batch, with the totals so far.
     """
-    schedule, form, arithmetic, calibration, operators, times = job
+    schedule, form, arithmetic, calibration, operators, times, engine = job
     what = {"schedule": schedule, "arithmetic": arithmetic, "calibration": calibration, "operators": operators}
     if form.worths != (1,):
         what |= {"worths": form.worths, "span": form.span, "wait": form.wait}
@@ -171,7 +178,7 @@ def rows_of(config, quantised, data, job, advance):
             ready = calibrate(spiking, x, calibration, config.pre_steps, config.iterations)
         with torch.no_grad():
             expected = quantised(x)
-        for steps, result in simulate_at(ready, x, times, arithmetic, engine=config.engine if form.streams else None):
+        for steps, result in simulate_at(ready, x, times, arithmetic, engine=engine):
             tallies[steps].add(ready, x, y, result, expected)
         for margin, seen in early.items():
             answer, taken = read_out_early(result.logits, margin)  # of the longest

@@ -58,6 +58,11 @@ def _exact(config):
     return not all(SCHEDULES[name].streams for name in config.schedules)
 
 
+def on_events(config):
+    """Whether a run executes the exact schedules spike by spike: on the event engine, in whole numbers."""
+    return config.engine == "event" and config.bits > 0
+
+
 def _fits(config):
     """Whether the model has the features that an activation's thresholds are for."""
     fits = {"neuron": (*TRANSFORMERS, "mlp"), "head": TRANSFORMERS, "head and neuron": TRANSFORMERS}
@@ -93,8 +98,9 @@ IDLE = (  # (fields, when they do something, what is said where they are given a
     (("worths", "span", "wait"), lambda c: any(SCHEDULES[name].worths is None for name in c.schedules),
      "is for halving, got schedules {c.schedules}"),
     (("span", "wait"), lambda c: c.worths != "auto", "is chosen with the worths: give --worths, too"),
-    (("operators", "calibrations", "engine"), _streams,
-     "is for streaming, got schedules {c.schedules}"),
+    (("operators", "calibrations"), _streams, "is for streaming, got schedules {c.schedules}"),
+    (("engine",), lambda c: _streams(c) or on_events(c),
+     "is for streaming, or event with --bits for the exact schedules; got {c.engine!r}, schedules {c.schedules}"),
     (("pre_steps",), lambda c: set(c.calibrations) & set(METHODS),
      "is for calibrations, got calibrations {c.calibrations}"),
     (("iterations",), lambda c: "cos" in c.calibrations, "is for cos, got calibrations {c.calibrations}"),

@@ -14,6 +14,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from accelerated import run
+from accelerated.engines import whole
+from accelerated.kernels import serves
 from accelerated.reports import report
 from accelerated.runs import config, experiment, help, validation
 
@@ -102,6 +104,34 @@ def test_events_give_the_same_rows(finished, tmp_path):
             assert row == other
         assert abs(row["accuracy"] - other["accuracy"]) <= 1.5 / 360
         assert row["spikes_per_neuron"] == pytest.approx(other["spikes_per_neuron"], rel=1e-3)
+
+
+def test_whole_numbers_are_executed_on_events(tmp_path, monkeypatch):
+    """--bits with --engine event: the exact schedules spike by spike, with every figure of the steps in PyTorch."""
+    taken, steps, rows = [], whole.WholeRun.steps, {}
+
+    def seen(run, count):
+        taken.append(count)
+        return steps(run, count)
+
+    monkeypatch.setattr(whole.WholeRun, "steps", seen)
+    exact = ("--bits", "8", "--schedules", "integrate-then-fire", "halving", *TINY)
+    for name, ways in {"events": ("--engine", "event"), "steps": ("--arithmetic", "increments")}.items():
+        assert call("--out", tmp_path, "--name", name, *exact, *ways) == 0
+        rows[name] = json.loads((tmp_path / name / "results.json").read_text())["rows"]
+        assert bool(taken) == (name == "events" and serves(torch.zeros(1)))
+        taken.clear()
+    stepped = [row for row in rows["steps"] if row["arithmetic"] == "increments"]
+    on_events = [row for row in rows["events"] if row["arithmetic"] == "increments"]
+    assert [(row["schedule"], row["T"]) for row in rows["events"] if row["arithmetic"] == "totals"] == [
+        ("integrate-then-fire", 1)
+    ]
+    assert len(on_events) == len(stepped) - 1
+    for row in on_events:
+        assert row in stepped
+        assert row["logits_equal"] or not row["settled"]
+        assert min(row["nonzero_share"].values()) > 0.05 or row["T"] == 1
+    assert sum(bool(row["logits_equal"]) for row in on_events) >= 2
 
 
 def test_counts_by_theorem_leave_equality_empty(finished, tmp_path):
@@ -351,7 +381,8 @@ IDLE = [
     (["--data-root", "x"], "data_root is for data sets from a folder"),
     (["--pre-steps", "8"], "pre_steps is for calibrations"),
     (["--calibrations", "srp", "--iterations", "2"], "iterations is for cos"),
-    (["--schedules", "signed", "--engine", "event"], "engine is for streaming"),
+    (["--schedules", "signed", "--engine", "event"], "engine is for streaming, or event with --bits"),
+    (["--schedules", "signed", "--bits", "8", "--engine", "auto"], "got 'auto', schedules ('signed',)"),
     (["--schedules", "signed", "--calibrations", "srp"], "calibrations is for streaming"),
     (["--schedules", "signed", "--worths", "4,2,1"], "worths is for halving"),
     (["--span", "2"], "span is chosen with the worths"),
