@@ -20,24 +20,25 @@ def ladders(halves):
     return [*found, *between]
 
 
-def choose_halving(network: torch.nn.Module, sample, images: int = 64) -> Schedule:
+def choose_halving(network: torch.nn.Module, sample, images: int = 64, engine: str | None = None) -> Schedule:
     """The `halving` schedule of a quantised network that is best on the first `images` [batch, ...] of a sample.
 
     Tried are first worths of L, L/2, 3/8 L, L/4 and 1, and spans of 0, 1/4, 1/2 and 3/4 of the depth. Best is the least
     product of two means over images: the step from which the answer (its largest logit) stays the final one, and the
-    spikes per neuron until no neuron fires. No labels are needed. Which one is chosen changes no final answer (T6).
+    spikes per neuron until no neuron fires. No labels are needed. Which one is chosen changes no final answer (T6). The
+    `engine` is that of `simulate`.
     """
     x = torch.cat(batches_of(network, sample))[: whole(images, "images")]
     plain = convert(network, "halving")
     ladder, depth = halves(max(neuron.levels for neuron in plain.layers.values())), plain.latency_depth
     spans = sorted({part * depth // PARTS for part in range(PARTS)})
     tried = [halving(worths, span) for worths in ladders(ladder) for span in (spans if worths != (1,) else [0])]
-    return min(tried, key=lambda schedule: _product(convert(network, schedule), x))
+    return min(tried, key=lambda schedule: _product(convert(network, schedule), x, engine))
 
 
-def _product(spiking, x):
+def _product(spiking, x, engine):
     """Steps until the answers stay, times spikes per neuron."""
-    s = simulate(spiking, x)
+    s = simulate(spiking, x, engine=engine)
     if not isinstance(s.logits, torch.Tensor):
         raise InputError("worths are chosen by one output; this network has several: give worths to halving(...)")
     answers = s.logits.argmax(-1)

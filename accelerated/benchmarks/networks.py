@@ -1,27 +1,20 @@
 """Benchmarks of networks: streaming on each engine, exact answers on events, other packages, the quantised network."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from .. import data as datasets
-from ..activation import QCFS
-from ..checks import InputError
 from ..conversion import convert, fold_batch_norms
 from ..engines import engine_named
 from ..engines.dense import DenseRun
-from ..integers import integers
 from ..models import TRANSFORMERS, make
-from ..network import answer
 from ..quantisation import quantise
 from ..runs.compiling import compiled, works
-from ..runs.evaluation import converted
 from ..runs.saved import config_of, network_of
-from ..schedules import halving
-from ..signed import halves
 from ..simulation import simulate
 from . import peers
+from .exact import answers, exactly
 from .layers import LEVELS
 from .timing import Case
 
@@ -61,57 +54,6 @@ def quantised_of(name, options):
     return trained(Path(name), options) if Path(name).is_dir() else (*untrained(name, options), None)
 
 
-def whole_of(name, quantised, x):
-    """The quantised network in whole numbers with weights of 8 bits; None where it has no such form."""
-    try:
-        if not Path(name).is_dir():
-            return integers(quantised, x)
-        config = config_of(Path(name))
-        data = datasets.load(config.data, config.data_root, config.size)
-        return converted(replace(config, bits=config.bits or 8), data, quantised)
-    except InputError:
-        return None
-
-
-def exact(whole, schedule, x):
-    """(a function: the exact answer, spike by spike, until nothing can fire any more; what it took)."""
-    spiking = convert(whole, schedule)
-    engine = engine_named("event", spiking.schedule)
-
-    @torch.no_grad()
-    def run():
-        state = engine(spiking, x)
-        while not state.finished:
-            rows = state.steps(state.at_once)
-        return rows[-1]
-
-    if not torch.equal(run(), answer(whole, x)):
-        raise AssertionError(f"{schedule}: the answer on events is not the network's")
-    s = simulate(spiking, x, engine="event")
-    share = sum(s.nonzero_share.values()) / len(s.nonzero_share)
-    return run, f"{s.latency} steps, {s.spikes_per_neuron:.2f} spikes per neuron, {share:.0%} of levels not 0"
-
-
-def exactly(name, quantised, x):
-    """{candidate: (function, what it took)} of the exact schedules on events, where the network has whole numbers."""
-    whole = whole_of(name, quantised, x)
-    if whole is None:
-        return {}
-    spiking = convert(whole, "halving")
-    engine = engine_named("event", spiking.schedule)
-    if engine is None or not engine(spiking, x).foldable:  # there is no compiler
-        return {}
-    depth = spiking.latency_depth
-    levels = max(module.levels for module in whole.modules() if isinstance(module, QCFS))
-    coarse = halves(levels)[1:] or (1,)
-    forms = {
-        "halving, exact": halving(coarse),
-        "halving, deeper layers later, exact": halving(coarse, wait=depth // 2),
-        "integrate-then-fire, exact": "integrate-then-fire",
-    }
-    return {f"{form}, events": exact(whole, schedule, x) for form, schedule in forms.items()}
-
-
 def streaming(spiking, x, steps, kind, at_a_time=None, rates=None):
     """A function: the logits after streaming `steps` steps; adds spikes per neuron and step, by layer, to `rates`."""
 
@@ -143,6 +85,8 @@ def plainly(spiking, x, steps):
 def network(name, options):
     """A network by name or run: engines, the theorem, other packages; the limit is the quantised network's pass."""
     quantised, x, right = quantised_of(name, options)
+    if options.exact:
+        return answers(name, quantised, x, options)
     folded, spiking = fold_batch_norms(quantised), convert(quantised, "streaming")
     waiting = convert(quantised, "integrate-then-fire")
     candidates = {"quantised network": torch.no_grad()(lambda: folded(x))}
@@ -165,10 +109,10 @@ def network(name, options):
         candidates[candidate] = run
         note += f"; {candidate}: {took}"
     if right:
-        answers: dict = {"quantised network": folded}
+        judged: dict = {"quantised network": folded}
         for kind in ("dense", "event"):
-            answers[kind] = lambda part, kind=kind: streaming(spiking, part, options.steps, engine_named(kind))()
-        answers |= {n: lambda part, other=others[n]: other(part).mean(0) for n in list(others)[:1]}
+            judged[kind] = lambda part, kind=kind: streaming(spiking, part, options.steps, engine_named(kind))()
+        judged |= {n: lambda part, other=others[n]: other(part).mean(0) for n in list(others)[:1]}
         note += f"; right of the first {options.judged} test images: " + ", ".join(
-            f"{n} {100 * right(answer):.1f} %" for n, answer in answers.items())  # fmt: skip
+            f"{n} {100 * right(answer):.1f} %" for n, answer in judged.items())  # fmt: skip
     return Case(candidates, "quantised network", note, tuple(others))

@@ -23,6 +23,9 @@ class BenchmarkOptions:
     name (random weights), or folders of runs (trained; their test images)."""
     only: tuple[str, ...] = ()
     """Candidates to run beside the limit, by the names in the table; none: all there are."""
+    exact: bool = False
+    """Of networks, compare exact answers alone, with the other ways to the same accuracy: signed neurons until quiet
+    (spikingjelly) and COS."""
     growth: tuple[str, ...] = ()
     """Plots for each network of `what`: over steps, batch, width, or rate (of a single convolution)."""
     memory: bool = False

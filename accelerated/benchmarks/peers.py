@@ -97,13 +97,60 @@ class _Folded(nn.Module):
         return self.neuron(x.unflatten(0, (self.steps, -1))).flatten(0, 1)
 
 
-def replaced(network, made):
-    """`network` with made(layer) in place of each QCFS; the network itself is changed."""
+def replaced(network, made, kinds=QCFS):
+    """`network` with made(layer) in place of each QCFS (of each layer of `kinds`); the network itself is changed."""
     for name, layer in list(network.named_modules()):
-        if isinstance(layer, QCFS):
+        if isinstance(layer, kinds):
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, made(layer))
     return network
+
+
+class _Once(nn.Module):
+    """A layer on the increments of T steps, folded into the batch: its bias enters in the first step alone."""
+
+    def __init__(self, layer, steps):
+        super().__init__()
+        self.layer, self.bias, self.steps = layer, layer.bias, steps
+        layer.bias = None
+
+    def forward(self, x):
+        y = self.layer(x)
+        if self.bias is not None:
+            y[: len(y) // self.steps] += self.bias.reshape(-1, *(1,) * (y.ndim - 2))
+        return y
+
+
+class _Signed(nn.Module):
+    """spikingjelly's STBIFNode, the signed neuron of SpikeZIP-TF, over all steps at once; reset before each run."""
+
+    def __init__(self, layer):
+        from spikingjelly.activation_based.neuron import STBIFNode
+
+        super().__init__()
+        value = layer.threshold.detach() / layer.levels
+        self.neuron = STBIFNode(value, level=layer.levels + 1, pos_max=layer.levels, neg_min=0, step_mode="m")
+
+    def forward(self, currents):
+        self.neuron.reset()
+        return self.neuron(currents)
+
+
+class UntilQuiet(nn.Module):
+    """A quantised network of spikingjelly's signed neurons, simulated until no neuron fires: the sum of its logits.
+
+    The number of steps that takes is given, so that no time is spent on finding it. For layers and averages alone.
+    """
+
+    def __init__(self, quantised, steps):
+        super().__init__()
+        self.steps = steps
+        once = replaced(copy.deepcopy(quantised), lambda layer: _Once(layer, steps), (nn.Conv2d, nn.Linear))
+        self.graph = replaced(once, lambda layer: _Folded(_Signed(layer), steps))
+
+    def forward(self, x):
+        x = torch.cat([x, x.new_zeros((self.steps - 1) * len(x), *x.shape[1:])])
+        return self.graph(x.contiguous(memory_format=torch.channels_last)).unflatten(0, (self.steps, -1)).sum(0)
 
 
 class Network(nn.Module):

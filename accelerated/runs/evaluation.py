@@ -126,7 +126,7 @@ def halving_of(config, quantised, data):
 
     def chosen():
         x, _ = next(shown(config, data, "train", CHOSEN_ON * distributed.world()))
-        found = choose_halving(quantised, x, CHOSEN_ON)
+        found = choose_halving(quantised, x, CHOSEN_ON, "event" if on_events(config) else None)
         return found.worths, found.span
 
     return schedule_with(config.worths, config.span, config.wait) or halving(*distributed.on_first(chosen))

@@ -119,6 +119,31 @@ def test_other_packages_compute_what_is_compared_with_them(name):
     assert ours.std() > 0.01
 
 
+def test_exact_answers_beside_others(tmp_path):
+    """Every way to the same answer, on a network of random weights, COS among the peers."""
+    assert bench.main(["--what", "resnet20", "--exact", *SMALL, "--out", str(tmp_path)]) == 0
+    result = json.loads((tmp_path / "bench.json").read_text())["results"]["resnet20"]
+    assert {"COS, 8 pre-steps"} <= {*result["peers"]} <= {"COS, 8 pre-steps", "signed, spikingjelly"}
+    exact = [name for name in result["seconds"] if name.endswith("exact, events")]
+    assert len(exact) in (0, 3), "0 where nothing compiles kernels"
+    assert result["gains"].keys() == {"quantised network", *exact}
+    assert all(f"{peer}: the quantised network's answer for" in result["note"] for peer in result["peers"])
+
+
+def test_signed_neurons_of_spikingjelly_reach_the_answer():
+    """Until quiet, image and biases in the first step: the quantised network's logits, and not one step before."""
+    if "spikingjelly" not in peers.neurons(["spikingjelly"]):
+        pytest.skip("spikingjelly is not installed (pip install -e '.[bench]')")
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 16, 16)
+    quantised = quantise(models.make("resnet20", (3, 16, 16), 10, 0.25).eval(), "s-qcfs", 4, "max", x).eval()
+    steps = simulate(convert(quantised, "signed"), x).latency
+    folded = fold_batch_norms(quantised)
+    with torch.no_grad():
+        off = [(peers.UntilQuiet(folded, count)(x) - folded(x)).abs().max().item() for count in (steps, steps - 1)]
+    assert off[0] < 1e-5 < off[1], "the order of sums differs"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
