@@ -23,7 +23,7 @@ def listed(arguments, errors, out):
     """Every preset, with the number of its rows."""
     for name, preset in PRESETS.items():
         out.print(f"{name:18} {len(preset.rows):3} rows  {preset.title}", highlight=False, soft_wrap=True)
-    out.print(f"\nrun one with: {PROGRAM} NAME --scale smoke|small|full; its options: {PROGRAM} NAME --help")
+    out.print(f"\nrun one with: {PROGRAM} NAME --scale smoke|small|cifar|full; its options: {PROGRAM} NAME --help")
 
 
 COMMANDS = {"list": listed, **{name: partial(whole_table, name) for name in PRESETS}}

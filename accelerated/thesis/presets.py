@@ -14,13 +14,13 @@ import csv
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..checks import one_of
+from ..checks import InputError, one_of
 from ..models import TRANSFORMERS
 from ..runs.config import Config
 from ..runs.validation import checked
 
 TIMES = (1, 2, 4, 8, 16, 32)
-SCALES = ("full", "small", "smoke")
+SCALES = ("full", "cifar", "small", "smoke")
 DATA = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100"}
 MODEL = {"ResNet-18": "resnet18", "ResNet-20": "resnet20", "ResNet-50": "resnet50", "ResNet-101": "resnet101",
          "VGG-16": "vgg16"}  # fmt: skip
@@ -223,19 +223,31 @@ def scaled_transformer(config, scale):
     second = bool(config.epochs[2])
     common = {"size": 32, "augment": "none", "initial_threshold": "max", "lr": 1e-3, "warmup": 1, "batch": 64,
               "test_batch": 64, "width": 0.25, **SHALLOW[config.model]}  # fmt: skip
+    if scale == "cifar":
+        return replace(config, epochs=(0, 40, 10 * second), **common | {"augment": "standard"})
     if scale == "small":
         return replace(config, data="mnist5k", epochs=(0, 16, 4 * second), test_images=500, **common)
     return replace(config, data="digits", epochs=(0, 4, 1 * second), **common | {"width": 0.125, "warmup": 0})
 
 
 def scaled(config, scale):
-    """The same row, smaller: "small" trains narrow networks on MNIST-5k, "smoke" shows in minutes that it runs."""
+    """The same row, smaller.
+
+    "cifar" keeps the data, and trains fewer epochs with less augmentation, ResNet-20 at full width and others narrow;
+    "small" trains narrow networks on MNIST-5k, "smoke" shows in minutes that it runs.
+    """
     one_of(scale, SCALES, "scale")
     relu, first, second = config.epochs
     if scale == "full":
         return config
+    if scale == "cifar" and config.data not in DATA.values():
+        raise InputError(f"scale 'cifar' is for rows on {' and '.join(DATA)}: choose another")
     if config.model in TRANSFORMERS:
         return scaled_transformer(config, scale)
+    if scale == "cifar":
+        width = 1.0 if config.model == "resnet20" else 0.25
+        fewer = relu and 40, first and 40, second and 10
+        return replace(config, width=width, augment="standard", epochs=fewer, margins=())
     # a cosine to 0 leaves almost nothing for the last epoch: fine-tuning takes a third of the epochs, as published
     epochs = {"small": (relu and 12, first and 12, second and 4), "smoke": (relu and 1, first and 1, second and 1)}
     common = {"size": 32, "augment": "none", "epochs": epochs[scale]}

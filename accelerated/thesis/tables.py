@@ -20,7 +20,8 @@ class TableOptions:
     """Run, or go on with, all rows of a table or figure, and print ours with the published figures under them."""
 
     scale: str = "full"
-    """full (as published), small (MNIST-5k, narrow networks) or smoke (minutes: shows that every row runs)."""
+    """full (as published), cifar (the same images, fewer epochs, narrower networks but for ResNet-20), small (MNIST-5k,
+    narrow networks) or smoke (minutes: shows that every row runs)."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the runs; with several, means and standard deviations are shown."""
     only: tuple[str, ...] = ()
@@ -35,6 +36,8 @@ class TableOptions:
     """Of the forward pass in training: float32, bfloat16, or float16 (GPU only)."""
     channels_last: bool = False
     """Keep images with their channels last in memory: faster convolutions on GPUs."""
+    compile: bool = False
+    """Train under torch.compile."""
     accumulate: int = 1
     """Parts in which a batch is worked on, one after another; saves memory."""
     workers: int = 2
