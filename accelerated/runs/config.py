@@ -11,13 +11,14 @@ class Config:
 
     data: str = "digits"
     """What to learn: digits (8 x 8, comes with scikit-learn), mnist5k (28 x 28, needs the extra "mnist"), or from
-    --data-root cifar10, cifar100, tiny-imagenet, imagefolder (a folder with train/ and test/ or val/)."""
+    --data-root mnist, fashion-mnist, cifar10, cifar100, tiny-imagenet, imagefolder (a folder with train/ and test/ or
+    val/)."""
     data_root: str = "data"
     """Folder that holds the data set."""
     download: bool = False
-    """Fetch CIFAR or Tiny-ImageNet into --data-root first."""
+    """Fetch MNIST, Fashion-MNIST, CIFAR or Tiny-ImageNet into --data-root first."""
     size: int = 0
-    """Side of the images: digits and mnist5k are padded to it, CIFAR enlarged, photographs cut; 0 is their own (of
+    """Side of the images: grey ones are padded to it, CIFAR enlarged, photographs cut; 0 is their own (of
     photographs at most 224)."""
     augment: str = "auto"
     """none, standard (crop and flip) or full (AutoAugment and Cutout too); auto is full for images in colour."""

@@ -23,7 +23,8 @@ from .config import Config, default_name
 
 QUICK = {"epochs": (3, 3, 2), "times": (1, 2, 4, 8)}
 UNTIL = ("relu", "training", "simulation")
-PLAIN = ("digits", "mnist5k")  # data sets of grey images, which are not augmented
+PACKAGED = ("digits", "mnist5k")
+GREY = (*PACKAGED, "mnist", "fashion-mnist")  # images that are not augmented
 LAYERWISE = [name for name, (kind, _) in VARIANTS.items() if kind == "layer"]
 
 CHOICES = {
@@ -70,7 +71,7 @@ def _fits(config):
 
 
 RULES = (  # (what must hold, what is said otherwise)
-    (lambda c: c.augment in ("auto", "none") or c.data not in PLAIN,
+    (lambda c: c.augment in ("auto", "none") or c.data not in GREY,
      "augment {c.augment!r} is for images in colour: choose none for {c.data}"),
     (_fits, "activation {c.activation!r} does not fit model {c.model!r}: choose cs-qcfs or c-qcfs"),
     (lambda c: 0 <= c.mask < 1, "mask, a share of the spikes, must lie in [0, 1), got {c.mask}"),
@@ -93,7 +94,8 @@ IDLE = (  # (fields, when they do something, what is said where they are given a
      f"is for transformers ({', '.join(TRANSFORMERS)}), got model {{c.model!r}}"),
     (("stem",), lambda c: c.model not in ("cnn", "mlp", *TRANSFORMERS),
      "is for the published CNNs, got model {c.model!r}"),
-    (("download", "data_root"), lambda c: c.data not in PLAIN, "is for data sets from a folder, got data {c.data!r}"),
+    (("download", "data_root"), lambda c: c.data not in PACKAGED,
+     "is for data sets from a folder, got data {c.data!r}"),
     (("bits",), lambda c: c.model not in TRANSFORMERS, "is for networks without layer norm, got model {c.model!r}"),
     (("worths", "span", "wait"), lambda c: any(SCHEDULES[name].worths is None for name in c.schedules),
      "is for halving, got schedules {c.schedules}"),

@@ -1,8 +1,10 @@
-"""The two data sets that need no download."""
+"""Data sets: those that need no download, and those from folders."""
 
+import gzip
 import hashlib
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 from torchvision import datasets as vision
 
 from accelerated import InputError, data
-from accelerated.data import binary
+from accelerated.data import binary, idx
 from accelerated.data.augment import cutout, flipped, shifted
 
 DRAWN = {"digits": "80ae5be7", "mnist5k": "b8cb6315"}  # of the test labels: the same on every machine
@@ -147,6 +149,51 @@ def test_cifar_is_read_from_the_binary_version(name, called, classes, tmp_path, 
     next((tmp_path / folder).glob("test*")).unlink()
     with pytest.raises(InputError, match=r"test.*\.bin cannot be read: No such file"):
         data.load(name, tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("name", "called"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_mnist_is_read_from_idx_files(name, called, packed, tmp_path, monkeypatch):
+    folder = tmp_path / idx.FOLDERS[called][packed]
+    folder.mkdir(parents=True)
+    images, labels = RANDOM.integers(0, 256, (5, 1, 28, 28), dtype=np.uint8), np.array([3, 0, 9, 3, 7], np.uint8)
+    parts = [bytes(16) + images.tobytes(), bytes(8) + labels.tobytes()]
+    parts += [bytes(16) + images[::-1].tobytes(), bytes(8) + labels[::-1].tobytes()]
+    for file, content in zip(idx.NAMES, parts, strict=True):
+        (folder / (f"{file}.gz" if packed else file)).write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(
+        InputError, match=f"{idx.NAMES[0]}.* is damaged, or of another data set: the MD5 .* {idx.MD5[called][0]}"
+    ):
+        data.load(name, tmp_path)
+    monkeypatch.setitem(idx.MD5, called, tuple(hashlib.md5(content).hexdigest() for content in parts))
+    for root in (tmp_path, folder):
+        d = data.load(name, root, size=32)
+        assert (d.classes, d.shape, d.in_memory, d.most) == (10, (1, 32, 32), True, 255)
+        assert torch.equal(d.train_x[:, :, 2:30, 2:30], torch.from_numpy(images / 255).float())
+        assert torch.equal(d.test_x, d.train_x.flip(0))
+        assert (d.train_y.tolist(), d.test_y.tolist()) == (labels.tolist(), labels[::-1].tolist())
+    last = next(folder.glob(f"{idx.NAMES[3]}*"))
+    last.write_bytes(last.read_bytes()[:9])
+    with pytest.raises(InputError, match=f"{idx.NAMES[3]}.* cannot be read" if packed else "is damaged"):
+        data.load(name, tmp_path)
+    last.unlink()
+    with pytest.raises(InputError, match=f"{idx.NAMES[3]} cannot be read: .*No such file"):
+        data.load(name, tmp_path)
+    with pytest.raises(
+        InputError, match=f"{called} was looked for in .*: fetch it with --download, or name its folder"
+    ):
+        data.load(name, tmp_path / "nowhere")
+
+
+@pytest.mark.long
+def test_fashion_mnist_of_a_distribution():
+    """Debian's package dataset-fashion-mnist, where it is installed."""
+    folder = Path("/usr/share/datasets")
+    if not (folder / "fashion-mnist").is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    d = data.load("fashion-mnist", folder)
+    assert (len(d.train_y), len(d.test_y), d.classes) == (60_000, 10_000, 10)
+    assert d.test_y.bincount().tolist() == [1000] * 10
 
 
 def picture(path, size):

@@ -210,7 +210,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, capsys):
 
 
 BAD = [
-    (["--data", "digit"], "unknown data 'digit': choose from digits, mnist5k, cifar10,"),
+    (["--data", "digit"], "unknown data 'digit': choose from digits, mnist5k, mnist,"),
     (["--model", "resnet"], "unknown model 'resnet': choose from cnn, mlp"),
     (["--activation", "relu"], "unknown activation 'relu'"),
     (["--activation", "n-qcfs"], "does not fit model 'cnn'"),
