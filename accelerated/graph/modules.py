@@ -165,11 +165,13 @@ class RelativeBias(nn.Module):
 class WindowBlock(nn.Module):
     """Swin's block on [batch, H, W, F]: attention within (shifted) windows, then the feed-forward layer.
 
-    Windows have their own axis, [batch, windows, N, F], so the first axis stays the batch.
+    Windows have their own axis, [batch, windows, N, F], so the first axis stays the batch. With a `site`, as in the
+    Masked Spiking Transformer, the second residual begins behind its norm: x <- norm2(x), x <- x + mlp(site(x)).
     """
 
-    def __init__(self, norm1, attention, drop1, norm2, feed_forward, drop2, size, window, shift):
+    def __init__(self, norm1, attention, drop1, norm2, feed_forward, drop2, size, window, shift, site=None):
         super().__init__()
+        self.site = site
         self.norm1, self.attn, self.drop_path1 = norm1, attention, drop1
         self.norm2, self.mlp, self.drop_path2 = norm2, feed_forward, drop2
         self.size, self.window, self.shift = size, window, shift
@@ -189,4 +191,7 @@ class WindowBlock(nn.Module):
         if sh or sw:
             y = torch.roll(y, (sh, sw), (1, 2))
         x = x + self.drop_path1(y)
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        normed = self.norm2(x)
+        if self.site is None:
+            return x + self.drop_path2(self.mlp(normed))
+        return normed + self.drop_path2(self.mlp(self.site(normed)))

@@ -14,6 +14,7 @@ from .modules import Attention, FeatureBatchNorm, FeedForward, RelativeBias, Win
 
 STYLES = ("hn", "mst")
 NORMS = ("layer", "batch")
+LAST = ("norm", "fc_norm")  # the names of the norm before the head
 
 
 def _timm():
@@ -36,7 +37,8 @@ def _window_block(old, style, mask):
     bias = RelativeBias(attention.relative_position_bias_table, attention.relative_position_index, old.attn_mask)
     new = Attention(attention.qkv, attention.proj, attention.num_heads, style, mask, bias)
     size = tuple(old.input_resolution), tuple(old.window_size), tuple(old.shift_size)
-    return WindowBlock(old.norm1, new, old.drop_path1, old.norm2, old.mlp, old.drop_path2, *size)
+    site = Site("layer") if style == "mst" else None
+    return WindowBlock(old.norm1, new, old.drop_path1, old.norm2, old.mlp, old.drop_path2, *size, site)
 
 
 def plain_norm(norm):
@@ -105,8 +107,11 @@ def with_sites(model, style="hn", norm="layer", mask=0.0):
     """A copy of a timm ViT or Swin whose attention and feed-forward layers are those of this file; weights stay.
 
     GELU becomes ReLU, and Q, K, V, heads and projections get one too: answers change, and more training is
-    needed. norm="batch" and style="mst" give the Masked Spiking Transformer's shape (batch norm, QCFS on the scores and
-    after each norm), `mask` its random spike mask. InputError names the first attention that is not supported.
+    needed. norm="batch" and style="mst" give the Masked Spiking Transformer's shape (Wang et al. 2023, 2210.01208, for
+    images of CIFAR's size): batch norm but for the last norm, QCFS on the scores, after a block's first norm and that
+    of the patches, after the reduction of merged patches, and where a feed-forward layer begins (`WindowBlock`). A ViT,
+    which MST is not, has QCFS after all norms but the last. `mask` is the random spike mask. InputError names the first
+    attention that is not supported.
     """
     one_of(style, STYLES, "style")
     one_of(norm, NORMS, "norm")
@@ -124,7 +129,22 @@ def with_sites(model, style="hn", norm="layer", mask=0.0):
         if hasattr(module, "num_heads"):
             supported = "timm's Attention (ViT, DeiT) and Swin's window attention"
             raise InputError(f"{name} ({type(module).__name__}) is not supported: choose a model with {supported}")
+    bare = _without_site(model) if style == "mst" else {}
+    for name, module in list(model.named_modules()):
         if isinstance(module, nn.LayerNorm):
-            new = plain_norm(module) if norm == "layer" else FeatureBatchNorm(module.normalized_shape[-1])
-            model.set_submodule(name, nn.Sequential(new, Site("layer")) if style == "mst" else new)
+            keeps = norm == "layer" or (style == "mst" and name in LAST)
+            new = plain_norm(module) if keeps else FeatureBatchNorm(module.normalized_shape[-1])
+            model.set_submodule(name, nn.Sequential(new, Site("layer")) if style == "mst" and name not in bare else new)
     return model
+
+
+def _without_site(model):
+    """The norms behind which the Masked Spiking Transformer quantises nothing; puts a site behind each reduction."""
+    from timm.models.swin_transformer import PatchMerging
+
+    names = {name: type(module) for name, module in model.named_modules()}
+    merges = [name for name, kind in names.items() if kind is PatchMerging]
+    for name in merges:
+        model.set_submodule(f"{name}.reduction", nn.Sequential(model.get_submodule(f"{name}.reduction"), Site("layer")))
+    blocks = [name for name, kind in names.items() if kind is WindowBlock]
+    return {*LAST, *(f"{name}.norm" for name in merges), *(f"{name}.norm2" for name in blocks)}

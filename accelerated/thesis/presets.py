@@ -160,7 +160,14 @@ def _exp():
 TRANSFORMER = {"ViT": "vit_small", "Swin-T": "swin_tiny"}
 HN: dict = {"stage1": "s-qcfs", "epochs": (0, 300, 100), "calibrations": ("none", "cos")}
 ATTENTION: dict = {  # chapter 4: the name in a table -> what it sets
-    "MST": {"activation": "qcfs", "stage1": "qcfs", "epochs": (0, 300, 0), "placement": "mst", "norm": "batch"},
+    "MST": {
+        "activation": "qcfs",
+        "stage1": "qcfs",
+        "epochs": (0, 300, 0),
+        "placement": "mst",
+        "norm": "batch",
+        "initial_threshold": "2",
+    },
     "ours": {"activation": "hn-qcfs", **HN},
     "Full": {"activation": "hn-qcfs", **HN},
     "HN-QCFS": {"activation": "hn-qcfs", **HN},
