@@ -164,10 +164,11 @@ def _layer_units(node, units):
 def _round_layer(module, weight_unit, unit, gain, most, grid):
     """Round a layer's weights and bias."""
     bias = (0 if module.bias is None else module.bias) + gain.to(module.weight)
+    largest = 2 * max(MOST_BIAS, float((bias.double().abs() / unit).max()))  # `held` says whether sums of it fit
     module.bias = nn.Parameter(bias, requires_grad=module.weight.requires_grad)
     for name, rounding in (
         ("weight", Whole(weight_unit.to(bias), most, grid.to(bias))),
-        ("bias", Whole(unit.to(bias), 2 * MOST_BIAS)),
+        ("bias", Whole(unit.to(bias), largest)),
     ):
         parametrize.register_parametrization(module, name, rounding, unsafe=True)  # trains as it is, real
 

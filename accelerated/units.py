@@ -87,8 +87,9 @@ def per_channel(values, axis, node):
     rows = values.movedim(axis, 0).flatten(1)
     most = rows.amax(1)
     if ((rows != most[:, None]) & (rows != 0)).any():
-        raise InputError(f"{named(node)}: its inputs have thresholds that differ within a channel, which whole weights "
-                         "cannot follow")  # fmt: skip
+        raise InputError(
+            f"{named(node)}: thresholds beside it differ within a channel, which whole weights cannot follow"
+        )
     return most
 
 

@@ -191,6 +191,16 @@ def test_summary_the_shift_is_to_the_left():
     assert ref.qcfs_level(z, 1.0, 4, shift=0.0).tolist() == [0, 1]
 
 
+def test_summary_where_the_activation_jumps_and_when_a_neuron_fires():
+    """Flat around 0, a step at each (k - 1/2) theta / L; a neuron that starts at theta / 2 fires from there on."""
+    levels, theta = 4, 2.0
+    z = np.arange(-64, 129) / 64 * theta
+    jumps = z[1:][np.diff(ref.qcfs_level(z[None], theta, levels)[0]) != 0]
+    assert jumps.tolist() == [(k - 0.5) * theta / levels for k in range(1, levels + 1)]
+    for value, fires in ((0.5 * theta, 1), (0.5 * theta - 2**-40, 0)):  # what float64 adds to theta / 2 exactly
+        assert ref.if_run(np.array([[value]]), theta)[0].item() == fires
+
+
 def test_summary_other_t_are_possible():
     """Trained with L = 4, run with T = 16: one neuron's error stays below half a coarse step; its mean is 0 (T4)."""
     z = np.linspace(0, 1, 1001)
@@ -253,6 +263,42 @@ def test_prose_of_chapter_3_against_its_tables():
     one, two = (row(5, "CIFAR-100", "VGG-16", method) for method in ("origin", "layer-wise"))
     assert (one["ann"], two["ann"]) == (76.57, 76.46)
     assert row(4, "CIFAR-10", "VGG-16", "w/o Softplus") != row(5, "CIFAR-10", "VGG-16", "channel-wise")
+
+
+def test_methods_of_chapter_3_against_each_other():
+    """The thesis's own figures, as printed: methods that several tables have, and one that Table 3-4 leaves out."""
+    rows = {
+        (table, *list(line.values())[:3]): figures(line)
+        for table in (2, 3, 4, 5) for line in published(f"table_3_{table}")
+    }  # fmt: skip
+    data = {2: "CIFAR-10", 3: "CIFAR-100"}
+    both = [(table, data[table], network) for table in data for network in ("VGG-16", "ResNet-20")]
+    assert all(rows[*row, "COS"] != rows[5, *row[1:], "origin"] for row in both), "two runs of one method"
+
+    def ahead(one, other):
+        return [steps for steps in (1, 2, 4, 8, 16, 32) if rows[one][steps] > rows[other][steps]]
+
+    layerwise = {row: (5, *row, "layer-wise") for row in (("CIFAR-100", "ResNet-20"), ("CIFAR-10", "ResNet-20"))}
+    assert ahead(layerwise["CIFAR-100", "ResNet-20"], (3, "CIFAR-100", "ResNet-20", "ours")) == [4, 8, 16, 32]
+    ours = (2, "CIFAR-10", "ResNet-20", "ours")
+    assert ahead(layerwise["CIFAR-10", "ResNet-20"], ours) == [8, 16]
+    assert rows[ours][32] == rows[layerwise["CIFAR-10", "ResNet-20"]][32]
+    for network in ("VGG-16", "ResNet-20"):
+        stages = (5, "CIFAR-10", network, "layer-wise")
+        for alone in ("w/o channel", "w/o Softplus"):
+            assert ahead(stages, (4, "CIFAR-10", network, alone)) == [2, 4, 8, 16, 32]
+        assert 4 in ahead(stages, (5, "CIFAR-10", network, "channel-wise"))
+
+
+def test_3_2_1_softplus_is_never_sparse():
+    assert (ref.softplus(np.array([-700.0, -30.0, 0.0])) > 0).all()
+
+
+def test_figure_5_6_a_cosine_has_ended():
+    """Epoch 296 of 300 (the figure: "296/200") under a cosine from 1e-4; and how many images a step has."""
+    assert 1e-4 / 2 * (1 + np.cos(np.pi * 296 / 300)) < 1e-7
+    assert 50_000 // 1024 == 48, "whole training batches"
+    assert -(-10_000 // 1024) == 10, "test batches"
 
 
 def test_published_code_passes_derivatives_elsewhere():

@@ -66,23 +66,28 @@ def shown(name, result, options):
 
 
 def run(options, out):
-    """Run all selected benchmarks; returns what is written."""
+    """Run all selected benchmarks, and write what is known after each."""
     folder, results = Path(options.out), {}
+    machine = environment("cpu") | {"threads": options.threads, "processor": platform.processor()}
     for name in options.what:
         results[name] = measured(name, options)
         folder.mkdir(parents=True, exist_ok=True)
         out.print(shown(name, results[name], options))
-        if name in LAYERS:
-            continue
-        for axis in options.growth:
-            rows = results[name][f"over {axis}"] = growth.grown(name, axis, options)
-            growth.drawn(name, axis, rows, folder / f"{Path(name).name}-{axis}.png")
-        for kind in ("dense", "event") if options.memory else ():
-            held = results[name][f"bytes, {kind}"] = growth.memory(name, kind, options)
-            few, many = min(held), max(held)
-            more = f"{held[many] / held[few]:.2f} times as at T = {few}"
-            out.print(f"{name}, {kind}: {held[many] / 2**20:.0f} MiB at T = {many}, {more}")
-    return results
+        if name not in LAYERS:
+            further(name, results[name], options, folder, out)
+        write_json(folder / "bench.json", {"options": asdict(options), "machine": machine, "results": results})
+
+
+def further(name, result, options, folder, out):
+    """What a network's benchmark also asks for: plots, and memory."""
+    for axis in options.growth:
+        rows = result[f"over {axis}"] = growth.grown(name, axis, options)
+        growth.drawn(name, axis, rows, folder / f"{Path(name).name}-{axis}.png")
+    for kind in ("dense", "event") if options.memory else ():
+        held = result[f"bytes, {kind}"] = growth.memory(name, kind, options)
+        few, many = min(held), max(held)
+        more = f"{held[many] / held[few]:.2f} times as at T = {few}"
+        out.print(f"{name}, {kind}: {held[many] / 2**20:.0f} MiB at T = {many}, {more}")
 
 
 def main(arguments=None):
@@ -94,11 +99,7 @@ def main(arguments=None):
             return subprocess.run([sys.executable, "-m", __package__, *words], env=os.environ | WARM).returncode
         torch.set_num_threads(options.threads)
         out = Console()
-        results = run(options, out)
-        machine = environment("cpu") | {"threads": options.threads, "processor": platform.processor()}
-        write_json(
-            Path(options.out) / "bench.json", {"options": asdict(options), "machine": machine, "results": results}
-        )
+        run(options, out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -80,10 +80,11 @@ def exactly(name, quantised, x):
 def others(quantised, folded, x, options):
     """{peer: a function: logits} of other ways to a quantised network's accuracy.
 
-    Signed neurons until quiet (spikingjelly's; thresholds by layer, no max pooling), and COS, on the dense engine.
+    Signed neurons until quiet (spikingjelly's; thresholds by layer, levels from 0, no max pooling), and COS, on the
+    dense engine.
     """
     spiking, signed = convert(quantised, "streaming"), convert(quantised, "signed")
-    by_layer = all(neuron.threshold.numel() == 1 for neuron in spiking.layers.values())
+    by_layer = all(neuron.threshold.numel() == 1 and not neuron.lowest for neuron in spiking.layers.values())
     pools = any(is_max_pool(folded, node) for node in folded.graph.nodes)
     found: dict = {}
     if by_layer and not pools and "spikingjelly" in options.peers and importlib.util.find_spec("spikingjelly"):
@@ -93,7 +94,9 @@ def others(quantised, folded, x, options):
     def cos():
         return simulate(calibrate(spiking, x, "cos", PRE_STEPS, 1), x, options.steps).logits[-1]
 
-    return found | {f"COS, {PRE_STEPS} pre-steps": cos}
+    if not any(neuron.lowest for neuron in spiking.layers.values()):  # which COS has no rule for
+        found[f"COS, {PRE_STEPS} pre-steps"] = cos
+    return found
 
 
 def answers(name, quantised, x, options):

@@ -64,6 +64,9 @@ def checked(options):
         one_of(axis, AXES, "axis of growth")
     for name in options.peers:
         one_of(name, PEERS, "peer")
+    layers = [name for name in options.what if name in BENCHMARKS]
+    if options.exact and layers:
+        raise InputError(f"exact answers are those of networks, got {layers[0]!r} among --what: name networks alone")
     for name in ("steps", "batch", "judged", "rounds", "threads"):
         whole(getattr(options, name), name)
     positive(options.width, "width")

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def _content(folder, name, md5):
     path = next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), folder / name)
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise InputError(f"{path} is damaged, or of another data set: the MD5 of what is in it is not {md5}")

@@ -86,13 +86,15 @@ def findings(results):
         schedule = SCHEDULES[row["schedule"]]
         at_levels = schedule.waits and row["T"] == schedule.exact_at(results["depth"], config["levels"])
         settled = schedule.settles and row["settled"] and row is _last(results, row)
-        if not (at_levels or settled):
+        if not (at_levels or settled) or row["margin"] is not None:
             continue
         spiking = [100 * share for share in row["nonzero_share"].values()]
         when = f"at T = L = {row['T']}" if at_levels else _settled(row)
         what = (
             "equal those of the folded quantised network bit for bit"
             if row["logits_equal"]
+            else "were not executed step by step: by T2 they equal those of the folded quantised network"
+            if row["arithmetic"] == "theorem"
             else f"are not all the folded quantised network's: {_share(row['units_that_differ'])} of units differ"
         )
         if row["logits_equal"] and min(row["nonzero_share"].values()) < LEAST_ACTIVE:
@@ -127,6 +129,9 @@ def in_short(results):
     for name in dict.fromkeys(label(row) for row in results["rows"] if row["margin"] is None):
         rows = [row for row in results["rows"] if label(row) == name]
         equal = [row for row in rows if row["logits_equal"] and row["latency"] is not None]
+        waiting = SCHEDULES[rows[0]["schedule"]].waits and results["config"]["levels"] not in [row["T"] for row in rows]
+        if rows[0]["arithmetic"] == "theorem" or waiting:
+            continue  # what was not executed has no nearest answer, nor has a phase of another length
         if equal:
             steps = counted(equal[0]["latency"], "step")
             free = (

@@ -17,7 +17,7 @@ from ..initial import method_of
 from ..models import MODELS, STEMS, TRANSFORMERS
 from ..schedules import SCHEDULES, halving
 from ..tokens import FORMS
-from ..units import FINEST
+from ..units import FINEST, largest_step
 from . import learning
 from .config import Config, default_name
 
@@ -57,6 +57,11 @@ def _streams(config):
 
 def _exact(config):
     return not all(SCHEDULES[name].streams for name in config.schedules)
+
+
+def _executed(config):
+    """Whether any schedule executes its steps."""
+    return config.audit or any("theorem" not in SCHEDULES[name].arithmetics for name in config.schedules)
 
 
 def on_events(config):
@@ -107,6 +112,8 @@ IDLE = (  # (fields, when they do something, what is said where they are given a
      "is for calibrations, got calibrations {c.calibrations}"),
     (("iterations",), lambda c: "cos" in c.calibrations, "is for cos, got calibrations {c.calibrations}"),
     (("arithmetic",), _exact, "is for the exact schedules, got schedules {c.schedules}"),
+    (("arithmetic", "engine", "margins"), _executed,
+     "is for steps that are executed, got schedules {c.schedules} with --no-audit"),
     (("audit",), lambda c: any("theorem" in SCHEDULES[name].arithmetics for name in c.schedules),
      "is for integrate-then-fire, got schedules {c.schedules}"),
 )  # fmt: skip
@@ -132,6 +139,8 @@ def _numbers(config):
         positive(getattr(config, name), name)
     exact_levels(config.levels, torch.get_default_dtype(), "the run")
     exact_levels(max(config.times), torch.get_default_dtype(), "the run", "times")
+    if config.bits:
+        largest_step(config.levels)
 
 
 def _names(config):

@@ -149,6 +149,7 @@ def test_signed_neurons_of_spikingjelly_reach_the_answer():
     [
         (["--what", "resnet19"], "unknown benchmark 'resnet19'"),
         (["--growth", "depth"], "unknown axis of growth 'depth'"),
+        (["--what", "neuron", "mlp", "--exact"], "exact answers are those of networks, got 'neuron'"),
         (["--peers", "norse"], "unknown peer 'norse'"),
         (["--what", "mlp", "--only", "evnt", "--allocator", "default", "--no-compile"], "unknown candidate 'evnt'"),
         (["--rounds", "0"], "rounds must be"),

@@ -176,6 +176,10 @@ def test_mnist_is_read_from_idx_files(name, called, packed, tmp_path, monkeypatc
     last.write_bytes(last.read_bytes()[:9])
     with pytest.raises(InputError, match=f"{idx.NAMES[3]}.* cannot be read" if packed else "is damaged"):
         data.load(name, tmp_path)
+    if packed:
+        last.write_bytes(last.read_bytes()[:9] + bytes([255] * 40))  # of no code that zlib knows
+        with pytest.raises(InputError, match=f"{idx.NAMES[3]}.* cannot be read"):
+            data.load(name, tmp_path)
     last.unlink()
     with pytest.raises(InputError, match=f"{idx.NAMES[3]} cannot be read: .*No such file"):
         data.load(name, tmp_path)

@@ -252,6 +252,31 @@ def test_channels_that_differ_a_thousandfold_stay_near(behind):
     assert near(quantised_of(Channels(behind)), images(32)) < 0.1  # 8 bits
 
 
+class Far(nn.Module):
+    """A large bias beside a skip, which makes the unit finer than the one in which the bias was seen to fit."""
+
+    def __init__(self, bias):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.h, self.r = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        cast(nn.Parameter, self.r.bias).data.fill_(bias)
+        for parameter in self.a.parameters():
+            parameter.data *= 0.01
+
+    def forward(self, x):
+        x = F.relu(self.a(x))
+        return (self.r(F.relu(self.h(x))) + x).mean((2, 3))
+
+
+def test_a_large_bias_is_not_cut_off():
+    """In float64, which holds its sums; float32 does not, and says so."""
+    x, q = images(8), quantised_of(Far(1e3), images(8))
+    off = acc.answer(acc.integers(q.double(), x.double(), 8, MEAN, STD), x.double()) - acc.answer(q, x.double())
+    assert off.abs().max() < 1, "0.1 % of the answer"
+    with pytest.raises(acc.InputError, match="sums reach"):
+        acc.integers(q.float(), x, 8, MEAN, STD)
+
+
 def test_a_state_brings_its_bits(quantised):
     """Between networks of other bits: the limit and the grid of weights are part of the state."""
     x = images(16, seed=5)

@@ -134,6 +134,13 @@ def test_whole_numbers_are_executed_on_events(tmp_path, monkeypatch):
     assert sum(bool(row["logits_equal"]) for row in on_events) >= 2
 
 
+def test_a_margin_at_the_exact_length_is_reported(tmp_path):
+    """Read out early from a run of T = L, whose own row is exact: a line in the table, and no finding of its own."""
+    few = [*TINY, "--test-images", "40", "--margins", "0.9", "--schedules", "integrate-then-fire"]
+    assert call("--out", tmp_path, "--name", "early", *few) == 0
+    assert "margin 0.9" in (tmp_path / "early" / "report.md").read_text()
+
+
 def test_counts_by_theorem_leave_equality_empty(finished, tmp_path):
     """--no-audit: integrate-then-fire's rows have the same figures, say where they come from, and claim no equality."""
     assert call("--out", tmp_path, "--name", "stated", "--no-audit", "--schedules", "integrate-then-fire", *TINY) == 0
@@ -145,7 +152,9 @@ def test_counts_by_theorem_leave_equality_empty(finished, tmp_path):
         assert row["logits_equal"] is row["units_that_differ"] is None
         for figure in ("accuracy", "latency", "spikes_per_neuron", "joules", "nonzero_share"):
             assert row[figure] == stepped[row["T"]][figure], figure
-    assert "integrate-then-fire, by theorem" in (tmp_path / "stated" / "report.md").read_text()
+    said = (tmp_path / "stated" / "report.md").read_text()
+    assert "integrate-then-fire, by theorem: at T = L = 4, the logits of all 360 images were not executed" in said
+    assert "nearest" not in said, "what was not executed is neither equal nor unequal"
 
 
 def test_the_report_shows_every_row(finished):
@@ -390,6 +399,10 @@ IDLE = [
     (["--worths", "half"], "worths are numbers, such as 4,2,1, or auto, got 'half'"),
     (["--schedules", "streaming", "--arithmetic", "increments"], "arithmetic is for the exact schedules"),
     (["--schedules", "signed", "--no-audit"], "audit is for integrate-then-fire"),
+    (["--schedules", "integrate-then-fire", "--no-audit", "--margins", "0.5"], "margins is for steps that are"),
+    (["--bits", "8", "--engine", "event", "--schedules", "integrate-then-fire", "--no-audit"],
+     "engine is for steps that are executed"),
+    (["--bits", "8", "--levels", "3000"], "3000 levels have no form in whole numbers: choose fewer, or a power of two"),
 ]  # fmt: skip
 
 
