@@ -156,6 +156,8 @@ def test_T7_no_sum_exceeds_its_bound_and_one_reaches_it(impl, rounds):
     def check(seed, bits, kind):
         nodes, x = quantised(np.random.default_rng(seed), kind, 8)
         whole = reference.integers(nodes, x, bits, MEAN, STD)
+        steps = [node["parameter"] / node["levels"] for node in whole if node["op"] == "qcfs"]
+        assert all((step % 2 == 0).all() for step in steps), "half of D is no whole number"
         bounds = largest_sums(whole)
         for name, value in integer_values(whole, x).items():
             assert name == "image" or np.abs(value).max() <= bounds[name], (name, seed, bits, kind)

@@ -84,6 +84,7 @@ def sentences():
 
 
 NAMES = {
+    "Fashion-MNIST",
     "AdamW",
     "Tiny-ImageNet",
     "Swin",
