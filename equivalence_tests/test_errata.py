@@ -5,7 +5,8 @@ import pytest
 
 import accelerated as acc
 import reference as ref
-from accelerated.thesis.presets import figures, published
+from accelerated.runs.learning import cosine
+from accelerated.thesis.presets import figures, published, transformer
 from reference.thresholds import threshold_of
 
 from . import random_networks as nets
@@ -295,10 +296,10 @@ def test_3_2_1_softplus_is_never_sparse():
 
 
 def test_figure_5_6_a_cosine_has_ended():
-    """Epoch 296 of 300 (the figure: "296/200") under a cosine from 1e-4; and how many images a step has."""
-    assert 1e-4 / 2 * (1 + np.cos(np.pi * 296 / 300)) < 1e-7
-    assert 50_000 // 1024 == 48, "whole training batches"
-    assert -(-10_000 // 1024) == 10, "test batches"
+    """Epoch 296 of 300 (the figure: "296/200") of our presets; and the figure's 48 and 10 steps of their batches."""
+    config = transformer("CIFAR-10", "ViT", "HN-QCFS")
+    assert cosine(config.lr, 296, config.epochs[1])(0) < 1e-7 < config.lr == 1e-4
+    assert (50_000 // config.batch, -(-10_000 // config.batch)) == (48, 10), "whole training batches; all test batches"
 
 
 def test_published_code_passes_derivatives_elsewhere():

@@ -148,14 +148,13 @@ def plan(config, depth, halving=None):
                 for calibration in config.calibrations:
                     yield Job(name, form, schedule.arithmetics[0], calibration, operators, times, config.engine)
             continue
-        if on_events(config) and (config.audit or not form.waits):
+        stated = "theorem" in schedule.arithmetics and not config.audit
+        if on_events(config) and not stated:
             yield Job(name, form, "increments", "none", "accumulated", [exact] if form.waits else times, "event")
             times = [steps for steps in times if steps != exact] if form.waits else []
         if not times:
             continue
-        ways = {schedule.arithmetics[0], config.arithmetic}
-        if "theorem" in schedule.arithmetics and not config.audit:
-            ways = {"theorem"}
+        ways = {"theorem"} if stated else {schedule.arithmetics[0], config.arithmetic}
         for arithmetic in sorted(ways, reverse=True):
             yield Job(name, form, arithmetic, "none", "accumulated", times)
 

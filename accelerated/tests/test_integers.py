@@ -10,17 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import accelerated as acc
 
-from .whole_numbers import MEAN, STD, Mixed, images, quantised_mixed, whole_mixed
-
-
-@pytest.fixture
-def quantised():
-    return quantised_mixed()
-
-
-@pytest.fixture
-def whole():
-    return whole_mixed()
+from .whole_numbers import MEAN, STD, Mixed, images
 
 
 def test_all_ways_to_compute_give_the_same_bits(whole, quantised):

@@ -9,17 +9,7 @@ import accelerated as acc
 from accelerated.engines import engine_named
 from accelerated.models import make
 
-from .whole_numbers import MEAN, STD, images, quantised_mixed, whole_mixed
-
-
-@pytest.fixture
-def quantised():
-    return quantised_mixed()
-
-
-@pytest.fixture
-def whole():
-    return whole_mixed()
+from .whole_numbers import MEAN, STD, images
 
 
 @pytest.mark.parametrize("schedule", ["halving", "signed", "integrate-then-fire"])
