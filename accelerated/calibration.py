@@ -12,7 +12,7 @@ from .increments import IncrementalOperators
 from .network import images
 from .neuron import SpikingNeuron, if_run, if_step, prepare, resting
 
-METHODS = ("srp", "cos")
+METHODS = ("srp", "cos", "cos-published")
 
 
 def srp_fires(currents, threshold):
@@ -21,7 +21,7 @@ def srp_fires(currents, threshold):
     return (membrane > 0).to(membrane.dtype)
 
 
-def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
+def cos_start(currents, threshold, iterations=1, epsilon=1e-3, published=False):
     """(first membrane, spikes emitted on the way), both [batch, ...]: see `cos_run`.
 
     From this first membrane, the count over currents [rho, batch, ...] is closer to the level.
@@ -30,6 +30,9 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
 
         r < 0 and N > 0           start lower by  max(theta, min V(t) at spikes - theta + eps theta): one spike goes
         r >= theta and N < rho    start higher by max(theta, theta - max V(t) at silences + eps theta): one spike comes
+
+    `published`: the authors' code lacks N < rho and has -1000 theta for V(t) at spikes, so who fired in every step
+    starts higher by 1001 theta, and fires in every step for about a thousand more (docs/errata.md).
     """
     if not 0 < epsilon < 1:
         raise InputError(f"epsilon, a share of the threshold, must lie between 0 and 1, got {epsilon}")
@@ -45,12 +48,13 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
             seen.append((high, spike))
         before, spikes = (torch.stack(parts) for parts in zip(*seen, strict=True))
         lowest = torch.where(spikes > 0, before, before.amax(dim=0)).amin(dim=0)  # membrane at a spike, if there is one
-        highest = torch.where(spikes > 0, before.amin(dim=0), before).amax(dim=0)  # ... at a step without a spike
+        least = -1000 * threshold if published else before.amin(dim=0)
+        highest = torch.where(spikes > 0, least, before).amax(dim=0)  # ... at a step without a spike
         count = spikes.sum(dim=0)
         emitted = emitted + count.long()
         residual = total - threshold * count
         lower = ((residual < 0) & (count > 0)).to(start.dtype)
-        higher = ((residual >= threshold) & (count < len(currents))).to(start.dtype)
+        higher = ((residual >= threshold) & (published | (count < len(currents)))).to(start.dtype)
         start = start - lower * torch.maximum(threshold, lowest - threshold + epsilon)
         start = start + higher * torch.maximum(threshold, threshold - highest + epsilon)
     return start, emitted
@@ -77,19 +81,25 @@ def srp_run(
 
 
 def cos_run(
-    currents: torch.Tensor, threshold: float | torch.Tensor, pre_steps: int, iterations: int = 1, epsilon: float = 1e-3
+    currents: torch.Tensor,
+    threshold: float | torch.Tensor,
+    pre_steps: int,
+    iterations: int = 1,
+    epsilon: float = 1e-3,
+    published: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The IF neuron under COS, rho = pre_steps: currents [rho + T, batch, ...] -> (spikes [T, ...], membrane)."""
     before, after = _split(currents, pre_steps)
-    return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon)[0])
+    return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon, published)[0])
 
 
 @torch.no_grad()
 def calibrate(
     network: SpikingNetwork, x: torch.Tensor, method: str, pre_steps: int, iterations: int = 1
 ) -> SpikingNetwork:
-    """A copy of a streaming network, calibrated by "srp" or "cos" on images x [batch, ...]; simulate it on them.
+    """A copy of a streaming network, calibrated by a method on images x [batch, ...]; simulate it on them.
 
+    "srp" and "cos": see above. "cos-published" repeats what tables at T > rho were made with: see `cos_start`.
     Each layer runs through all its pre-steps before the next layer starts; what it sent is kept, not computed again.
     """
     one_of(method, METHODS, "calibration")
@@ -118,7 +128,8 @@ def calibrate(
             if method == "srp":
                 module.start, module.fires = None, srp_fires(currents, theta)
             else:
-                (module.start, sent), module.fires = cos_start(currents, theta, iterations), None
+                module.fires = None
+                module.start, sent = cos_start(currents, theta, iterations, published=method == "cos-published")
                 spikes = if_run(currents, theta, module.start)[0]
                 sent = sent + spikes.sum(dim=0).long()
             pre_spikes[layer_name(node)] = sent

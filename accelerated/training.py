@@ -15,11 +15,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from .activation import QCFS
-from .checks import InputError, positive, whole
+from .checks import InputError, one_of, positive, whole
 from .conversion import SpikingNetwork, fold_batch_norms
 from .graph.trace import evaluating, unwrapped
 from .network import answer, batches_of
 from .quantisation import AT_ONCE, expand, quantise
+
+DECAYS = ("weights", "all")
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -27,15 +29,16 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits, labels)
 
 
-def parameter_groups(network: nn.Module, weight_decay: float = 5e-4, decay_thresholds: bool = False) -> list[dict]:
+def parameter_groups(network: nn.Module, weight_decay: float = 5e-4, decay: str = "weights") -> list[dict]:
     """Parameter groups for an optimiser: only the weights of layers decay (docs/conventions.md).
 
-    Biases, norms and position embeddings do not; thresholds decay on request.
+    With decay="all", so do thresholds, biases, norms and position embeddings, as in the published code of QCFS.
     """
+    everything = one_of(decay, DECAYS, "decay") == "all"
     thresholds = {id(m.parameter) for m in network.modules() if isinstance(m, QCFS)}
 
     def decays(name, p):
-        return decay_thresholds if id(p) in thresholds else p.ndim > 1 and name.endswith("weight")
+        return everything or (id(p) not in thresholds and p.ndim > 1 and name.endswith("weight"))
 
     named = list(network.named_parameters())
     return [

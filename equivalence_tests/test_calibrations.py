@@ -90,7 +90,7 @@ def test_srp_is_the_if_neuron_or_silent(impl, rounds):
     check()
 
 
-@pytest.mark.parametrize(("method", "iterations"), [("srp", 1), ("cos", 1), ("cos", 2)])
+@pytest.mark.parametrize(("method", "iterations"), [("srp", 1), ("cos", 1), ("cos", 2), ("cos-published", 1)])
 def test_calibrated_networks_agree_on_both_sides(impl, partner, rounds, method, iterations):
     """Integer CNNs, exact arithmetic: counts, logits, latency, spikes of a calibrated run."""
 
@@ -111,6 +111,33 @@ def test_calibrated_networks_agree_on_both_sides(impl, partner, rounds, method, 
             assert np.array_equal(ours, theirs), (seed, levels)
 
     check()
+
+
+def test_published_cos_differs_only_where_a_neuron_fires_in_every_pre_step(impl, rounds, seen):
+    """There it fires in every step that follows, where its threshold was left behind; elsewhere no spike differs."""
+    endless = []
+
+    @rounds(60)
+    @given(dyadic_neuron())
+    def check(drawn):
+        z, theta, rho = drawn
+        before, after = if_run_ends(impl, z, theta)
+        long = np.concatenate([z, z, -theta / 4 * np.ones_like(z)])
+        ours, theirs = (impl.cos_run(long, theta, rho, published=published)[0] for published in (False, True))
+        always = (before == rho) & (after >= theta)
+        assert (theirs[:, always] == 1).all()
+        assert (theirs[:, ~always] == ours[:, ~always]).all()
+        endless.append((always & (ours != 1).any(axis=0)).mean())
+
+    check()
+    assert max(endless) > 0, "some neuron fires for ever that would have stopped"
+    seen(f"published COS {impl.name}: neurons that never stop, and should: {100 * np.mean(endless):.1f} %")
+
+
+def if_run_ends(impl, z, theta):
+    """(number of spikes, last membrane) of the IF neuron."""
+    spikes, membrane = impl.if_run(z, theta)
+    return spikes.sum(axis=0), membrane
 
 
 def test_latency_counts_the_pre_steps(impl):

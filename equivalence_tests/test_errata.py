@@ -216,6 +216,15 @@ def test_tables_at_T_leave_out_the_steps_of_cos():
     assert ref.simulate(calibrated, x, 1).latency == 3 * 4 + 1
 
 
+def test_published_code_of_cos_never_stops_at_T_above_rho():
+    """Theta 1, rho 4: full pre-steps, then T = 16 steps that take back from the fifth on what they can."""
+    currents = np.array([2.0] * 8 + [-1.0] * 12)[:, None]
+    ours, theirs = (ref.cos_run(currents, np.array(1.0), 4, published=published)[0] for published in (False, True))
+    assert ours.ravel().tolist() == [1] * 6 + [0] * 10
+    assert theirs.ravel().tolist() == [1] * 16
+    assert (ours[:4] == theirs[:4]).all(), "up to T = rho there is no difference"
+
+
 def test_table_4_1_a_threshold_of_3_silences_attention():
     """L = 16, theta = 3: probabilities below 3/32 are level 0, for instance those of a softmax over 64 patches."""
     p = np.array([3 / 32 - 1e-9, 3 / 32])

@@ -15,7 +15,7 @@ from .increments import operate
 from .network import images
 from .neuron import if_run, if_step, prepare, resting
 
-METHODS = ("srp", "cos")
+METHODS = ("srp", "cos", "cos-published")
 
 
 def srp_fires(currents, threshold):
@@ -24,7 +24,7 @@ def srp_fires(currents, threshold):
     return array(membrane > 0, like=membrane)
 
 
-def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
+def cos_start(currents, threshold, iterations=1, epsilon=1e-3, published=False):
     """(first membrane, spikes emitted on the way), both [batch, ...]: see `cos_run`.
 
     From this first membrane, the count over currents [rho, batch, ...] is closer to the level.
@@ -33,6 +33,9 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
 
         r < 0 and N > 0           start lower by  max(theta, min V(t) at spikes - theta + eps theta): one spike goes
         r >= theta and N < rho    start higher by max(theta, theta - max V(t) at silences + eps theta): one spike comes
+
+    `published`: the authors' code lacks N < rho and has -1000 theta for V(t) at spikes, so who fired in every step
+    starts higher by 1001 theta, and fires in every step for about a thousand more (docs/errata.md).
     """
     if not 0 < epsilon < 1:
         raise InputError(f"epsilon, a share of the threshold, must lie between 0 and 1, got {epsilon}")
@@ -48,12 +51,13 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3):
             seen.append((high, spike))
         before, spikes = (np.stack(parts) for parts in zip(*seen, strict=True))
         lowest = np.where(spikes > 0, before, before.max(axis=0)).min(axis=0)  # membrane at a spike, if there is one
-        highest = np.where(spikes > 0, before.min(axis=0), before).max(axis=0)  # ... at a step without a spike
+        least = -1000 * threshold if published else before.min(axis=0)
+        highest = np.where(spikes > 0, least, before).max(axis=0)  # ... at a step without a spike
         count = spikes.sum(axis=0)
         emitted = emitted + count.astype(int)
         residual = total - threshold * count
         lower = array((residual < 0) & (count > 0), like=start)
-        higher = array((residual >= threshold) & (count < len(currents)), like=start)
+        higher = array((residual >= threshold) & (published | (count < len(currents))), like=start)
         start = start - lower * np.maximum(threshold, lowest - threshold + epsilon)
         start = start + higher * np.maximum(threshold, threshold - highest + epsilon)
     return start, emitted
@@ -77,18 +81,24 @@ def srp_run(currents: np.ndarray, threshold: float | np.ndarray, pre_steps: int)
 
 
 def cos_run(
-    currents: np.ndarray, threshold: float | np.ndarray, pre_steps: int, iterations: int = 1, epsilon: float = 1e-3
+    currents: np.ndarray,
+    threshold: float | np.ndarray,
+    pre_steps: int,
+    iterations: int = 1,
+    epsilon: float = 1e-3,
+    published: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The IF neuron under COS, rho = pre_steps: currents [rho + T, batch, ...] -> (spikes [T, ...], membrane)."""
     before, after = _split(currents, pre_steps)
-    return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon)[0])
+    return if_run(after, threshold, cos_start(before, threshold, iterations, epsilon, published)[0])
 
 
 def calibrate(
     network: SpikingNetwork, x: np.ndarray, method: str, pre_steps: int, iterations: int = 1
 ) -> SpikingNetwork:
-    """A copy of a streaming network, calibrated by "srp" or "cos" on images x [batch, ...]; simulate it on them.
+    """A copy of a streaming network, calibrated by a method on images x [batch, ...]; simulate it on them.
 
+    "srp" and "cos": see above. "cos-published" repeats what tables at T > rho were made with: see `cos_start`.
     Each layer runs through all its pre-steps before the next layer starts; what it sent is kept, not computed again.
     """
     one_of(method, METHODS, "calibration")
@@ -115,7 +125,7 @@ def calibrate(
         if method == "srp":
             starts[node["name"]] = None, srp_fires(currents, theta)
         else:
-            start, emitted = cos_start(currents, theta, iterations)
+            start, emitted = cos_start(currents, theta, iterations, published=method == "cos-published")
             starts[node["name"]] = start, array(np.array(1), like=currents)
             spikes = if_run(currents, theta, start)[0]
             emitted = emitted + spikes.sum(axis=0).astype(int)

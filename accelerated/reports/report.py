@@ -79,6 +79,10 @@ def findings(results):
         f"of {images} test images; {results['depth']} spiking layers deep; thresholds within a layer differ by at most "
         f"{100 * results['threshold_spread']:.3g} %."
     )
+    best = results.get("best")
+    if best and best["accuracy"] > accuracy["folded"]:
+        had = f"The best epoch, {best['epoch']}, had {_share(best['accuracy'])}"
+        yield f"{had}; published code keeps that one, which was chosen on these images."
     if results.get("sums"):
         widths = ", ".join(f"{name} {bits}" for name, bits in results["sums"].items())
         yield f"Weights have {config['bits']} bits; proved bits of the sums of each spiking layer: {widths}."

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..activation import PAPER
 from ..schedules import SCHEDULES
 
 
@@ -42,8 +43,8 @@ class Config:
     gelu: bool = False
     """Let the first stage train a transformer as timm has it, with GELU, in place of the form with ReLUs."""
     start: str = ""
-    """Begin with the weights of a file (weights.safetensors of another run): of the ReLU network, or of the quantised
-    one with the same activation and levels. --epochs of the stages that it has behind it must be 0."""
+    """Begin with the weights of a file, or of a run by its name in --out: of the ReLU network, or of the quantised one
+    with the same activation and levels. --epochs of the stages that it has behind it must be 0."""
     until: str = "simulation"
     """The last thing to do: relu (train the ReLU network), training (the quantised one too), or simulation."""
     activation: str = "cs-qcfs"
@@ -53,6 +54,9 @@ class Config:
     """The layer-wise activation of stage 1; auto is s-qcfs, or `activation` itself where that is layer-wise."""
     levels: int = 8
     """L, the steps of the quantised activation. The spiking network equals the quantised one at T = L."""
+    derivative: str = PAPER
+    """Where the derivative of a quantised activation passes, by u = z L / theta + 1/2: as in the paper, or as in
+    published code (docs/errata.md)."""
     initial_threshold: str = "max"
     """Where thresholds start: a positive number (theta), or max: the largest activation of the ReLU network."""
     epochs: tuple[int, int, int] = (12, 10, 6)
@@ -68,9 +72,9 @@ class Config:
     fine_tuning: float = 0.1
     """Learning rate of stage 2, as a share of lr."""
     weight_decay: float = 5e-4
-    """Decay of weights; biases and batch norm do not decay."""
-    decay_thresholds: bool = False
-    """Let thresholds decay with the weights, as published code does."""
+    """How fast the weights decay."""
+    decay: str = "weights"
+    """What decays: weights, or all (thresholds, biases and batch norm too, as in the published code of QCFS)."""
     batch: int = 64
     """Images per training step, over all processes."""
     accumulate: int = 1
@@ -101,7 +105,7 @@ class Config:
     operators: tuple[str, ...] = ("accumulated",)
     """What layer norm, softmax and products see when streaming: accumulated, or per-step as published."""
     calibrations: tuple[str, ...] = ("none",)
-    """Of streaming networks: none, srp, cos, one row for each."""
+    """Of streaming networks: none, srp, cos, cos-published (as the authors' code does it), one row for each."""
     pre_steps: int = 4
     """Steps of a calibration: tau (srp) or rho in every layer (cos). They count as latency."""
     iterations: int = 1
@@ -148,7 +152,7 @@ GROUPS = {  # of options, as --help shows them; those for newcomers first
     ),
     "data": ("data_root", "download", "size", "augment"),
     "network": ("width", "stem", "blocks", "pretrained", "placement", "norm", "mask", "gelu", "start"),
-    "quantisation": ("stage1", "initial_threshold"),
+    "quantisation": ("stage1", "derivative", "initial_threshold"),
     "training": (
         "until",
         "lr",
@@ -157,7 +161,7 @@ GROUPS = {  # of options, as --help shows them; those for newcomers first
         "distillation",
         "fine_tuning",
         "weight_decay",
-        "decay_thresholds",
+        "decay",
         "batch",
         "accumulate",
         "precision",

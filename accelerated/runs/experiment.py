@@ -190,7 +190,8 @@ class _Run:
             stages = Stages(config, self.folder, self.state, data, self.clock, self.journal, begin, bar.trained)
             network, accuracies = stages.run()
             if config.until != "simulation":
-                return self.folder, self._finished(network, accuracies, {"rows": []}), None, None
+                found = {"best": stages.best(), "rows": []}
+                return self.folder, self._finished(network, accuracies, found), None, None
             quantised = distributed.everywhere(lambda: converted(config, data, network))
             depth, rows = self._simulated(quantised, bar)
             test = learning.tested(quantised, shown(config, data, "test", config.test_images))
@@ -201,7 +202,13 @@ class _Run:
         if distributed.rank() == 0:
             x = next(shown(config, data, "test", config.test_batch))[0]
             write_json(self.folder / "activations.json", channel_means(quantised, x))
-        found = {"depth": depth, **thresholds_of(quantised), "sums": sums_of(quantised, config), "rows": rows}
+        found = {
+            "best": stages.best(),
+            "depth": depth,
+            **thresholds_of(quantised),
+            "sums": sums_of(quantised, config),
+            "rows": rows,
+        }
         results = self._finished(network, accuracies, found)
         image = next(shown(config, data, "test", 1 + distributed.rank()))[0][:1]
         return self.folder, results, quantised, image

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..activation import variant
+from ..activation import PAPER, variant
 from ..graph.timm import is_timm_transformer, with_sites
 from ..quantisation import expand, quantise
 from ..training import parameter_groups
@@ -24,9 +24,9 @@ OPTIMISERS = {
 }
 
 
-def optimiser(network, lr, kind="sgd", weight_decay=5e-4, decay_thresholds=False):
-    """SGD (momentum 0.9) or AdamW in which only the weights of layers decay, and thresholds on request."""
-    return OPTIMISERS[kind](parameter_groups(network, weight_decay, decay_thresholds), lr)
+def optimiser(network, lr, kind="sgd", weight_decay=5e-4, decay="weights"):
+    """SGD (momentum 0.9) or AdamW in which only the weights of layers decay, or all parameters."""
+    return OPTIMISERS[kind](parameter_groups(network, weight_decay, decay), lr)
 
 
 def first_stage(activation):
@@ -34,16 +34,17 @@ def first_stage(activation):
     return activation if variant(activation)[0] == "layer" else "s-qcfs"
 
 
-def enter(stage, network, activation, stage1, levels, initial_threshold, sample, form=None):
+def enter(stage, network, activation, stage1, levels, initial_threshold, sample, form=None, derivative=PAPER):
     """The network at the start of `stage`: unchanged, quantised with layer thresholds, or with these expanded.
 
-    `form` holds the arguments of `with_sites`, which prepares a transformer of timm for quantisation.
+    `derivative` is one of `MASKS`; `form` holds the arguments of `with_sites`, which prepares a transformer of timm for
+    quantisation.
     """
     if stage == "relu":
         return network
     if stage == "stage 1":
         network = with_sites(network, **form or {}) if is_timm_transformer(network) else network
-        return quantise(network, stage1, levels, initial_threshold, sample)
+        return quantise(network, stage1, levels, initial_threshold, sample, derivative)
     return expand(network, activation, sample) if stage == "stage 2" else network
 
 

@@ -3,6 +3,7 @@
 import copy
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -36,9 +37,15 @@ def smallest(network):
     return {name: float(m.threshold.detach().min()) for name, m in network.named_modules() if isinstance(m, QCFS)}
 
 
+def weights_to_start_with(config):
+    """The file that `config.start` names: itself, or the weights of a run of that name in `config.out`."""
+    of_run = Path(config.out) / config.start / "weights.safetensors"
+    return of_run if of_run.exists() else Path(config.start)
+
+
 def stage_of(config):
     """The number of the stage whose network `config.start` holds; InputError if stages before it are to be trained."""
-    shapes = thresholds_in(config.start).values()
+    shapes = thresholds_in(weights_to_start_with(config)).values()
     stage = 0
     if shapes:
         stage = 2 if any(shapes) else 1
@@ -85,25 +92,42 @@ class Stages:
                 self._train(index, network, state if index == reached else None)
         return network, self.accuracies
 
+    def best(self):
+        """{"accuracy", "epoch"} of the best epoch of the last stage that was trained; None without one.
+
+        Published code keeps that epoch; but it was chosen on the test images.
+        """
+        lines = [line for line in self.metrics if line["stage"] == self.metrics[-1]["stage"]]
+        best = max(lines, key=lambda line: line["accuracy"], default=None)
+        return best and {name: best[name] for name in ("accuracy", "epoch")}
+
     def _enter(self, index, network, start):
         """The network as a stage begins, with the weights of a file where the run starts with them."""
         config, stage = self.config, learning.STAGES[index]
         first = 1.0 if index <= start else config.initial_threshold  # weights from a file bring their own thresholds
-        settings = config.activation, config.stage1, config.levels, first, self.sample, form_of(config)
+        settings = (
+            config.activation,
+            config.stage1,
+            config.levels,
+            first,
+            self.sample,
+            form_of(config),
+            config.derivative,
+        )
         if config.distillation and stage == "stage 1":
             self.teacher = copy.deepcopy(network).eval()
             if self.state and self.state.get("teacher"):
                 self.teacher.load_state_dict(self.state["teacher"])
         network = distributed.everywhere(partial(learning.enter, stage, network, *settings))
         if index == start:
-            distributed.everywhere(partial(load_weights, network, config.start))
+            distributed.everywhere(partial(load_weights, network, weights_to_start_with(config)))
         return network
 
     def _train(self, index, network, state):
         """The epochs of a stage, from where `state` was if it is given."""
         config, stage, epochs = self.config, learning.STAGES[index], self.config.epochs[index]
         lr = config.lr * config.fine_tuning if stage == "stage 2" else config.lr
-        sgd = learning.optimiser(network, lr, config.optimiser, config.weight_decay, config.decay_thresholds)
+        sgd = learning.optimiser(network, lr, config.optimiser, config.weight_decay, config.decay)
         scaler = torch.amp.GradScaler(config.device) if config.precision == "float16" else None
         done = self._go_on(state, network, sgd, scaler) if state else 0
         trained = compiled(network, config.device) if config.compile and epochs > done else network

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import torch
 
 from .. import data as datasets
-from ..activation import VARIANTS, variant
+from ..activation import MASKS, VARIANTS, variant
 from ..calibration import METHODS
 from ..checks import InputError, one_of, positive, whole
 from ..conversion import exact_levels
@@ -17,6 +17,7 @@ from ..initial import method_of
 from ..models import MODELS, STEMS, TRANSFORMERS
 from ..schedules import SCHEDULES, halving
 from ..tokens import FORMS
+from ..training import DECAYS
 from ..units import FINEST, largest_step
 from . import learning
 from .config import Config, default_name
@@ -40,6 +41,8 @@ CHOICES = {
     "placement": STYLES,
     "norm": NORMS,
     "optimiser": learning.OPTIMISERS,
+    "decay": DECAYS,
+    "derivative": MASKS,
     "stage1": ("auto", *LAYERWISE),
 }
 EACH = {  # fields that name several: (choices, what one is called)
@@ -110,7 +113,8 @@ IDLE = (  # (fields, when they do something, what is said where they are given a
      "is for streaming, or event with --bits for the exact schedules; got {c.engine!r}, schedules {c.schedules}"),
     (("pre_steps",), lambda c: set(c.calibrations) & set(METHODS),
      "is for calibrations, got calibrations {c.calibrations}"),
-    (("iterations",), lambda c: "cos" in c.calibrations, "is for cos, got calibrations {c.calibrations}"),
+    (("iterations",), lambda c: {"cos", "cos-published"} & set(c.calibrations),
+     "is for cos, got calibrations {c.calibrations}"),
     (("arithmetic",), _exact, "is for the exact schedules, got schedules {c.schedules}"),
     (("arithmetic", "engine", "margins"), _executed,
      "is for steps that are executed, got schedules {c.schedules} with --no-audit"),

@@ -1,94 +1,175 @@
-"""The Masked Spiking Transformer (Wang et al. 2023, 2210.01208), written down a second time, window by window."""
+"""The Masked Spiking Transformer (Wang et al. 2023, 2210.01208), written down a second time, from its checkpoint."""
 
-from typing import Any
-
-import timm
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from accelerated.activation import Site
-from accelerated.graph.modules import RelativeBias
-from accelerated.graph.timm import with_sites
+from accelerated.activation import QCFS
+from accelerated.checks import InputError
+from accelerated.exports.checkpoints import load_checkpoint
+
+LEVELS, WIDTH, BLOCKS, CLASSES = 4, 0.125, 2, 5
+HEADS, SIDES = (3, 6, 12, 24), (16, 8, 4, 2)  # of the four stages; images of 32 x 32 in patches of 2 x 2
 
 
-def bent(x):
-    """In place of a quantiser, and smooth, so that the order of sums does not matter; unlike a ReLU, it bends twice."""
-    return x.relu() / (1 + x.relu())
+class State(dict):
+    """A state dictionary in the published layout, filled in the published order with numbers of their own."""
+
+    def draw(self, name, *shape, low=-1.0, high=1.0):
+        self[name] = torch.rand(*shape) * (high - low) + low
+
+    def linear(self, name, out, into, bias=True):
+        self.draw(f"{name}.weight", out, into, low=-(3 / into**0.5), high=3 / into**0.5)
+        if bias:
+            self.draw(f"{name}.bias", out)
+
+    def norm(self, name, features):
+        for part, low in (("weight", 0.5), ("bias", -1), ("running_mean", -1), ("running_var", 0.5)):
+            self.draw(f"{name}.{part}", features, low=low)
+        self[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+    def thresholds(self, prefix, *names):
+        for name in names:
+            self.draw(f"{prefix}{name}.up", 1, low=0.5, high=2.0)
 
 
-class Bent(nn.Module):
-    """`bent` as a module."""
+def published():
+    """What their code saves: names, shapes and order of its modules."""
+    torch.manual_seed(0)
+    state, features = State(), 4 * HEADS[0]
+    state.draw("patch_embed.proj.weight", features, 3, 2, 2)
+    state.draw("patch_embed.proj.bias", features)
+    state.thresholds("patch_embed.", "proj_if")
+    state.norm("patch_embed.norm", features)
+    for i, (heads, side) in enumerate(zip(HEADS, SIDES, strict=True)):
+        for j in range(BLOCKS):
+            block, window = f"layers.{i}.blocks.{j}.", min(4, side)
+            if j % 2 and side > 4:
+                state[f"{block}attn_mask"] = torch.zeros((side // 4) ** 2, 16, 16)
+            state.norm(f"{block}norm1", features)
+            state.thresholds(block, "shortcut1_if")
+            state.draw(f"{block}attn.relative_position_bias_table", (2 * window - 1) ** 2, heads)
+            state[f"{block}attn.relative_position_index"] = torch.zeros(window**2, window**2, dtype=torch.long)
+            state.linear(f"{block}attn.qkv", 3 * features, features)
+            state.thresholds(f"{block}attn.", "q_if", "k_if", "v_if", "attn_if", "attn_v_if")
+            state.linear(f"{block}attn.proj", features, features)
+            state.thresholds(f"{block}attn.", "proj_if")
+            state.norm(f"{block}norm2", features)
+            state.thresholds(block, "shortcut2_if")
+            state.linear(f"{block}mlp.fc1", 4 * features, features)
+            state.thresholds(f"{block}mlp.", "fc1_if")
+            state.linear(f"{block}mlp.fc2", features, 4 * features)
+            state.thresholds(f"{block}mlp.", "fc2_if")
+        if i < 3:
+            state.linear(f"layers.{i}.downsample.reduction", 2 * features, 4 * features, bias=False)
+            state.norm(f"layers.{i}.downsample.norm", 4 * features)
+            state.thresholds(f"layers.{i}.downsample.", "reduction_if")
+            features *= 2
+    for part in ("weight", "bias"):
+        state.draw(f"norm.{part}", features)
+    state.linear("head", CLASSES, features)
+    return state
 
-    def forward(self, x):
-        return bent(x)
+
+def quantised(state, name, x):
+    theta = state[f"{name}.up"]
+    return theta * ((x / theta) * LEVELS + 0.5).floor().clamp(0, LEVELS) / LEVELS
 
 
-def attended(attention, tokens, places, regions):
+def linear(state, name, x):
+    return F.linear(x, state[f"{name}.weight"], state.get(f"{name}.bias"))
+
+
+def normed(state, name, x):
+    mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+    return (x - mean) / (var + 1e-5).sqrt() * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def attended(state, name, tokens, places, regions):
     """The attention of one window: tokens [batch, N, F] at `places` [N, 2]; -100 between unequal `regions` [N]."""
     batch, count, features = tokens.shape
-    q, k, v = bent(attention.qkv(tokens).reshape(batch, count, 3, attention.heads, -1).permute(2, 0, 3, 1, 4))
-    scores = bent(q @ k.transpose(-2, -1) / (features / attention.heads) ** 0.5)
-    side = round(len(attention.bias.table) ** 0.5)  # 2 w - 1 offsets along each axis
+    table = state[f"{name}.relative_position_bias_table"]
+    parts = linear(state, f"{name}.qkv", tokens).reshape(batch, count, 3, table.shape[1], -1).permute(2, 0, 3, 1, 4)
+    q, k, v = (quantised(state, f"{name}.{part}_if", value) for part, value in zip("qkv", parts, strict=True))
+    scores = quantised(state, f"{name}.attn_if", q @ k.transpose(-2, -1) / (features / table.shape[1]) ** 0.5)
+    side = round(len(table) ** 0.5)  # 2 w - 1 offsets along each axis
     rows, columns = (places[:, None] - places[None]).movedim(-1, 0) + (side - 1) // 2
-    bias = attention.bias.table[rows * side + columns].permute(2, 0, 1)
+    bias = table[rows * side + columns].permute(2, 0, 1)
     apart = -100.0 * (regions[:, None] != regions[None])
     heads = ((scores + bias + apart).softmax(-1) @ v).transpose(1, 2).flatten(2)
-    return bent(attention.proj(bent(heads)))
+    heads = quantised(state, f"{name}.attn_v_if", heads)
+    return quantised(state, f"{name}.proj_if", linear(state, f"{name}.proj", heads))
 
 
-def attention_of(block, x):
-    """The windows of a block's attention on [batch, H, W, F], moved by its shift and back."""
-    (height, width), (side, _), (shift, _) = block.size, block.window, block.shift
+def windows(state, name, x, moved):
+    """The windows of a block's attention on [batch, side, side, F], moved by half a window in every second block."""
+    height = x.shape[1]
+    side = min(4, height)
+    shift = side // 2 if moved and height > side else 0
     y = torch.roll(x, (-shift, -shift), (1, 2))
     out, places = torch.zeros_like(y), torch.cartesian_prod(torch.arange(side), torch.arange(side))
     edges = torch.tensor([height - side, height - shift])
     region = torch.bucketize(torch.arange(height), edges, right=True) * bool(shift)
     for top in range(0, height, side):
-        for left in range(0, width, side):
+        for left in range(0, height, side):
             rows, columns = top + places[:, 0], left + places[:, 1]
             regions = 3 * region[rows] + region[columns]
-            out[:, rows, columns] = attended(block.attn, y[:, rows, columns], places, regions)
+            out[:, rows, columns] = attended(state, name, y[:, rows, columns], places, regions)
     return torch.roll(out, (shift, shift), (1, 2))
 
 
-def answered(network, x):
+def answered(state, x):
     """The network's answer: norms, residuals and quantisers where the published code has them."""
-    y = bent(network.patch_embed.norm[0](network.patch_embed.proj(x).permute(0, 2, 3, 1)))
-    for i, stage in enumerate(network.layers):
-        if i:
+    y = F.conv2d(x, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], 2).permute(0, 2, 3, 1)
+    y = quantised(state, "patch_embed.proj_if", normed(state, "patch_embed.norm", y))
+    for i in range(4):
+        for j in range(BLOCKS):
+            block = f"layers.{i}.blocks.{j}"
+            sent = quantised(state, f"{block}.shortcut1_if", normed(state, f"{block}.norm1", y))
+            y = normed(state, f"{block}.norm2", y + windows(state, f"{block}.attn", sent, j % 2))
+            hidden = linear(state, f"{block}.mlp.fc1", quantised(state, f"{block}.shortcut2_if", y))
+            sent = linear(state, f"{block}.mlp.fc2", quantised(state, f"{block}.mlp.fc1_if", hidden))
+            y = y + quantised(state, f"{block}.mlp.fc2_if", sent)
+        if i < 3:
+            merge = f"layers.{i}.downsample"
             quarters = [y[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-            y = bent(stage.downsample.reduction[0](stage.downsample.norm(torch.cat(quarters, -1))))
-        for block in stage.blocks:
-            y = block.norm2(y + attention_of(block, bent(block.norm1[0](y))))
-            y = y + bent(block.mlp.fc2(bent(block.mlp.fc1(bent(y)))))
-    return network.head.fc(network.norm(y).mean((1, 2)))
+            y = linear(state, f"{merge}.reduction", normed(state, f"{merge}.norm", torch.cat(quarters, -1)))
+            y = quantised(state, f"{merge}.reduction_if", y)
+    y = F.layer_norm(y, y.shape[-1:], state["norm.weight"], state["norm.bias"])
+    return linear(state, "head", y.mean((1, 2)))
 
 
-def network():
-    """A small Swin in MST's form, its norms and biases with values of their own, `Bent` in place of each site."""
-    torch.manual_seed(0)
-    sizes: dict = {"depths": (2, 2), "num_heads": (2, 4), "patch_size": 2, "window_size": 4}
-    model = timm.models.SwinTransformer(embed_dim=24, img_size=32, num_classes=5, **sizes).eval()
-    made = with_sites(model, "mst", "batch")
-    for name, module in list(made.named_modules()):
-        part: Any = module
-        if isinstance(module, nn.BatchNorm1d):
-            for value, low, high in ((part.running_mean, -1, 1), (part.running_var, 0.5, 2), (part.bias, -1, 1)):
-                nn.init.uniform_(value, low, high)
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(part.weight, std=0.3)  # so large that each `bent` bends
-        if isinstance(module, RelativeBias):
-            nn.init.normal_(part.table)
-        if isinstance(module, Site):
-            made.set_submodule(name, Bent())
-    return made
+def loaded(state, path):
+    torch.save({"model": state, "epoch": 3}, path)
+    return load_checkpoint(path, "swin_tiny", LEVELS, width=WIDTH, blocks=BLOCKS).double()
 
 
-def test_the_masked_spiking_transformer_is_the_published_one():
-    """Two blocks of each kind, a shift, a mask, merged patches."""
-    ours, x = network(), torch.randn(2, 3, 32, 32)
+def test_a_checkpoint_answers_as_the_published_network(tmp_path):
+    """Two blocks of each stage: shifts, masks, merged patches, and every threshold in its place."""
+    state, x, shares = published(), torch.randn(3, 3, 32, 32, dtype=torch.float64), []
+    network = loaded(dict(state), tmp_path / "mst.pth")
+    for module in network.modules():
+        if isinstance(module, QCFS):
+            module.register_forward_hook(lambda _module, _inputs, out: shares.append((out != 0).double().mean()))
     with torch.no_grad():
-        wanted = answered(ours, x)
-        assert torch.allclose(ours(x), wanted, rtol=0, atol=1e-5), "sums in another order differ by less"
-        assert wanted.std() > 0.01
-    assert type(ours.norm) is nn.LayerNorm
+        wanted, found = answered({name: value.double() for name, value in state.items()}, x), network(x)
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-10), "sums in another order differ by less"
+    assert wanted.std() > 0.01
+    assert min(shares) > 0.02, "every layer sends something"
+    assert isinstance(network.norm, nn.LayerNorm)
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+    """A missing threshold would keep its initial value, the other form has norms in its feed-forward layers."""
+    state = published()
+    del state["layers.1.blocks.0.attn.k_if.up"]
+    with pytest.raises(InputError, match=r"swin_tiny: it lacks 'layers\.1\.blocks\.0\.attn\.k_if\.up'"):
+        loaded(dict(state), tmp_path / "mst.pth")
+    other = published()
+    other["layers.0.blocks.0.mlp.norm1.weight"] = torch.ones(48)
+    moved = {name: other.pop(name) for name in ("head.weight", "head.bias")}  # the read-out stays the last
+    with pytest.raises(
+        InputError, match=r"it has 'layers\.0\.blocks\.0\.mlp\.norm1\.weight', which the network has not"
+    ):
+        loaded({**other, **moved}, tmp_path / "mst.pth")

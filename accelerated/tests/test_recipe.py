@@ -11,8 +11,9 @@ import accelerated as acc
 from accelerated import data as datasets
 from accelerated import run
 from accelerated.anytime import read_out_early
+from accelerated.checks import InputError
 from accelerated.models import make
-from accelerated.runs import distributed, evaluation, folders, learning
+from accelerated.runs import distributed, evaluation, folders, learning, stages
 from accelerated.runs.config import Config
 from accelerated.runs.validation import checked
 
@@ -41,11 +42,13 @@ def test_accumulation_changes_nothing_but_rounding():
     assert not torch.equal(whole, epoch(1, "bfloat16")[0]), "the precision reaches the forward pass"
 
 
-def test_thresholds_decay_only_on_request():
+def test_thresholds_biases_and_norms_decay_only_on_request():
     network = nn.Sequential(nn.Linear(4, 4), acc.QCFS((4,), 4, "raw", 1.0), nn.BatchNorm1d(4))
-    for asked in (False, True):
-        decayed = learning.optimiser(network, 0.1, decay_thresholds=asked).param_groups[0]["params"]
-        assert [p.shape for p in decayed] == [(4, 4), (4,)][: 1 + asked]
+    for asked, count in (("weights", 1), ("all", len(list(network.parameters())))):
+        groups = learning.optimiser(network, 0.1, decay=asked).param_groups
+        assert [len(group["params"]) for group in groups] == [count, 5 - count]
+    with pytest.raises(InputError, match="unknown decay 'thresholds': choose from weights, all"):
+        learning.optimiser(network, 0.1, decay="thresholds")
 
 
 def test_every_image_once_in_an_order_that_is_drawn():
@@ -56,7 +59,17 @@ def test_every_image_once_in_an_order_that_is_drawn():
 
 
 def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
-    """VGG-16 has dropout: interrupted during an evaluation and resumed, it has the same bits as undisturbed."""
+    """VGG-16 with dropout: interrupted during an evaluation and resumed, it has the same bits as undisturbed."""
+    build = stages.make
+
+    def with_dropout(*what):
+        network = build(*what)
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.5
+        return network
+
+    monkeypatch.setattr(stages, "make", with_dropout)
     network = ["--model", "vgg16", "--width", 0.02, "--size", 32, "--levels", 4, "--initial-threshold", 2]
     short = ["--epochs", 0, 2, 1, "--times", 1, "--schedules", "streaming", "--test-images", 8, "--out", tmp_path]
     arguments = [*network, *short]

@@ -15,6 +15,7 @@ from .presets import TIMES
 
 TITLES = {
     "ann": "ANN",
+    "best": "ANN, best epoch",
     "max": "MaxDiff",
     "avg": "AvgDiff",
     "max head": "MaxDiff, heads",
@@ -26,11 +27,17 @@ TITLES = {
 }
 
 
+def trained(out, name):
+    """The lines of metrics.jsonl of a run and those before it from which it goes on, finished or refused."""
+    folder = Path(out) / name
+    lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+    start = json.loads((folder / "config.json").read_text())["start"] if (folder / "config.json").exists() else ""
+    return (trained(out, start) if start else []) + [json.loads(line) for line in lines]
+
+
 def lowest_thresholds(config):
     """The smallest threshold of a run after each epoch of stages 1 and 2, finished or refused."""
-    path = Path(config.out) / config.name / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [min(line["thresholds"].values()) for line in lines if "thresholds" in line]
+    return [min(line["thresholds"].values()) for line in trained(config.out, config.name) if "thresholds" in line]
 
 
 def value(config, results, kind, column, calibration, operators="accumulated"):
@@ -50,6 +57,8 @@ def value(config, results, kind, column, calibration, operators="accumulated"):
     if column == "ann":
         pretrained = results["config"]["epochs"][1] == 0 and results["config"]["epochs"][0] > 0
         return 100 * results["accuracy"]["relu" if pretrained else "folded"]
+    if column == "best":
+        return 100 * results["best"]["accuracy"] if results.get("best") else None
     for row in results["rows"]:
         plain = SCHEDULES[row["schedule"]].streams and row["margin"] is None
         same = row["calibration"] == calibration and row["operators"] == operators
@@ -71,14 +80,14 @@ def columns_of(preset):
     special = {
         "spread": ["max", "avg"],
         "positive": ["least", "epochs"],
-        "ann": ["ann"],
+        "ann": ["ann", "best"],
         "response": [],
         "site spread": [f"{kind} {site}" for site in ("head", "neuron") for kind in ("max", "avg")],
     }
     if preset.kind in special:
         return special[preset.kind]
     times = sorted({t for row in preset.rows for t in row.config.times})
-    return ["ann", *times]
+    return ["ann", "best", *times]
 
 
 def lines_of(preset, made):
@@ -94,7 +103,8 @@ def lines_of(preset, made):
         name = "this run" + (f" ({len(ran)} of {len(outcomes)} seeds: see below)" if refused else "")
         yield " · ".join(row.label), name, cells, refused[0] if refused else ""
         if row.published:
-            printed = [f"{row.published[c]:.2f}" if c in row.published else "" for c in columns]
+            kept = {("best" if name == "ann" else name): number for name, number in row.published.items()}
+            printed = [f"{kept[c]:.2f}" if c in kept else "" for c in columns]
             yield "", "published", printed, ""
 
 
@@ -175,7 +185,10 @@ def subject(made):
     config = results[0]["config"]
     images = ", ".join(sorted({str(r["test_images"]) for r in results}))
     width = "" if config["width"] == 1 else f", width {config['width']:g}"
-    reads = "ANN is the quantised network without spikes (in rows called ReLU: the ReLU network)"
+    reads = (
+        "ANN is the quantised network without spikes (in rows called ReLU: the ReLU network) after the last epoch; the "
+        "best epoch, which published code keeps, is chosen on the test images"
+    )
     return f"This run: {config['data']}, {images} test images{width}; {reads}."
 
 

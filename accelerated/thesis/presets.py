@@ -6,7 +6,8 @@ published figures. Rows that need the same network share one run. `published/` h
 Assumed, since the sources do not say or contradict themselves: batches of 128 in chapter 3 (1024 in chapter 4 is read
 off Figure 5-6); rho = 4 for COS (read off Figure 5-11) and tau = 4 for SRP; the thesis's own rows use COS, and begin
 with layer-wise S-QCFS (Algorithm 1 says QCFS, which does not keep the thresholds positive that the switch needs);
-Table 3-5's "channel-wise" and Table 3-4's "w/o Softplus" are C-QCFS after layer-wise QCFS. Chapter 4: ViT is
+Table 3-5's "channel-wise" and Table 3-4's "w/o Softplus" are C-QCFS after layer-wise QCFS; thresholds, biases and
+norms decay as the weights do, as in the published code of QCFS, and derivatives pass as in its paper. Chapter 4: ViT is
 ViT-S with patches of 16, trained from scratch; thresholds through Softplus (there raw); stage 2 at a tenth of the rate
 (4.3.2 says ten times, against 3.3.2); MST without masking, from thresholds of 2 as its code has it.
 """
@@ -90,6 +91,7 @@ def thesis(dataset, architecture, method, levels=None, threshold=None):
         epochs=(0, 300, 100 if second else 0),
         lr=LR.get((dataset, architecture), 0.1 if dataset == "CIFAR-10" else 0.05),
         batch=128, augment="full", calibrations=("none", "srp", "cos"), pre_steps=4, times=TIMES, margins=(0.5, 0.9),
+        decay="all",
     )  # fmt: skip
 
 
@@ -106,6 +108,13 @@ def rows_of(table):
         yield Row((row["dataset"], row["architecture"], named(method)), config, METHODS[method][3], figures(row))
 
 
+def relu_alone(config, epochs):
+    """The run of the ReLU network alone: the same for all activations, levels and simulations."""
+    unread = ("activation", "stage1", "levels", "initial_threshold", "derivative", "schedules", "times",
+              "margins", "calibrations", "pre_steps")  # fmt: skip
+    return replace(config, until="relu", epochs=(epochs, 0, 0), **{name: getattr(Config(), name) for name in unread})
+
+
 def over_levels(methods, levels):
     """VGG-16 and ResNet-20 on both data sets, for each L."""
     for dataset in DATA:
@@ -115,8 +124,7 @@ def over_levels(methods, levels):
                     label = (dataset, architecture, f"{named(method)}, L = {steps}")
                     yield Row(label, thesis(dataset, architecture, method, levels=steps), METHODS[method][3])
             if len(methods) > 1:
-                relu = replace(thesis(dataset, architecture, "QCFS"), epochs=(300, 0, 0))
-                yield Row((dataset, architecture, "ReLU"), relu)
+                yield Row((dataset, architecture, "ReLU"), relu_alone(thesis(dataset, architecture, "QCFS"), 300))
 
 
 def falling_thresholds():
@@ -129,19 +137,22 @@ def falling_thresholds():
             for start in (0.25, 1.0) if architecture == "ResNet-20" else (4.0,):
                 name = f"{METHODS[method][0]}, L = {levels}, from {start:g}"
                 config = replace(
-                    thesis(dataset, architecture, method, levels, start), decay_thresholds=True,
+                    thesis(dataset, architecture, method, levels, start),
                     schedules=("streaming",), calibrations=("none",), times=(levels,), margins=(),
                 )  # fmt: skip
                 yield Row((dataset, architecture, name), config)
 
 
 def imagenet():
-    """Bu et al. 2022: L = 8; 120 epochs at 0.1, weight decay 1e-4 and initial threshold 8 are assumed."""
+    """Bu et al. 2022 and their code: L = 8, thresholds from 8, ResNet-34 with CIFAR's stem; 120 epochs at 0.1 with a
+    weight decay of 1e-4 are assumed.
+    """
     for architecture in ("VGG-16", "ResNet-34"):
         config = Config(
             data="imagefolder", size=224, model=architecture.lower().replace("-", ""), activation="qcfs", stage1="qcfs",
             levels=8, initial_threshold="8", epochs=(0, 120, 0), lr=0.1, weight_decay=1e-4, batch=256,
-            augment="standard", times=(16, 32, 64, 128), schedules=("streaming",),
+            augment="standard", times=(16, 32, 64, 128), schedules=("streaming",), decay="all", derivative="0<=u<L+1",
+            stem="auto" if architecture == "VGG-16" else "cifar",
         )  # fmt: skip
         yield Row(("ImageNet", architecture, "QCFS"), config)
 
@@ -241,8 +252,9 @@ def scaled_transformer(config, scale):
 def scaled(config, scale):
     """The same row, smaller.
 
-    "cifar" keeps the data, and trains fewer epochs with less augmentation, ResNet-20 at full width and others narrow;
-    "small" trains narrow networks on MNIST-5k, "smoke" shows in minutes that it runs.
+    "cifar" keeps the data: 30 epochs of ReLU, then 8 and 4 of the stages from thresholds by least squares, with less
+    augmentation; ResNet-20 at full width, others narrow. "small" trains narrow networks on MNIST-5k, "smoke" shows in
+    minutes that it runs.
     """
     one_of(scale, SCALES, "scale")
     relu, first, second = config.epochs
@@ -254,8 +266,9 @@ def scaled(config, scale):
         return scaled_transformer(config, scale)
     if scale == "cifar":
         width = 1.0 if config.model == "resnet20" else 0.25
-        fewer = relu and 40, first and 40, second and 10
-        return replace(config, width=width, augment="standard", epochs=fewer, margins=())
+        fewer = {"epochs": (30, first and 8, second and 4), "lr": min(config.lr, 0.05), "initial_threshold": "mse"}
+        less = replace(config, width=width, augment="standard", margins=(), **fewer)
+        return relu_alone(less, 30) if config.until == "relu" else less
     # a cosine to 0 leaves almost nothing for the last epoch: fine-tuning takes a third of the epochs, as published
     epochs = {"small": (relu and 12, first and 12, second and 4), "smoke": (relu and 1, first and 1, second and 1)}
     common = {"size": 32, "augment": "none", "epochs": epochs[scale]}
@@ -277,20 +290,36 @@ def scaled(config, scale):
 def run_name(config, scale):
     """The folder of a row's run: the same for every table that needs this network."""
     epochs = ".".join(map(str, config.epochs))
-    parts = [config.data, config.model, config.activation, f"L{config.levels}", f"theta{config.initial_threshold}"]
+    quantised = [config.activation, f"L{config.levels}", f"theta{config.initial_threshold}"]
+    parts = [config.data, config.model, *(["relu"] if config.until == "relu" else quantised)]
     parts += ["mst"] if config.placement == "mst" else []
-    parts += [f"e{epochs}", *(["decay"] if config.decay_thresholds else []), f"seed{config.seed}"]
+    parts += [f"e{epochs}", f"seed{config.seed}"]
     return "-".join([*parts, *([scale] if scale != "full" else [])])
 
 
+def lineage(config, scale):
+    """The runs of a row, as checked Configs: each goes on from the one before, the last is the row's own.
+
+    Every stage that is trained is a run, so that rows share what they have in common: a two-stage row goes on from the
+    row that stops after its stage 1.
+    """
+    relu, first, second = config.epochs
+    own, before = {}, []
+    if second and first:
+        before = lineage(replace(config, activation=config.stage1, epochs=(relu, first, 0)), scale)
+        own = {"epochs": (0, 0, second)}
+    elif first and relu:
+        before = lineage(relu_alone(config, relu), scale)
+        own = {"epochs": (0, first, 0)}
+    start = {"start": before[-1].name} if before else {}
+    return [*before, checked(replace(config, name=run_name(config, scale), resume=True, **own, **start))]
+
+
 def jobs(name, scale="full", seeds=(0,), **overrides):
-    """[(row, [the checked Config of its run for each seed])] of a preset; rows may name the same run."""
+    """(preset, [(row, [`lineage` for each seed])]); rows may share runs."""
     preset = PRESETS[one_of(name, PRESETS, "preset")]
     made = []
     for row in preset.rows:
-        configs = []
-        for seed in seeds:
-            config = replace(scaled(row.config, scale), seed=seed, **overrides)
-            configs.append(checked(replace(config, name=run_name(config, scale), resume=True)))
-        made.append((row, configs))
+        configs = [replace(scaled(row.config, scale), seed=seed, **overrides) for seed in seeds]
+        made.append((row, [lineage(config, scale) for config in configs]))
     return preset, made

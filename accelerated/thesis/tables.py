@@ -54,28 +54,37 @@ def choose(rows, parts):
     return rows
 
 
-def carry_out(configs, console, runs=True):
-    """[results, or the line that says why there are none] of the runs, one per config; finished ones are read.
+def results_of(lineage, console, runs):
+    """The results of the last of these runs, each of which goes on from the one before; None without `runs`."""
+    *before, config = lineage
+    results = distributed.on_first(lambda: finished(config))
+    if results is not None or not runs:
+        return results
+    if before:
+        results_of(before, console, runs)
+    console.print(f"{config.name}", highlight=False)
+    folder, results, quantised, image = experiment.run(config, console, announce=False)
+    if distributed.rank() == 0:
+        report.write(folder, results, quantised, image)
+    return results
+
+
+def carry_out(lineages, console, runs=True):
+    """[results, or the line that says why there are none], one per lineage; finished runs are read.
 
     Without `runs` nothing is run: missing results are None.
     """
     outcomes = []
-    for config in configs:
+    for lineage in lineages:
         try:
-            results = distributed.on_first(lambda config=config: finished(config))
-            if results is None and runs:
-                console.print(f"{config.name}", highlight=False)
-                folder, results, quantised, image = experiment.run(config, console, announce=False)
-                if distributed.rank() == 0:
-                    report.write(folder, results, quantised, image)
-            outcomes.append(results)
+            outcomes.append(results_of(lineage, console, runs))
         except InputError as error:
             if distributed.launched() and not error.shared:
                 raise  # the other processes do not know of it and wait
             if not runs:
                 outcomes.append(None)
                 continue
-            console.print(f"{config.name}: {error}", highlight=False)
+            console.print(f"{lineage[-1].name}: {error}", highlight=False)
             outcomes.append(str(error))
     return outcomes
 
@@ -96,7 +105,10 @@ def run(name, options, console=None):
     if not chosen and preset.rows:
         parts = ", ".join(dict.fromkeys(part for row in preset.rows for part in row.label))
         raise InputError(f"no row of {name} is called {' '.join(options.only)}: its rows are made of {parts}")
-    made = [(row, configs, carry_out(configs, console, row in chosen)) for row, configs in planned]
+    made = [
+        (row, [lineage[-1] for lineage in lineages], carry_out(lineages, console, row in chosen))
+        for row, lineages in planned
+    ]
     failed = sum(isinstance(outcome, str) for _, _, outcomes in made for outcome in outcomes)
     made = [(row, configs, outcomes) for row, configs, outcomes in made if row in chosen or all(outcomes)]
     out = Path(options.out)
