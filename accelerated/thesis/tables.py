@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 
 from ..checks import InputError, one_of, whole
@@ -11,8 +13,10 @@ from ..reports import report
 from ..runs import distributed, experiment
 from ..runs.folders import finished
 from ..runs.validation import device
-from . import pages
+from . import launch, pages
 from .presets import SCALES, jobs
+
+OF_TABLES = ("scale", "seeds", "only", "launcher", "jobs", "slurm")  # options that are no settings of a run
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,13 @@ class TableOptions:
     """Processes that read and augment images."""
     out: str = "runs"
     """Folder that holds the runs; each network is trained once for all tables that need it."""
+    launcher: str = "here"
+    """here (one run after another), local (several at once on this machine) or slurm (arrays of jobs); the latter two
+    need the extra "cluster"."""
+    jobs: Annotated[int, tyro.conf.arg(aliases=("-j",))] = 2
+    """Runs at once under launcher local, which share the cores; how sums round depends on the number of threads."""
+    slurm: tuple[str, ...] = ()
+    """Options for Slurm as NAME=VALUE, for instance partition=gpu gpus_per_node=1 time=600 (minutes)."""
 
 
 def choose(rows, parts):
@@ -89,6 +100,16 @@ def carry_out(lineages, console, runs=True):
     return outcomes
 
 
+def outcomes_of(planned, chosen, options, console):
+    """[(row, [its own run for each seed], their outcomes)]; only chosen rows are run."""
+    lineages = [lineage for row, its in planned if row in chosen for lineage in its]
+    ran = carry_out(lineages, console) if options.launcher == "here" else launch.launched(lineages, options, console)
+    outcomes = {lineage[-1].name: outcome for lineage, outcome in zip(lineages, ran, strict=True)}
+    for row, its in planned:
+        own = [lineage[-1] for lineage in its]
+        yield row, own, [outcomes[run.name] for run in own] if row in chosen else carry_out(its, console, runs=False)
+
+
 def run(name, options, console=None):
     """Carry out a preset: (preset, [(row, configs, outcomes)], path of its page, number of runs that were refused).
 
@@ -98,17 +119,15 @@ def run(name, options, console=None):
     one_of(options.scale, SCALES, "scale")
     for seed in options.seeds:
         whole(seed, "seeds", least=0)
-    asked = {key: value for key, value in vars(options).items() if key not in ("scale", "seeds", "only")}
+    asked = {key: value for key, value in vars(options).items() if key not in OF_TABLES}
+    launch.check(options)
     distributed.join(device(options.device))
     preset, planned = jobs(name, options.scale, options.seeds, **asked)
     chosen = choose(preset.rows, options.only)
     if not chosen and preset.rows:
         parts = ", ".join(dict.fromkeys(part for row in preset.rows for part in row.label))
         raise InputError(f"no row of {name} is called {' '.join(options.only)}: its rows are made of {parts}")
-    made = [
-        (row, [lineage[-1] for lineage in lineages], carry_out(lineages, console, row in chosen))
-        for row, lineages in planned
-    ]
+    made = list(outcomes_of(planned, chosen, options, console))
     failed = sum(isinstance(outcome, str) for _, _, outcomes in made for outcome in outcomes)
     made = [(row, configs, outcomes) for row, configs, outcomes in made if row in chosen or all(outcomes)]
     out = Path(options.out)

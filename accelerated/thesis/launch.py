@@ -1,0 +1,152 @@
+"""Runs of a table as jobs, through submitit: several at once on this machine, or as arrays of jobs under Slurm.
+
+A run waits for the one from which it goes on; what is finished is not run again, what was interrupted goes on.
+"""
+
+import os
+import time
+from dataclasses import dataclass, replace
+from itertools import cycle, pairwise
+
+import torch
+from rich.console import Console
+
+from ..checks import InputError, one_of, whole
+from ..runs import distributed
+from ..runs.config import Config
+from ..runs.folders import finished
+
+LAUNCHERS = ("here", "local", "slurm")
+LONG = 60 * 24 * 30  # minutes: a local job has no other limit
+
+
+@dataclass
+class Work:
+    """One run as a job: its results, or the line that says why there are none."""
+
+    config: Config
+    threads: int = 0  # 0: as many as the job finds
+
+    def __call__(self):
+        from . import tables
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        return tables.carry_out([[self.config]], Console(stderr=True))[0]
+
+    def checkpoint(self):
+        """What Slurm queues again when the job's time is up: the same, for a run goes on where it was."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def parameters_of(pairs):
+    """{name: number or text} of Slurm's options, given as NAME=VALUE."""
+    for pair in pairs:
+        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
+            raise InputError(f"slurm options are NAME=VALUE, for instance partition=gpu, got {pair!r}")
+    named = dict(pair.split("=", 1) for pair in pairs)
+    return {name: int(value) if value.isdigit() else value for name, value in named.items()}
+
+
+def executor_for(launcher, folder, slurm=()):
+    """submitit's executor, which writes its logs to `folder`; InputError where it cannot work."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise InputError(f"launcher {launcher!r} needs submitit: pip install 'isospike[cluster]'") from error
+    if launcher == "local":
+        here, gpus = submitit.LocalExecutor(folder), list(range(torch.cuda.device_count()))
+        here.update_parameters(timeout_min=LONG, gpus_per_node=len(gpus), visible_gpus=gpus)
+        return here
+    try:
+        executor = submitit.SlurmExecutor(folder)
+        executor.update_parameters(**{"time": 60 * 24, "job_name": "isospike"} | parameters_of(slurm))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"Slurm: {str(error).splitlines()[0]}") from error
+    return executor
+
+
+def outcome_of(job):
+    """What a job returned, or the line that says that it broke off."""
+    try:
+        return job.result()
+    except Exception as error:  # whatever happened there
+        return f"job {job.job_id} broke off ({str(error).splitlines()[-1]}): see {job.paths.stderr}"
+
+
+def _known(config):
+    try:
+        return finished(config)
+    except InputError as error:
+        return str(error)
+
+
+def carry_out_as_jobs(lineages, executor, console, at_once=0, threads=0, place=lambda config: config, pause=1.0):
+    """[results, or the line that says why there are none], one per lineage; at most `at_once` jobs at a time (0: all).
+
+    `place(config)` gives the run its device. Interrupted, it leaves jobs of a cluster at work, and stops those of this
+    machine.
+    """
+    runs = {run.name: (before, run) for lineage in lineages for before, run in pairwise([None, *lineage])}
+    outcomes = {name: known for name, (_, run) in runs.items() if (known := _known(run)) is not None}
+    waiting = [run.name for lineage in lineages if lineage[-1].name not in outcomes for run in lineage]
+    waiting = [name for name in dict.fromkeys(waiting) if name not in outcomes]
+    jobs: dict = {}
+    try:
+        while waiting or jobs:
+            for name in list(waiting):
+                before = runs[name][0]
+                if before is not None and isinstance(outcomes.get(before.name), str):
+                    outcomes[name] = outcomes[before.name]
+                    waiting.remove(name)
+            free = [name for name in waiting if runs[name][0] is None or runs[name][0].name in outcomes]
+            ready = free[: at_once - len(jobs)] if at_once else free
+            if ready:
+                with executor.batch():  # one array of a cluster
+                    jobs |= {name: executor.submit(Work(place(runs[name][1]), threads)) for name in ready}
+            for name in ready:
+                waiting.remove(name)
+                console.print(f"{name}: job {jobs[name].job_id}", highlight=False)
+            ended = [name for name, job in jobs.items() if job.done()]
+            for name in ended:
+                outcomes[name] = outcome_of(jobs.pop(name))
+                how = outcomes[name] if isinstance(outcomes[name], str) else "done"
+                console.print(f"{name}: {how}", highlight=False)
+            if not ended:
+                time.sleep(pause)
+    except KeyboardInterrupt:
+        for job in jobs.values() if at_once else ():
+            job.cancel()
+        if jobs and not at_once:
+            console.print("the jobs go on; the same command goes on with what they leave", highlight=False)
+        raise
+    return [outcomes[lineage[-1].name] for lineage in lineages]
+
+
+def in_turn(gpus):
+    """A function that gives configs for a GPU the next one of this machine."""
+    turn = cycle(range(gpus))
+    return lambda config: replace(config, device=f"cuda:{next(turn)}") if gpus and config.device == "cuda" else config
+
+
+def check(options):
+    """InputError for a table's options that do not fit together."""
+    one_of(options.launcher, LAUNCHERS, "launcher")
+    whole(options.jobs, "jobs")
+    if options.slurm and options.launcher != "slurm":
+        raise InputError(f"slurm options are for launcher slurm, got {options.launcher!r}")
+    if options.launcher != "here" and distributed.launched():
+        raise InputError("launcher starts processes of its own, and so does torchrun: choose one")
+
+
+def launched(lineages, options, console):
+    """`carry_out_as_jobs` by the options of a table."""
+    executor = executor_for(options.launcher, os.path.join(options.out, "jobs"), options.slurm)
+    if options.launcher == "slurm":  # the job sees what devices there are
+        place = lambda config: replace(config, device=options.device)  # noqa: E731
+        return carry_out_as_jobs(lineages, executor, console, place=place)
+    cores = 0 if "OMP_NUM_THREADS" in os.environ else max(1, (os.cpu_count() or 1) // options.jobs)
+    place = in_turn(torch.cuda.device_count())
+    return carry_out_as_jobs(lineages, executor, console, options.jobs, cores, place)
