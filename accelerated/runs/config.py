@@ -133,6 +133,8 @@ class Config:
     """Name of the run's folder; made from the settings if it is not given."""
     out: str = "runs"
     """Folder that holds the runs."""
+    track: str = "none"
+    """Mirror the lines of the run to mlflow or wandb, if installed; or none."""
     resume: bool = False
     """Go on where an interrupted run with the same settings was."""
 
@@ -184,9 +186,9 @@ GROUPS = {  # of options, as --help shows them; those for newcomers first
         "test_images",
     ),
     "machine": ("device", "workers", "channels_last"),
-    "output": ("name", "out"),
+    "output": ("name", "out", "track"),
 }
-NOT_PART_OF_A_RUN = ("out", "name", "resume", "device", "workers", "data_root", "download")
+NOT_PART_OF_A_RUN = ("out", "name", "track", "resume", "device", "workers", "data_root", "download")
 
 
 def default_name(config):

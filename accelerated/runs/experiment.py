@@ -3,6 +3,7 @@
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from .evaluation import converted, halving_of, plan, rows_of, shown
 from .folders import environment, lock, open_folder, read_state, settings_of, write_json
 from .journal import Journal
 from .stages import Stages, form_of, network_for
+from .tracking import tracked
 from .validation import checked
 
 MANY_STEPS = 5000  # above it, a simulation takes long enough to say so
@@ -106,7 +108,9 @@ def run(config, console=None, announce=True):
             state = read_state(folder, settings_of(config), config.device) if goes_on else None
             if announce and config.resume and not state:
                 console.print(f"nothing to resume in {folder}: starting at the beginning", highlight=False)
-            return _Run(config, folder, state, data, console).carry_out()
+            tracker, say = "none" if distributed.rank() else config.track, partial(console.print, highlight=False)
+            with tracked(tracker, folder, settings_of(config), say) as mirror:
+                return _Run(config, folder, state, data, console, mirror).carry_out()
     except Exception:
         if distributed.rank() == 0 and not (folder / "resume.pt").exists() and not goes_on:
             shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from: leave nothing behind
@@ -150,7 +154,7 @@ class _Bar:
 class _Run:
     """One run in its folder: what is known from the beginning, and its parts in order."""
 
-    def __init__(self, config, folder, state, data, console):
+    def __init__(self, config, folder, state, data, console, mirror):
         if data.in_memory:
             parts = ("train_x", "train_y", "test_x", "test_y")
             data = data._replace(**{name: getattr(data, name).to(config.device) for name in parts})
@@ -159,7 +163,7 @@ class _Run:
         self.where = environment(config.device)  # before the code can change under a long run
         self.where |= {"processes": distributed.world(), "data_root": str(Path(config.data_root).resolve())}
         self.images = min(config.test_images or len(data.test_y), len(data.test_y))
-        self.journal = Journal(folder, console, config.device, not distributed.rank())
+        self.journal = Journal(folder, console, config.device, not distributed.rank(), mirror)
 
     def clock(self):
         """Seconds that the run has taken so far."""

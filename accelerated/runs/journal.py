@@ -25,11 +25,12 @@ class Journal:
     """Writes metrics.jsonl (a line for each epoch) and simulation.jsonl (one for each batch), and says both in words.
 
     Text goes to `console` unless it is a terminal, which shows bars. `speaks`: whether this process writes at all.
+    `mirror(file, line, past)` sees each line, and how many epochs were over before.
     """
 
-    def __init__(self, folder, console, device, speaks):
-        self.folder, self.console, self.device, self.speaks = folder, console, device, speaks
-        self.last = 0.0
+    def __init__(self, folder, console, device, speaks, mirror):
+        self.folder, self.console, self.device, self.speaks, self.mirror = folder, console, device, speaks, mirror
+        self.last, self.epochs = 0.0, 0
 
     def say(self, text):
         """A line of text with the time of day."""
@@ -40,6 +41,7 @@ class Journal:
 
     def begin(self, metrics):
         """Start with the epochs that an interrupted run has finished."""
+        self.epochs = len(metrics)
         if self.speaks:
             (self.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
             (self.folder / "simulation.jsonl").write_text("")
@@ -48,6 +50,7 @@ class Journal:
         if self.speaks:
             with (self.folder / name).open("a") as file:
                 file.write(json.dumps(line) + "\n")
+            self.mirror(name, line, self.epochs)
 
     def watch(self, stage, epoch, epochs, steps):
         """The callback after each step of an epoch: reports progress every `EVERY` seconds."""
@@ -65,6 +68,7 @@ class Journal:
     def epoch(self, line, epochs):
         """The end of an epoch: its line of metrics.jsonl."""
         self._write("metrics.jsonl", line)
+        self.epochs += 1
         self.say(
             f"{line['stage']}: epoch {line['epoch']} of {epochs}, lr {line['lr']:.4g}, loss {line['loss']:.4f}, "
             f"Acc@1 {per_cent(line['train_accuracy'])}, Acc@5 {per_cent(line['train_accuracy5'])}; test loss "

@@ -19,7 +19,7 @@ from ..schedules import SCHEDULES, halving
 from ..tokens import FORMS
 from ..training import DECAYS
 from ..units import FINEST, largest_step
-from . import learning
+from . import learning, tracking
 from .config import Config, default_name
 
 QUICK = {"epochs": (3, 3, 2), "times": (1, 2, 4, 8)}
@@ -42,6 +42,7 @@ CHOICES = {
     "norm": NORMS,
     "optimiser": learning.OPTIMISERS,
     "decay": DECAYS,
+    "track": ("none", *tracking.TRACKERS),
     "derivative": MASKS,
     "stage1": ("auto", *LAYERWISE),
 }
@@ -207,6 +208,7 @@ def checked(config):
             if name in given and not matters(config):
                 raise InputError(f"{name} {otherwise.format(c=config)}")
     schedule_with(config.worths, config.span, config.wait)
+    tracking.installed(config.track)
     config = _carried_out(config)
     if config.engine == "graph" and config.device == "cpu":
         raise InputError("engine 'graph' needs a GPU: choose dense, event or auto")

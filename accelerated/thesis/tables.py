@@ -48,6 +48,8 @@ class TableOptions:
     """Processes that read and augment images."""
     out: str = "runs"
     """Folder that holds the runs; each network is trained once for all tables that need it."""
+    track: str = "none"
+    """Mirror the lines of each run to mlflow or wandb, if installed; or none."""
     launcher: str = "here"
     """here (one run after another), local (several at once on this machine) or slurm (arrays of jobs); the latter two
     need the extra "cluster"."""
