@@ -18,7 +18,7 @@ LEVELS = 8
 def neuron(options):
     """The IF layer on [T, batch, 64, 32, 32] currents, some 15 % of the neurons firing; the limit is a copy."""
     shape = (options.steps, options.batch, 64, 32, 32)
-    z, theta = torch.randn(shape) * 0.3 + 0.15, torch.tensor(1.0)
+    z, theta = torch.randn(shape, device=options.device) * 0.3 + 0.15, torch.tensor(1.0, device=options.device)
     target = torch.empty_like(z)
     rate = if_run(z, theta)[0].mean().item()
 
@@ -29,9 +29,9 @@ def neuron(options):
     def run(layer):
         return torch.no_grad()(lambda: layer(z))
 
-    others = {name: kind(1.0) for name, kind in peers.neurons(options.peers).items()}
-    if options.compile and works("cpu"):
-        others |= {f"{name}, compiled": compiled(layer) for name, layer in others.items()}
+    others = {name: kind(1.0) for name, kind in peers.neurons(options.peers, options.device).items()}
+    if options.compile and works(options.device):
+        others |= {f"{name}, compiled": compiled(layer, options.device) for name, layer in others.items()}
     candidates = {"copy": lambda: target.copy_(z), "this": kernel, "if_run, public": lambda: if_run(z, theta)}
     candidates |= {name: run(layer) for name, layer in others.items()}
     return Case(candidates, "copy", f"rate {rate:.2f}", tuple(others))
@@ -50,8 +50,8 @@ def composed(threshold, levels=LEVELS):
 
 def activation(options):
     """QCFS forward and backward on [4 batch, 64, 32, 32], one threshold per channel; limit: 20 bytes per element."""
-    z = torch.randn(4 * options.batch, 64, 32, 32).requires_grad_()
-    layer, upstream = QCFS((64, 1, 1), LEVELS, "raw", 1.0), torch.randn_like(z)
+    z = torch.randn(4 * options.batch, 64, 32, 32, device=options.device).requires_grad_()
+    layer, upstream = QCFS((64, 1, 1), LEVELS, "raw", 1.0).to(options.device), torch.randn_like(z)
     values, gradients = torch.empty_like(z), torch.empty_like(z)
 
     def limit():  # reads z and writes the value; reads z and the gradient, and writes a gradient
@@ -73,8 +73,8 @@ def activation(options):
 
     candidates = {"limit": limit, "this": both(layer), "kernels alone": kernels,
                   "composed": both(composed(layer.parameter)), "ReLU": both(torch.relu)}  # fmt: skip
-    if options.compile and works("cpu"):
-        candidates |= {f"{name}, compiled": both(compiled(function)) for name, function in
+    if options.compile and works(options.device):
+        candidates |= {f"{name}, compiled": both(compiled(function, options.device)) for name, function in
                        (("this", layer), ("composed", composed(layer.parameter)), ("ReLU", torch.relu))}  # fmt: skip
     return Case(candidates, "limit", f"L = {LEVELS}")
 
@@ -105,17 +105,20 @@ def step_of(network, x, labels):
 def training(options):
     """A training step of ResNet-20 on 4 batch images: ReLU (the limit) against CS-QCFS."""
     torch.manual_seed(0)
-    x = torch.rand(4 * options.batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, 10, (len(x),))
+    x = torch.rand(4 * options.batch, 3, 32, 32).to(options.device, memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (len(x),)).to(options.device)
 
     def relu():
         torch.manual_seed(0)
-        return make("resnet20", (3, 32, 32), 10).to(memory_format=torch.channels_last).train()
+        return make("resnet20", (3, 32, 32), 10).to(options.device, memory_format=torch.channels_last).train()
 
     def ours():
         return quantise(relu(), "cs-qcfs", LEVELS, "max", x[:4]).train()
 
     networks = {"ReLU": relu(), "this": ours(), "composed": peers.replaced(ours(), Composed)}
-    if options.compile and works("cpu"):
-        networks |= {"ReLU, compiled": compiled(relu()), "this, compiled": compiled(ours())}
+    if options.compile and works(options.device):
+        networks |= {
+            "ReLU, compiled": compiled(relu(), options.device),
+            "this, compiled": compiled(ours(), options.device),
+        }
     return Case({name: step_of(network, x, labels) for name, network in networks.items()}, "ReLU", f"L = {LEVELS}")

@@ -22,8 +22,8 @@ from .timing import Case
 def untrained(name, options):
     """(quantised network with random weights and thresholds from the maximum, images)."""
     torch.manual_seed(0)
-    x = (torch.randint(256, (options.batch, 3, 32, 32)) / 255).contiguous(memory_format=torch.channels_last)
-    model = make(name, (3, 32, 32), 10, options.width).to(memory_format=torch.channels_last).train()
+    x = (torch.randint(256, (options.batch, 3, 32, 32)) / 255).to(options.device, memory_format=torch.channels_last)
+    model = make(name, (3, 32, 32), 10, options.width).to(options.device, memory_format=torch.channels_last).train()
     with torch.no_grad():
         for _ in range(3):
             model(x)  # running statistics for the batch norms
@@ -90,22 +90,24 @@ def network(name, options):
     folded, spiking = fold_batch_norms(quantised), convert(quantised, "streaming")
     waiting = convert(quantised, "integrate-then-fire")
     candidates = {"quantised network": torch.no_grad()(lambda: folded(x))}
-    for kind in ("dense", "event", "auto"):
+    kinds = ("dense", "event", "auto") if options.device == "cpu" else ("dense", "graph")
+    for kind in kinds:
         candidates[kind] = streaming(spiking, x, options.steps, engine_named(kind))
     candidates["integrate-then-fire, by theorem"] = lambda: simulate(waiting, x, options.steps, "theorem")
     candidates["one step at a time"] = streaming(spiking, x, options.steps, DenseRun, 1)
     candidates["step by step in PyTorch"] = plainly(spiking, x, options.steps)
     others = {}
     if all(neuron.threshold.numel() == 1 for neuron in spiking.layers.values()):
-        others = {n: peers.Network(folded, kind, options.steps) for n, kind in peers.neurons(options.peers).items()}
-        if options.compile and works("cpu"):
+        available = peers.neurons(options.peers, options.device)
+        others = {n: peers.Network(folded, kind, options.steps) for n, kind in available.items()}
+        if options.compile and works(options.device):
             chosen = ("published loop", "spikingjelly")
-            others |= {f"{n}, compiled": compiled(others[n]) for n in chosen if n in others}
+            others |= {f"{n}, compiled": compiled(others[n], options.device) for n in chosen if n in others}
     candidates |= {n: torch.no_grad()(lambda other=other: other(x)) for n, other in others.items()}
     rates: list = []
-    streaming(spiking, x, options.steps, engine_named("event"), rates=rates)()
+    streaming(spiking, x, options.steps, engine_named("event" if options.device == "cpu" else "dense"), rates=rates)()
     note = f"rate {sum(rates) / len(rates):.2f}"
-    for candidate, (run, took) in exactly(name, quantised, x).items():
+    for candidate, (run, took) in exactly(name, quantised, x).items() if options.device == "cpu" else ():
         candidates[candidate] = run
         note += f"; {candidate}: {took}"
     if right:

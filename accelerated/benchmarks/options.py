@@ -7,6 +7,7 @@ import torch
 
 from ..checks import InputError, one_of, positive, whole
 from ..models import MODELS
+from ..runs.validation import device
 
 PEERS = ("published loop", "spikingjelly", "snntorch", "sinabs")
 BENCHMARKS = ("neuron", "qcfs", "training")
@@ -40,6 +41,8 @@ class BenchmarkOptions:
     """How often all candidates of a benchmark run, one after another."""
     width: float = 1.0
     """Channels of the networks, as a multiple."""
+    device: str = "cpu"
+    """cpu, or cuda for neuron, qcfs, training, and networks by name without --exact."""
     threads: int = torch.get_num_threads()
     """Of the processor."""
     peers: tuple[str, ...] = PEERS
@@ -70,5 +73,9 @@ def checked(options):
     for name in ("steps", "batch", "judged", "rounds", "threads"):
         whole(getattr(options, name), name)
     positive(options.width, "width")
+    if device(options.device) != "cpu" and (options.exact or options.growth or options.memory):
+        raise InputError(
+            "exact answers, growth and memory are measured on events, which run on the CPU: leave --device"
+        )
     one_of(options.allocator, ("warm", "default"), "allocator")
     return options

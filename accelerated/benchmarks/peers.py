@@ -44,6 +44,21 @@ class SpikingJelly(nn.Module):
         return self.neuron(currents) * self.theta
 
 
+class OnKernels(nn.Module):
+    """spikingjelly's IFNode, for which it has kernels on GPUs; its membrane is put at theta / 2."""
+
+    def __init__(self, theta):
+        from spikingjelly.activation_based import neuron
+
+        super().__init__()
+        self.theta, self.neuron = theta, neuron.IFNode(theta, v_reset=None, step_mode="m")
+
+    def forward(self, currents):
+        self.neuron.reset()
+        self.neuron.v = self.theta / 2
+        return self.neuron(currents) * self.theta
+
+
 class SnnTorch(nn.Module):
     """snntorch's Leaky without a leak, reset in the step of the spike."""
 
@@ -80,10 +95,13 @@ class Sinabs(nn.Module):
 OTHERS = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch, "sinabs": Sinabs}
 
 
-def neurons(names):
-    """{name: neuron of theta}: the published loop and packages that are selected and installed."""
-    here = {"published loop": Loop} | {name: kind for name, kind in OTHERS.items() if importlib.util.find_spec(name)}
-    return {name: kind for name, kind in here.items() if name in names}
+def neurons(names, device="cpu"):
+    """{name: neuron of theta, on a device}: the published loop and packages that are selected and installed."""
+    installed = {name: kind for name, kind in OTHERS.items() if name in names and importlib.util.find_spec(name)}
+    here: dict = ({"published loop": Loop} if "published loop" in names else {}) | installed
+    if "spikingjelly" in here and device != "cpu":
+        here["spikingjelly's IFNode"] = OnKernels
+    return {name: lambda theta, kind=kind: kind(theta).to(device) for name, kind in here.items()}
 
 
 class _Folded(nn.Module):

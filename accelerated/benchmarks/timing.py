@@ -7,6 +7,8 @@ from math import comb
 from statistics import median
 from time import perf_counter
 
+import torch
+
 
 @dataclass
 class Case:
@@ -29,6 +31,8 @@ def interleaved(case, rounds):
                 gc.collect()
                 start = perf_counter()
                 run()
+                if torch.cuda.is_initialized():
+                    torch.cuda.synchronize()  # a GPU works on after the call
                 if measured:
                     seconds[name].append(perf_counter() - start)
     finally:
