@@ -109,9 +109,9 @@ def rows_of(table):
 
 
 def relu_alone(config, epochs):
-    """The run of the ReLU network alone: the same for all activations, levels and simulations."""
+    """The run of the ReLU network alone: the same for all activations, levels and simulations; all images test it."""
     unread = ("activation", "stage1", "levels", "initial_threshold", "derivative", "schedules", "times",
-              "margins", "calibrations", "pre_steps")  # fmt: skip
+              "margins", "calibrations", "pre_steps", "test_images")  # fmt: skip
     return replace(config, until="relu", epochs=(epochs, 0, 0), **{name: getattr(Config(), name) for name in unread})
 
 
@@ -243,7 +243,7 @@ def scaled_transformer(config, scale):
     common = {"size": 32, "augment": "none", "initial_threshold": "max", "lr": 1e-3, "warmup": 1, "batch": 64,
               "test_batch": 64, "width": 0.25, **SHALLOW[config.model]}  # fmt: skip
     if scale == "cifar":
-        return replace(config, epochs=(0, 40, 10 * second), **common | {"augment": "standard"})
+        return replace(config, epochs=(0, 40, 10 * second), test_images=1000, **common | {"augment": "standard"})
     if scale == "small":
         return replace(config, data="mnist5k", epochs=(0, 16, 4 * second), test_images=500, **common)
     return replace(config, data="digits", epochs=(0, 4, 1 * second), **common | {"width": 0.125, "warmup": 0})
@@ -253,8 +253,8 @@ def scaled(config, scale):
     """The same row, smaller.
 
     "cifar" keeps the data: 30 epochs of ReLU, then 8 and 4 of the stages from thresholds by least squares, with less
-    augmentation; ResNet-20 at full width, others narrow. "small" trains narrow networks on MNIST-5k, "smoke" shows in
-    minutes that it runs.
+    augmentation and half of the test images; ResNet-20 at full width, others narrow. "small" trains narrow networks on
+    MNIST-5k, "smoke" shows in minutes that it runs.
     """
     one_of(scale, SCALES, "scale")
     relu, first, second = config.epochs
@@ -267,7 +267,7 @@ def scaled(config, scale):
     if scale == "cifar":
         width = 1.0 if config.model == "resnet20" else 0.25
         fewer = {"epochs": (30, first and 8, second and 4), "lr": min(config.lr, 0.05), "initial_threshold": "mse"}
-        less = replace(config, width=width, augment="standard", margins=(), **fewer)
+        less = replace(config, width=width, augment="standard", margins=(), test_images=5000, **fewer)
         return relu_alone(less, 30) if config.until == "relu" else less
     # a cosine to 0 leaves almost nothing for the last epoch: fine-tuning takes a third of the epochs, as published
     epochs = {"small": (relu and 12, first and 12, second and 4), "smoke": (relu and 1, first and 1, second and 1)}
