@@ -36,6 +36,8 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3, published=False):
     """
     if not 0 < epsilon < 1:
         raise InputError(f"epsilon, a share of the threshold, must lie between 0 and 1, got {epsilon}")
+    if published and iterations != 1:
+        raise InputError(f"the published code calibrates once, got {iterations} iterations")
     currents, threshold = prepare(currents, threshold)
     epsilon, rest = threshold * epsilon, resting(threshold, currents.shape[1:])
     start, emitted = rest, torch.zeros_like(currents[0], dtype=torch.long)
@@ -54,9 +56,9 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3, published=False):
         emitted = emitted + count.long()
         residual = total - threshold * count
         lower = ((residual < 0) & (count > 0)).to(start.dtype)
-        higher = ((residual >= threshold) & (published | (count < len(currents)))).to(start.dtype)
+        higher = (residual >= threshold) & (published | (count < len(currents)))
         start = start - lower * torch.maximum(threshold, lowest - threshold + epsilon)
-        start = start + higher * torch.maximum(threshold, threshold - highest + epsilon)
+        start = torch.where(higher, start + torch.maximum(threshold, threshold - highest + epsilon), start)
     return start, emitted
 
 

@@ -39,6 +39,8 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3, published=False):
     """
     if not 0 < epsilon < 1:
         raise InputError(f"epsilon, a share of the threshold, must lie between 0 and 1, got {epsilon}")
+    if published and iterations != 1:
+        raise InputError(f"the published code calibrates once, got {iterations} iterations")
     currents, threshold = prepare(currents, threshold)
     epsilon, rest = threshold * number(epsilon, threshold), resting(threshold, currents.shape[1:])
     start, emitted = rest, np.zeros(currents.shape[1:], dtype=int)
@@ -57,9 +59,9 @@ def cos_start(currents, threshold, iterations=1, epsilon=1e-3, published=False):
         emitted = emitted + count.astype(int)
         residual = total - threshold * count
         lower = array((residual < 0) & (count > 0), like=start)
-        higher = array((residual >= threshold) & (published | (count < len(currents))), like=start)
+        higher = (residual >= threshold) & (published | (count < len(currents)))
         start = start - lower * np.maximum(threshold, lowest - threshold + epsilon)
-        start = start + higher * np.maximum(threshold, threshold - highest + epsilon)
+        start = np.where(higher, start + np.maximum(threshold, threshold - highest + epsilon), start)
     return start, emitted
 
 

@@ -68,7 +68,7 @@ def shown(name, result, options):
 def run(options, out):
     """Run all selected benchmarks, and write what is known after each."""
     folder, results = Path(options.out), {}
-    machine = environment("cpu") | {"threads": options.threads, "processor": platform.processor()}
+    machine = environment(options.device) | {"threads": options.threads, "processor": platform.processor()}
     for name in options.what:
         results[name] = measured(name, options)
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,8 @@ mixed precision with its exact schedules. OUT/gpu.json and gpu.md say what came 
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -78,12 +80,15 @@ def parts(options, device):
 def carried_out(part, out, seconds):
     """{"ended": how, "seconds": ..., "found": lines} of a part that is stopped after so many seconds."""
     began = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *part.arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               text=True, start_new_session=True)  # fmt: skip
     try:
-        done = subprocess.run([sys.executable, *part.arguments], capture_output=True, text=True, timeout=seconds)
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        ended = "done" if done.returncode == 0 else f"failed with {done.returncode}"
+        text, _ = process.communicate(timeout=seconds)
+        ended = "done" if process.returncode == 0 else f"failed with {process.returncode}"
     except subprocess.TimeoutExpired:
-        said, ended = [], f"stopped after {seconds:.0f} s"
+        os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+        text, ended = process.communicate()[0], f"stopped after {seconds:.0f} s"
+    said = [line for line in text.splitlines() if line.strip()]
     read = ended == "done" and part.results
     found = list(lines_of(json.loads((out / part.results).read_text()))) if read else said[-3:]
     return {"ended": ended, "seconds": round(time.perf_counter() - began, 1), "found": found}
@@ -124,6 +129,8 @@ def run(options):
     if not all(Path(test).exists() for test in TESTS):
         raise InputError(f"{TESTS[0]} is not here: start from the root of the repository")
     out, end, found = Path(options.out), time.perf_counter() + options.seconds, {}
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is there already: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     machine = environment(device)
     for part in parts(options, device):

@@ -73,9 +73,8 @@ def checked(options):
     for name in ("steps", "batch", "judged", "rounds", "threads"):
         whole(getattr(options, name), name)
     positive(options.width, "width")
-    if device(options.device) != "cpu" and (options.exact or options.growth or options.memory):
-        raise InputError(
-            "exact answers, growth and memory are measured on events, which run on the CPU: leave --device"
-        )
+    on_events = options.exact or options.growth or options.memory
+    if device(options.device) != "cpu" and (on_events or any(Path(name).is_dir() for name in options.what)):
+        raise InputError("exact answers, growth, memory and runs are measured on the CPU: leave --device")
     one_of(options.allocator, ("warm", "default"), "allocator")
     return options

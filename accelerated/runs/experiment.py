@@ -103,18 +103,19 @@ def run(config, console=None, announce=True):
     if config.batch > len(data.train_y):
         distributed.refuse(f"batch must be at most {len(data.train_y)}, the training images, got {config.batch}")
     folder, goes_on = distributed.on_first(lambda: open_folder(config))
-    try:
-        with distributed.on_first_only(lambda: lock(folder)):
+    with distributed.on_first_only(lambda: lock(folder)):  # a folder that another process has locked stays as it is
+        try:
             state = read_state(folder, settings_of(config), config.device) if goes_on else None
             if announce and config.resume and not state:
                 console.print(f"nothing to resume in {folder}: starting at the beginning", highlight=False)
             tracker, say = "none" if distributed.rank() else config.track, partial(console.print, highlight=False)
             with tracked(tracker, folder, settings_of(config), say) as mirror:
                 return _Run(config, folder, state, data, console, mirror).carry_out()
-    except Exception:
-        if distributed.rank() == 0 and not (folder / "resume.pt").exists() and not goes_on:
-            shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from: leave nothing behind
-        raise
+        except Exception:
+            kept = any((folder / name).exists() for name in ("resume.pt", "results.json"))
+            if distributed.rank() == 0 and not kept and not goes_on:
+                shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from: leave nothing behind
+            raise
 
 
 def sums_of(quantised, config):

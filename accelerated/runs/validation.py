@@ -95,6 +95,8 @@ RULES = (  # (what must hold, what is said otherwise)
     (lambda c: re.fullmatch(r"[\w.-]{0,100}", c.name) and not c.name.startswith("."),
      "name must be at most 100 letters, digits, '-', '_' and '.', got {c.name!r}"),
     (lambda c: c.bits in (0, *range(2, FINEST + 1)), f"bits must be 2 to {FINEST}, or 0, got {{c.bits}}"),
+    (lambda c: c.iterations == 1 or "cos-published" not in c.calibrations,
+     "cos-published calibrates once, as the authors' code: leave --iterations"),
     (lambda c: 0 <= c.weight_decay < float("inf"), "weight_decay must be 0 or positive, got {c.weight_decay}"),
 )  # fmt: skip
 
@@ -114,8 +116,10 @@ IDLE = (  # (fields, when they do something, what is said where they are given a
      "is for streaming, or event with --bits for the exact schedules; got {c.engine!r}, schedules {c.schedules}"),
     (("pre_steps",), lambda c: set(c.calibrations) & set(METHODS),
      "is for calibrations, got calibrations {c.calibrations}"),
-    (("iterations",), lambda c: {"cos", "cos-published"} & set(c.calibrations),
-     "is for cos, got calibrations {c.calibrations}"),
+    (("iterations",), lambda c: "cos" in c.calibrations, "is for cos, got calibrations {c.calibrations}"),
+    (("decay",), lambda c: c.weight_decay > 0, "is for weights that decay: weight_decay is 0"),
+    (("derivative",), lambda c: c.until != "relu" and any(c.epochs[1:]),
+     "is for training quantised networks, got epochs {c.epochs} until {c.until}"),
     (("arithmetic",), _exact, "is for the exact schedules, got schedules {c.schedules}"),
     (("arithmetic", "engine", "margins"), _executed,
      "is for steps that are executed, got schedules {c.schedules} with --no-audit"),

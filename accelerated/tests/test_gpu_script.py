@@ -9,30 +9,36 @@ from accelerated.benchmarks import gpu
 
 
 def test_a_part_that_takes_too_long_or_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys):
-    (tmp_path / "run").mkdir()
     results = {"accuracy": {"folded": 0.5}, "test_images": 4, "rows": [
         {"schedule": "halving", "T": 9, "settled": True, "logits_equal": True, "nonzero_share": {"a": 0.25}},
         {"schedule": "signed", "T": 4, "settled": False, "logits_equal": False, "nonzero_share": {"a": 0.25}},
     ]}  # fmt: skip
-    (tmp_path / "run" / "results.json").write_text(json.dumps(results))
+    out, left = tmp_path / "out", tmp_path / "left"
+    well = f"import pathlib; pathlib.Path({str(out / 'results.json')!r}).write_text({json.dumps(results)!r})"
+    child = f"import time, pathlib; time.sleep(9); pathlib.Path({str(left)!r}).touch()"
+    slow = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
     parts = (
-        gpu.Part("well", ("-c", "print(3)"), "run/results.json"),
+        gpu.Part("well", ("-c", well), "results.json"),
         gpu.Part("ill", ("-c", "print(4); raise SystemExit(5)")),
-        gpu.Part("slow", ("-c", "import time; time.sleep(60)")),
+        gpu.Part("slow", ("-c", slow)),
         gpu.Part("late", ("-c", "print(6)")),
     )  # fmt: skip
     monkeypatch.setattr(gpu, "parts", lambda *_: parts)
     began = time.monotonic()
-    assert gpu.main(["--device", "cpu", "--seconds", "6", "--out", str(tmp_path)]) == 1
+    assert gpu.main(["--device", "cpu", "--seconds", "6", "--out", str(out)]) == 1
     assert time.monotonic() - began < 20
-    found = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    found = json.loads((out / "gpu.json").read_text())["parts"]
     ended = {name: result["ended"].split(" after ")[0] for name, result in found.items()}
     assert ended == {"well": "done", "ill": "failed with 5", "slow": "stopped", "late": "left out: no time"}
     assert found["ill"]["found"] == ["4"]
     equal = "halving, T = 9: logits equal in every bit; least active layer 25 %"
     assert found["well"]["found"] == ["folded: 50.00 % of 4 test images", equal], "unsettled rows claim nothing"
-    assert equal in (tmp_path / "gpu.md").read_text()
+    assert equal in (out / "gpu.md").read_text()
     assert "gpu.json" in capsys.readouterr().out
+    time.sleep(max(0.0, began + 16 - time.monotonic()))
+    assert not left.exists(), "what a stopped part has started is stopped, too"
+    assert gpu.main(["--device", "cpu", "--out", str(out)]) == 2
+    assert "is there already: choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -143,6 +143,16 @@ def test_a_job_that_dies_is_named_with_its_log(tmp_path):
     assert "\n" not in line
 
 
+def test_a_job_sees_the_gpus_that_its_table_sees(tmp_path, monkeypatch):
+    """submitit would count from 0; whoever asked for GPUs 2 and 3 gets them."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setattr(tables, "carry_out", lambda *_: [os.environ["CUDA_VISIBLE_DEVICES"]])
+    executor = AtOnce()
+    launch.carry_out_as_jobs(many(tmp_path, 1), executor, said(), at_once=1, pause=0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # as submitit sets it
+    assert executor.started[0]() == "2,3"
+
+
 def test_gpus_are_taken_in_turn():
     place = launch.in_turn(2)
     assert [place(replace(TINY, device="cuda")).device for _ in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
@@ -194,6 +204,13 @@ def test_under_slurm_runs_are_arrays_of_jobs(tmp_path, slurm):
     assert list(results(tmp_path / "runs")) == ["first", "other", "second", "third"]
 
 
+def test_a_cluster_that_refuses_is_quoted(tmp_path, slurm):
+    (slurm / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition specified: gpx' >&2; exit 1\n")
+    executor = launch.executor_for("slurm", tmp_path / "jobs", ["partition=gpx"])
+    with pytest.raises(InputError, match="the jobs could not be submitted: sbatch: error: invalid partition"):
+        launch.carry_out_as_jobs(lineages(tmp_path / "runs"), executor, said(), pause=0.05)
+
+
 def test_a_run_whose_time_is_up_is_queued_again_as_it_is():
     again = launch.Work(TINY, 3).checkpoint()
     assert isinstance(again, submitit.helpers.DelayedSubmission)
@@ -207,6 +224,7 @@ def test_a_run_whose_time_is_up_is_queued_again_as_it_is():
         (["--launcher", "local", "-j", 0], "jobs must be a whole number of at least 1, got 0"),
         (["--launcher", "local", "--slurm", "time=3"], "slurm options are for launcher slurm, got 'local'"),
         (["--slurm", "time=3"], "slurm options are for launcher slurm, got 'here'"),
+        (["-j", 3], "jobs is for launcher local, got 'here'"),
         (["--launcher", "slurm"], 'Slurm: Could not detect "srun"'),
     ],
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import chain, pairwise
 
 import pytest
+from rich.console import Console
 
 from accelerated import run
 from accelerated.checks import InputError
@@ -31,8 +32,10 @@ def test_every_published_row_is_a_row_of_the_preset(name, table):
 @pytest.mark.parametrize("scale", presets.SCALES)
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_every_row_can_be_asked_for_and_shares_its_run_only_with_its_like(name, scale):
-    if (name, scale) == ("imagenet", "cifar"):
-        with pytest.raises(InputError, match="scale 'cifar' is for rows on CIFAR-10 and CIFAR-100: choose another"):
+    refused = {"imagenet": "scale 'cifar' is for rows on CIFAR-10 and CIFAR-100: choose another",
+               "figure-3-5": "about where thresholds start, which scale 'cifar' decides: choose another"}  # fmt: skip
+    if scale == "cifar" and name in refused:
+        with pytest.raises(InputError, match=refused[name]):
             presets.jobs(name, scale)
         return
     preset, made = presets.jobs(name, scale, seeds=(0, 1))
@@ -50,6 +53,18 @@ def test_every_row_can_be_asked_for_and_shares_its_run_only_with_its_like(name, 
         assert all(tuple(map(sum, zip(*(run.epochs for run in runs), strict=True))) == asked for runs in lineages)
     if name == "table-3-2":
         assert len(named) == 2 * 5 * (4 if scale == "cifar" else 3), "QCFS, SRP and COS read the same network"
+
+
+@pytest.mark.parametrize("scale", presets.SCALES)
+def test_tables_share_runs_only_with_their_like(scale):
+    """All tables write to one folder of runs."""
+    named = {}
+    for name in presets.PRESETS:
+        if scale == "cifar" and name in ("imagenet", "figure-3-5"):
+            continue
+        for _, lineages in presets.jobs(name, scale)[1]:
+            for config in chain(*lineages):
+                assert named.setdefault(config.name, settings_of(config)) == settings_of(config), (name, config.name)
 
 
 def test_settings_of_the_published_rows():
@@ -193,6 +208,29 @@ def test_thresholds_below_zero_are_counted_even_where_the_run_was_refused(tmp_pa
     assert pages.value(config, "refused", preset.kind, "least", "none") == -0.5
     assert pages.value(config, "refused", preset.kind, "epochs", "none") == 2
     assert pages.value(replace(config, name="x"), "refused", preset.kind, "epochs", "none") is None
+
+
+def test_a_row_whose_first_stage_was_refused_shows_that_stage(tmp_path):
+    """Softplus underflowed to 0, conversion refused, and the row's own run never began."""
+    row, lineages = next(
+        made for made in presets.jobs("figure-3-5", "small", out=str(tmp_path))[1] if len(made[1][0]) > 1
+    )
+    before, own = lineages[0]
+    (tmp_path / before.name).mkdir()
+    (tmp_path / before.name / "config.json").write_text(json.dumps({"start": ""}))
+    (tmp_path / before.name / "metrics.jsonl").write_text(json.dumps({"thresholds": {"a": 0.0, "b": 1.0}}) + "\n")
+    assert pages.value(own, "refused", "positive", "least", row.calibration) == 0.0
+    assert pages.value(own, "refused", "positive", "epochs", row.calibration) == 1
+
+
+def test_a_row_that_trains_relu_alone_is_carried_out(tmp_path):
+    """Nothing is converted, and nothing drawn."""
+    _, made = presets.jobs("figure-3-3", "smoke", out=str(tmp_path))
+    (lineage,) = next(lineages for row, lineages in made if row.label[1:] == ("ResNet-20", "ReLU"))
+    (results,) = tables.carry_out([lineage], Console(quiet=True))
+    assert set(results["accuracy"]) == {"relu"}
+    assert results["best"]["epoch"] == 1
+    assert tables.carry_out([lineage], Console(quiet=True), runs=False) == [results]
 
 
 def test_the_plot_that_needs_no_run(tmp_path):

@@ -26,10 +26,13 @@ class Work:
 
     config: Config
     threads: int = 0  # 0: as many as the job finds
+    visible: str | None = None  # CUDA_VISIBLE_DEVICES as it was: submitit counts GPUs from 0
 
     def __call__(self):
         from . import tables
 
+        if self.visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.visible
         if self.threads:
             torch.set_num_threads(self.threads)
         return tables.carry_out([[self.config]], Console(stderr=True))[0]
@@ -51,7 +54,11 @@ def parameters_of(pairs):
 
 
 def executor_for(launcher, folder, slurm=()):
-    """submitit's executor, which writes its logs to `folder`; InputError where it cannot work."""
+    """submitit's executor, which writes its logs to a new folder in `folder`; InputError where it cannot work.
+
+    Its files are named by numbers of processes, which return: a new folder holds none of before.
+    """
+    folder = os.path.join(folder, f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{os.getpid()}")
     try:
         import submitit
     except ImportError as error:
@@ -76,6 +83,16 @@ def outcome_of(job):
         return f"job {job.job_id} broke off ({str(error).splitlines()[-1]}): see {job.paths.stderr}"
 
 
+def submitted(executor, works):
+    """{name: job} of {name: work}: of a cluster, one array; InputError with what it says where it refuses."""
+    try:
+        with executor.batch():
+            return {name: executor.submit(work) for name, work in works.items()}
+    except (RuntimeError, OSError) as error:
+        said = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise InputError(f"the jobs could not be submitted: {said[-1].strip()}") from error
+
+
 def _known(config):
     try:
         return finished(config)
@@ -94,6 +111,7 @@ def carry_out_as_jobs(lineages, executor, console, at_once=0, threads=0, place=l
     waiting = [run.name for lineage in lineages if lineage[-1].name not in outcomes for run in lineage]
     waiting = [name for name in dict.fromkeys(waiting) if name not in outcomes]
     jobs: dict = {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") if at_once else None
     try:
         while waiting or jobs:
             for name in list(waiting):
@@ -104,8 +122,7 @@ def carry_out_as_jobs(lineages, executor, console, at_once=0, threads=0, place=l
             free = [name for name in waiting if runs[name][0] is None or runs[name][0].name in outcomes]
             ready = free[: at_once - len(jobs)] if at_once else free
             if ready:
-                with executor.batch():  # one array of a cluster
-                    jobs |= {name: executor.submit(Work(place(runs[name][1]), threads)) for name in ready}
+                jobs |= submitted(executor, {name: Work(place(runs[name][1]), threads, visible) for name in ready})
             for name in ready:
                 waiting.remove(name)
                 console.print(f"{name}: job {jobs[name].job_id}", highlight=False)
@@ -116,7 +133,7 @@ def carry_out_as_jobs(lineages, executor, console, at_once=0, threads=0, place=l
                 console.print(f"{name}: {how}", highlight=False)
             if not ended:
                 time.sleep(pause)
-    except KeyboardInterrupt:
+    except BaseException:  # Ctrl-C above all
         for job in jobs.values() if at_once else ():
             job.cancel()
         if jobs and not at_once:
@@ -135,6 +152,8 @@ def check(options):
     """InputError for a table's options that do not fit together."""
     one_of(options.launcher, LAUNCHERS, "launcher")
     whole(options.jobs, "jobs")
+    if options.jobs != type(options).jobs and options.launcher != "local":
+        raise InputError(f"jobs is for launcher local, got {options.launcher!r}")
     if options.slurm and options.launcher != "slurm":
         raise InputError(f"slurm options are for launcher slurm, got {options.launcher!r}")
     if options.launcher != "here" and distributed.launched():

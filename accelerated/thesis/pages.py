@@ -27,17 +27,22 @@ TITLES = {
 }
 
 
-def trained(out, name):
-    """The lines of metrics.jsonl of a run and those before it from which it goes on, finished or refused."""
+def trained(out, name, start=None):
+    """The lines of metrics.jsonl of a run and those before it from which it goes on, finished or refused.
+
+    `start` names the run before this one where it has not begun; otherwise its config.json does.
+    """
     folder = Path(out) / name
     lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
-    start = json.loads((folder / "config.json").read_text())["start"] if (folder / "config.json").exists() else ""
+    begun = (folder / "config.json").exists()
+    start = json.loads((folder / "config.json").read_text())["start"] if begun else start
     return (trained(out, start) if start else []) + [json.loads(line) for line in lines]
 
 
 def lowest_thresholds(config):
     """The smallest threshold of a run after each epoch of stages 1 and 2, finished or refused."""
-    return [min(line["thresholds"].values()) for line in trained(config.out, config.name) if "thresholds" in line]
+    lines = trained(config.out, config.name, config.start)
+    return [min(line["thresholds"].values()) for line in lines if "thresholds" in line]
 
 
 def value(config, results, kind, column, calibration, operators="accumulated"):

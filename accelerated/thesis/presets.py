@@ -319,6 +319,8 @@ def jobs(name, scale="full", seeds=(0,), **overrides):
     """(preset, [(row, [`lineage` for each seed])]); rows may share runs."""
     preset = PRESETS[one_of(name, PRESETS, "preset")]
     made = []
+    if preset.kind == "positive" and scale == "cifar":
+        raise InputError(f"{name} is about where thresholds start, which scale 'cifar' decides: choose another")
     for row in preset.rows:
         configs = [replace(scaled(row.config, scale), seed=seed, **overrides) for seed in seeds]
         made.append((row, [lineage(config, scale) for config in configs]))

@@ -77,7 +77,7 @@ def results_of(lineage, console, runs):
         results_of(before, console, runs)
     console.print(f"{config.name}", highlight=False)
     folder, results, quantised, image = experiment.run(config, console, announce=False)
-    if distributed.rank() == 0:
+    if distributed.rank() == 0 and quantised is not None:  # a run of ReLU alone has nothing to draw
         report.write(folder, results, quantised, image)
     return results
 
