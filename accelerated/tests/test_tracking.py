@@ -54,7 +54,7 @@ def like_wandb(kept):
 
 @pytest.fixture(params=["mlflow", "wandb"])
 def tracker(request, monkeypatch):
-    """(its name, what it is told): a module with the functions that are used, under the tracker's name."""
+    """(the tracker's name, what it is told); in its place stands a module with the few functions that are called."""
     kept = Kept()
     make = {"mlflow": like_mlflow, "wandb": like_wandb}[request.param]
     module = make(kept)
@@ -127,6 +127,25 @@ def test_a_tracker_that_fails_does_not_stop_a_run(tracker, tmp_path, capsys, mon
     assert run.main([*TINY, "--out", str(tmp_path), "--name", "y", "--track", name]) == 2
     assert f"error: track {name!r}: not logged in" in capsys.readouterr().err
     assert not (tmp_path / "y").exists(), "nothing half-written"
+
+
+def test_the_end_of_a_run_is_its_own_whatever_the_tracker_does(tracker, tmp_path, capsys, monkeypatch):
+    """A server that went down, an exception without text, a run that trains nothing: the results stay."""
+    name, _ = tracker
+    real = tracking.TRACKERS[name]
+
+    def gone(*what):
+        def fails(*_, **__):
+            raise TimeoutError
+
+        return real(*what)[0], fails, fails
+
+    monkeypatch.setitem(tracking.TRACKERS, name, gone)
+    assert call(tmp_path, "--track", name, "--epochs", "0", "0", "0") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{name} takes no more (TimeoutError): the run goes on without" in said
+    assert f"{name} was not told of the end (TimeoutError)" in said
+    assert (tmp_path / "x" / "results.json").exists()
 
 
 def test_a_tracker_that_is_not_there_is_refused_before_anything_is_done(tmp_path, capsys, monkeypatch):
