@@ -34,21 +34,61 @@ MST = {  # parts of names, ours -> theirs
 }  # fmt: skip
 
 
+def _kind(name):
+    last = name.rpartition(".")[2]
+    return KINDS.get(last, last)
+
+
+def _numbers(path, name, value):
+    """InputError unless a tensor holds numbers that a trained network can have."""
+    whole_number = name.endswith("num_batches_tracked")
+    if value.layout != torch.strided or value.is_meta or not (value.dtype.is_floating_point or whole_number):
+        raise InputError(f"{path}: {name!r} is no dense tensor of real numbers ({value.dtype}, {value.layout})")
+    if not torch.isfinite(value).all():
+        raise InputError(f"{path}: {name!r} holds numbers that are not finite")
+    if (_kind(name) == "threshold" and (value == 0).any()) or (name.endswith("running_var") and (value < 0).any()):
+        raise InputError(f"{path}: {name!r} holds {value.min().item():g}, which no trained network has")
+
+
+def _in_order(path, names):
+    """InputError unless the numbers in names grow: the order of a file says what belongs where."""
+    last: dict = {}
+    for name in names:
+        for found in re.finditer(r"\d+", name.rpartition(".")[0]):
+            before, number = name[: found.start()], int(found[0])
+            if last.setdefault(before, number) > number:
+                raise InputError(f"{path}: {name!r} does not stand where the published code puts it")
+            last[before] = number
+
+
 def state_in(path):
-    """{name: tensor} of a file written by torch.save, itself or under "model" or "state_dict"; runs no code of it."""
+    """{name: tensor} of a file written by torch.save, itself or under "model" or "state_dict"; runs no code of it.
+
+    Without buffers that follow from sizes. InputError for what is no state dictionary of finite real numbers.
+    """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise InputError(
             f"{path} holds more than tensors, which is not read: save its state dictionary alone"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged file can raise anything
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} is not a readable checkpoint: {said}") from error
     for part in ("model", "state_dict"):
         found = found[part] if isinstance(found, dict) and isinstance(found.get(part), dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    pairs = found.items() if isinstance(found, dict) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in pairs):
         raise InputError(f"{path} holds no state dictionary: save that of the network")
-    return {name.removeprefix("module."): value for name, value in found.items()}  # of DataParallel
+    state = {}
+    for full, value in found.items():
+        name = full.removeprefix("module.")  # of DataParallel
+        if name in state:
+            raise InputError(f"{path} holds {name!r} twice, with and without 'module.'")
+        if not name.endswith(COMPUTED):
+            _numbers(path, name, value)
+            state[name] = value
+    return state
 
 
 def published_name(name):
@@ -57,11 +97,6 @@ def published_name(name):
     for ours, theirs in MST.items():
         name = name.replace(ours, theirs)
     return name
-
-
-def _kind(name):
-    last = name.rpartition(".")[2]
-    return KINDS.get(last, last)
 
 
 def load_checkpoint(
@@ -81,7 +116,7 @@ def load_checkpoint(
     """
     one_of(model, NETWORKS, "model")
     whole(levels, "levels")
-    found = {name: value for name, value in state_in(path).items() if not name.endswith(COMPUTED)}
+    found = state_in(path)
     last = list(found.values())[-1] if found else torch.zeros(())
     if last.ndim != 1 or not len(last):
         raise InputError(f"{path} does not fit {model}: it does not end with the biases of a read-out")
@@ -89,16 +124,18 @@ def load_checkpoint(
     network = with_sites(network, "mst", "batch") if model == "swin_tiny" else network
     quantised = quantise(network.eval(), "qcfs", levels, 1.0, torch.zeros(1, *image_shape))
     ours = quantised.state_dict()
-    named = (
-        {name: published_name(name) for name in ours} if model == "swin_tiny" else dict(zip(ours, found, strict=False))
-    )
+    if model == "swin_tiny":
+        named = {name: published_name(name) for name in ours}
+    else:
+        _in_order(path, found)
+        named = dict(zip(ours, found, strict=False))
     for name, value in ours.items():
         theirs = named.get(name)
         if theirs not in found:
             raise InputError(f"{path} does not fit {model}: it lacks {theirs or f'a like of {name}'!r}")
-        given = (
-            found[theirs].reshape(()) if _kind(theirs) == "threshold" and found[theirs].numel() == 1 else found[theirs]
-        )
+        given = found[theirs]
+        if _kind(theirs) == "threshold" and given.numel() == 1:
+            given = given.reshape(())
         if (_kind(theirs), given.shape) != (_kind(name), value.shape):
             wanted, shape = f"{_kind(name)} of shape {tuple(value.shape)}", tuple(given.shape)
             raise InputError(f"{path} does not fit {model}: {theirs!r} has shape {shape}, in the place of a {wanted}")

@@ -158,6 +158,8 @@ def test_whatever_does_not_fit_is_one_line_that_names_it(tmp_path):
             load_checkpoint(saved(path, what), "resnet20", L, width=WIDTH)
         assert message in str(refused.value)
         assert "\n" not in str(refused.value)
+    with pytest.raises(InputError, match=r"'conv2_x\.1\.[\w.]+' does not stand where the published code puts it"):
+        load_checkpoint(saved(path, {name: state[name] for name in blocks_swapped(names)}), "resnet20", L, width=WIDTH)
     extra = {"aux.weight": torch.ones(3), **state}
     with pytest.raises(InputError, match=r"does not fit resnet20: 'aux\.weight' has shape"):
         load_checkpoint(saved(path, extra), "resnet20", L, width=WIDTH)
@@ -165,6 +167,45 @@ def test_whatever_does_not_fit_is_one_line_that_names_it(tmp_path):
         load_checkpoint(path, "cnn", L)
     with pytest.raises(InputError, match="levels must be"):
         load_checkpoint(path, "resnet20", 0)
+
+
+def blocks_swapped(names):
+    """The names with the last two blocks of the first stage, which have equal shapes, in the other order."""
+    second, third = ([name for name in names if name.startswith(f"conv2_x.{i}.")] for i in (1, 2))
+    start = names.index(second[0])
+    return [*names[:start], *third, *second, *names[start + len(second) + len(third) :]]
+
+
+WRONG = [
+    ("conv1.0.weight", lambda value: value.to(torch.int8), "is no dense tensor of real numbers"),
+    ("conv1.0.weight", lambda value: value.to(torch.complex64), "is no dense tensor of real numbers"),
+    ("conv1.0.weight", lambda value: value.to_sparse(), "is no dense tensor of real numbers"),
+    ("fc.weight", lambda value: value * float("nan"), "holds numbers that are not finite"),
+    ("conv1.2.up", lambda value: value * 0, "holds 0, which no trained network has"),
+    ("conv1.1.running_var", lambda value: -value, "which no trained network has"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), WRONG)
+def test_numbers_that_no_network_has_are_named(name, change, message, tmp_path):
+    torch.manual_seed(0)
+    state = THEIRS["resnet20"]("up").state_dict()
+    with pytest.raises(InputError) as refused:
+        load_checkpoint(saved(tmp_path / "net.pth", state | {name: change(state[name])}), "resnet20", L, width=WIDTH)
+    assert repr(name) in str(refused.value)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_name_with_and_without_its_prefix_is_refused(tmp_path):
+    torch.manual_seed(0)
+    state = THEIRS["resnet20"]("up").state_dict()
+    of_parallel = {f"module.{name}": value for name, value in state.items()}
+    load_checkpoint(saved(tmp_path / "net.pth", of_parallel), "resnet20", L, width=WIDTH)
+    with pytest.raises(InputError, match=r"holds 'fc\.weight' twice, with and without 'module\.'"):
+        load_checkpoint(
+            saved(tmp_path / "net.pth", of_parallel | {"fc.weight": state["fc.weight"]}), "resnet20", L, width=WIDTH
+        )
 
 
 def test_files_are_read_and_never_run(tmp_path):
@@ -183,6 +224,10 @@ def test_files_are_read_and_never_run(tmp_path):
     path.write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(InputError, match="is not a readable checkpoint"):
         load_checkpoint(path, "resnet20", L)
+    for text in (b"", b"\x80\x02", bytes(range(200))):
+        path.write_bytes(text)
+        with pytest.raises(InputError, match=r"is not (a readable checkpoint|read)"):
+            load_checkpoint(path, "resnet20", L)
     with pytest.raises(InputError, match="is not a readable checkpoint"):
         load_checkpoint(tmp_path / "nowhere.pth", "resnet20", L)
     assert not (tmp_path / "touched").exists()

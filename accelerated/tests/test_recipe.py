@@ -13,7 +13,7 @@ from accelerated import run
 from accelerated.anytime import read_out_early
 from accelerated.checks import InputError
 from accelerated.models import make
-from accelerated.runs import distributed, evaluation, folders, learning, stages
+from accelerated.runs import distributed, evaluation, experiment, folders, learning, stages
 from accelerated.runs.config import Config
 from accelerated.runs.validation import checked
 
@@ -58,7 +58,7 @@ def test_every_image_once_in_an_order_that_is_drawn():
     assert [len(step) for step in learning.order(97, 32, torch.Generator())] == [32] * 3, "batch norm needs two"
 
 
-def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
+def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, interrupted):
     """VGG-16 with dropout: interrupted during an evaluation and resumed, it has the same bits as undisturbed."""
     build = stages.make
 
@@ -74,21 +74,25 @@ def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, capsys):
     short = ["--epochs", 0, 2, 1, "--times", 1, "--schedules", "streaming", "--test-images", 8, "--out", tmp_path]
     arguments = [*network, *short]
     assert call(*arguments, "--name", "whole") == 0
-    real, calls = learning.tested, []
-
-    def interrupted(*what):
-        calls.append(what)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*what)
-
-    monkeypatch.setattr(learning, "tested", interrupted)
-    assert call(*arguments, "--name", "cut") == 130
-    monkeypatch.setattr(learning, "tested", real)
+    with interrupted(3):
+        assert call(*arguments, "--name", "cut") == 130
     torch.rand(7)  # whatever happens between
     assert call(*arguments, "--name", "cut", "--resume") == 0
     cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
     assert all(torch.equal(cut[name], value) for name, value in whole.items())
+
+
+def test_a_folder_that_another_process_has_locked_stays(tmp_path, monkeypatch, capsys):
+    """It locked the new folder first: what is in there is its own."""
+
+    def taken(folder):
+        (folder / "metrics.jsonl").write_text("theirs")
+        raise InputError(f"another run is at work in {folder}: wait for it, or choose another --name")
+
+    monkeypatch.setattr(experiment, "lock", taken)
+    assert call(*TINY, "--out", tmp_path, "--name", "x") == 2
+    assert "another run is at work" in capsys.readouterr().err
+    assert (tmp_path / "x" / "metrics.jsonl").read_text() == "theirs"
 
 
 @pytest.mark.parametrize("processes", [2, 3, 7])

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from accelerated import run
-from accelerated.runs import learning, tracking
+from accelerated.runs import tracking
 
 TINY = ["--model", "mlp", "--width", "0.25", "--levels", "4", "--times", "1", "2", "--schedules", "streaming", "signed",
         "--epochs", "1", "1", "1", "--test-images", "16"]  # fmt: skip
@@ -84,19 +84,10 @@ def test_every_epoch_and_every_simulation_arrives(tracker, tmp_path):
     assert all(isinstance(value, int | float) for _, values in kept.lines for value in values.values())
 
 
-def test_an_interrupted_run_goes_on_there_too(tracker, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_there_too(tracker, tmp_path, interrupted):
     name, kept = tracker
-    real, calls = learning.tested, []
-
-    def interrupted(*what):
-        calls.append(what)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*what)
-
-    monkeypatch.setattr(learning, "tested", interrupted)
-    assert call(tmp_path, "--track", name) == 130
-    monkeypatch.setattr(learning, "tested", real)
+    with interrupted(2):
+        assert call(tmp_path, "--track", name) == 130
     assert call(tmp_path, "--track", name, "--resume") == 0
     assert kept.ended == [False, True]
     assert kept.begun[-1] == {"mlflow": "m1", "wandb": "w1"}[name], "the same run, by its number"
