@@ -23,6 +23,11 @@ def whole(value, name, least=1):
     return int(value)
 
 
+def first_line(error):
+    """The first line that an exception says, or its name if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _first(wrong):
     return tuple(int(i) for i in wrong.nonzero()[0])
 

@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
-from .checks import InputError, finite, one_of
+from .checks import InputError, finite, first_line, one_of
 from .graph.trace import evaluating
 from .operators import CONSTANTS, FUNCTIONS, MODULES, TWO_INPUTS, parameter
 from .pixels import Pixels
@@ -78,7 +78,7 @@ def images(network, x, name="the images"):
     try:
         x = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
+        line = first_line(error)
         raise InputError(f"{name} must be a tensor or an array [batch, ...], got {type(x).__name__}: {line}") from error
     if not x.is_floating_point() or x.is_sparse or x.is_quantized:
         raise InputError(f"{name} must hold plain real numbers (bytes: scaled as in training, x.float() / 255), "
@@ -136,7 +136,7 @@ def answer(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     except (RuntimeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"the images do not fit the network: {str(error).splitlines()[0]}") from error
+        raise InputError(f"the images do not fit the network: {first_line(error)}") from error
     for value in tree_leaves(found):
         if isinstance(value, torch.Tensor) and value.isnan().any():
             raise InputError(f"the answer is not a number (NaN): a value overflowed in {x.dtype}; use a wider format")

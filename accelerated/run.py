@@ -15,7 +15,7 @@ from rich.console import Console
 
 import isospike
 
-from .checks import InputError, one_of
+from .checks import InputError, first_line, one_of
 from .reports import report
 from .runs import distributed, experiment, help
 from .runs.config import Config
@@ -138,7 +138,7 @@ def main(arguments=None):
     except RuntimeError as error:
         if "allocate memory" not in str(error):
             raise
-        print(f"error: {str(error).splitlines()[0]}: choose a smaller --width or --batch", file=sys.stderr)
+        print(f"error: {first_line(error)}: choose a smaller --width or --batch", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
-from ..checks import InputError, one_of
+from ..checks import InputError, first_line, one_of
 from . import binary, idx
 from .augment import LARGE_SIDE, pipeline
 
@@ -178,7 +178,7 @@ def _downloaded(fetch, root, address):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             fetch()
     except Exception as error:  # network and archive can raise anything
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         where = f"put a copy of {address} into {Path(root).resolve()} by hand, or try again"
         raise InputError(f"the download to {root} failed: {said}; {where}") from error
 
@@ -193,7 +193,7 @@ def _tree(folder, what):
     try:
         found = ImageFolder(str(folder))
     except (FileNotFoundError, OSError) as error:
-        raise InputError(f"{what} in {folder}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{what} in {folder}: {first_line(error)}") from error
     return [path for path, _ in found.samples], torch.tensor(found.targets), found.classes
 
 
@@ -244,7 +244,7 @@ def own_side(path):
         with Image.open(path) as image:
             return min(*image.size, MOST_SIDE)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable image: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not a readable image: {first_line(error)}") from error
 
 
 DATASETS = {
@@ -285,7 +285,7 @@ class _Batches(torch.utils.data.Dataset):
             with Image.open(path) as file:
                 image = v2.functional.pil_to_tensor(file.convert("RGB"))
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} is not a readable image: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{path} is not a readable image: {first_line(error)}") from error
         if self.at_random:
             return v2.RandomResizedCrop(self.size, antialias=True)(image)
         if tuple(image.shape[1:]) == (self.size, self.size):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..checks import InputError
+from ..checks import InputError, first_line
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 FOLDERS = {"MNIST": ("MNIST/raw", "mnist"), "FashionMNIST": ("FashionMNIST/raw", "fashion-mnist")}
@@ -43,7 +43,7 @@ def _content(folder, name, md5):
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise InputError(f"{path} is damaged, or of another data set: the MD5 of what is in it is not {md5}")
     return content

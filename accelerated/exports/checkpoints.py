@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 import torch
 from torch import fx
 
-from ..checks import InputError, one_of, whole
+from ..checks import InputError, first_line, one_of, whole
 from ..graph.timm import with_sites
 from ..models import RESNETS, make
 from ..quantisation import quantise
@@ -73,8 +73,7 @@ def state_in(path):
             f"{path} holds more than tensors, which is not read: save its state dictionary alone"
         ) from error
     except Exception as error:  # a damaged file can raise anything
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is not a readable checkpoint: {said}") from error
+        raise InputError(f"{path} is not a readable checkpoint: {first_line(error)}") from error
     for part in ("model", "state_dict"):
         found = found[part] if isinstance(found, dict) and isinstance(found.get(part), dict) else found
     pairs = found.items() if isinstance(found, dict) else [(None, None)]

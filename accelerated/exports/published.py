@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from ..checks import InputError
+from ..checks import InputError, first_line
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # with which these weights were trained
 
@@ -57,7 +57,7 @@ def cifar_resnet(path: str | Path) -> CifarResNet:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not a readable safetensors file: {first_line(error)}") from error
     blocks = len({name.split(".")[1] for name in weights if name.startswith("layer1.")})
     if not blocks or "linear.weight" not in weights:
         raise InputError(f"{path} does not hold a ResNet for CIFAR: it lacks layer1.0 or linear")

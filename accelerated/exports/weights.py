@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ..activation import WithLevels
-from ..checks import InputError
+from ..checks import InputError, first_line
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def save_weights(network, path):
         with whole_file(path) as part:
             save_file(weights, part, {"activations": json.dumps(activations(network))})
     except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"cannot write {path}: {first_line(error)}") from error
 
 
 def thresholds_in(path):
@@ -54,7 +54,7 @@ def thresholds_in(path):
             layers = dict.fromkeys(json.loads((file.metadata() or {}).get("activations", "{}")))
             return {name: tuple(file.get_slice(f"{name}.parameter").get_shape()) for name in layers}
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not a readable safetensors file: {first_line(error)}") from error
 
 
 def load_weights(network, path):
@@ -64,7 +64,7 @@ def load_weights(network, path):
         with safe_open(path, "pt") as file:
             before = json.loads((file.metadata() or {}).get("activations", "{}"))
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not a readable safetensors file: {first_line(error)}") from error
     wanted = network.state_dict()
     for name, value in wanted.items():
         if name not in found:

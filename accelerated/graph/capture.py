@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
-from ..checks import InputError
+from ..checks import InputError, first_line
 from .changes import unused
 from .modules import random_draws
 from .operations import FUNCTIONS, of_shape
@@ -49,7 +49,7 @@ def _recorded(model, x, leaf, original):
         raise
     except Exception as error:  # a network may raise anything
         place = place_of_error(error)
-        line = (str(error).splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         raise InputError(f"{type(model).__name__} does not answer a batch of shape {tuple(x.shape)}: {line} "
                          f"({place})") from error  # fmt: skip
     if dice_of() != dice:
@@ -125,7 +125,7 @@ def _compare(network, x, expected, name, rounding, what=None):
         with random_draws(network)():
             answer = network.forward(x.clone())
     except (RuntimeError, IndexError) as error:
-        raise InputError(f"{name} {what}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{name} {what}: {first_line(error)}") from error
     for got, wanted in zip(leaves(answer), leaves(expected), strict=True):
         off = _difference(got, wanted, rounding) if isinstance(wanted, torch.Tensor) else ""
         if off:

@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..activation import QCFS
-from ..checks import InputError
+from ..checks import InputError, first_line
 from ..neuron import SpikingNeuron
 from .capture import capture, dice_of, dropouts_as_modules
 from .modules import is_altered
@@ -140,7 +140,7 @@ def _copied(model):
     try:
         return copy.deepcopy(model, {id(value): value.detach().clone() for value in kept})
     except (TypeError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
+        line = first_line(error)
         raise InputError(
             f"{type(model).__name__} cannot be copied ({line}): give a module that copy.deepcopy copies"
         ) from error
@@ -180,7 +180,7 @@ def _traced(model):
         graph = fx.GraphModule(model, tracer.trace(model))
         same = _written_out(graph.graph) == _written_out(again.trace(copy.deepcopy(model)))
     except (fx.proxy.TraceError, TypeError, AttributeError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
+        line = first_line(error)
         raise InputError(f"{name} cannot be read without a sample of images: {line}") from error
     if dice_of() != dice:
         raise InputError(f"{name} draws random numbers in evaluation: draw only in training")
@@ -266,7 +266,7 @@ def value_of(graph, node, values, args=None, kwargs=None):
     except (RuntimeError, IndexError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        line = str(error).splitlines()[0]
+        line = first_line(error)
         raise InputError(f"{named(node)}{place_of(node)}: what it is given does not fit: {line}") from error
     return operator.attrgetter(node.target)(graph)  # get_attr
 

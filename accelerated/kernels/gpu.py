@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ..checks import first_line
 from . import Thresholds
 from .elementwise import fits, gaps, like, room, same_shape  # noqa: F401  (gaps: for who asks this module)
 from .plans import planned
@@ -215,7 +216,7 @@ def works():
         x = torch.ones(1, device="cpu" if interpreted() else "cuda")
         _launch(_running, 1, x, torch.empty_like(x), torch.zeros_like(x), 1, 1, 1)
     except Exception as error:  # compilers raise many kinds
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = first_line(error)
         print(f"isospike: Triton's kernels do not run ({said}); PyTorch does their work, slower", file=sys.stderr)
         return False
     return True

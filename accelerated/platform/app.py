@@ -10,6 +10,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from ..checks import first_line
 from . import account_pages, disk, record_pages
 from .database import Database, Unreachable
 from .options import PlatformOptions
@@ -62,7 +63,7 @@ def _http_error(request: Request, error) -> Response:
 
 def _unreachable(request: Request, error) -> Response:
     with contextlib.suppress(Exception):
-        print(f"server: the database does not answer: {str(error.orig).splitlines()[0]}", file=sys.stderr)
+        print(f"server: the database does not answer: {first_line(error.orig)}", file=sys.stderr)
     request.state.user = None
     if "full" in str(error.orig):
         return _disk_full(request)

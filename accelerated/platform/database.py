@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 
-from ..checks import InputError
+from ..checks import InputError, first_line
 
 SERVER: dict = {  # PostgreSQL; without client_encoding, databases made under LC_ALL=C would return bytes
     "pool_pre_ping": True, "pool_size": 10, "connect_args": {"client_encoding": "utf8"},
@@ -105,7 +105,7 @@ class Database:
             lite = url.get_backend_name() == "sqlite"
             self.engine = create_engine(url, **{} if lite else SERVER)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-            raise InputError(f"DATABASE_URL is not usable ({str(error).splitlines()[0]}): give an address such as "
+            raise InputError(f"DATABASE_URL is not usable ({first_line(error)}): give an address such as "
                              "postgresql://USER:PASSWORD@HOST/NAME (extra 'postgres'), or none") from None  # fmt: skip
         self.url = url
         if lite:
@@ -123,7 +123,7 @@ class Database:
         try:
             alembic.command.upgrade(self.migrations(), "head")
         except OperationalError as error:
-            raise InputError(f"the database does not answer: {str(error.orig).splitlines()[0]}") from None
+            raise InputError(f"the database does not answer: {first_line(error.orig)}") from None
 
     def migrations(self) -> alembic.config.Config:
         """The migrations of `migrations/versions`, for this database."""

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from sqlalchemy import func, select, update
 
+from ..checks import first_line
 from . import disk, jobs, outcomes
 from .commands import command, environment
 from .database import Database, Record, Unreachable, changed
@@ -223,7 +224,7 @@ def _step(worker):
         worker.step()
         disk.make_reserve(worker.options)
     except Unreachable as error:
-        return f"the database does not answer, waiting: {str(error.orig).splitlines()[0]}"
+        return f"the database does not answer, waiting: {first_line(error.orig)}"
     except OSError as error:
         return f"{error}; trying again"
     return ""

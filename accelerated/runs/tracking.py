@@ -7,7 +7,7 @@ import importlib.util
 import json
 from contextlib import contextmanager
 
-from ..checks import InputError
+from ..checks import InputError, first_line
 from .folders import write_json
 
 PROJECT = "isospike"
@@ -59,11 +59,6 @@ def numbers(name, line, past):
     return {f"{ways}/T {steps}": share for steps, share in line["accuracy"].items()}, past
 
 
-def _said(error):
-    """The first line of an exception, or its name if it has no text."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 @contextmanager
 def tracked(tracker, folder, settings, say):
     """A function (file, line, past) that mirrors lines of the run in `folder`; it does nothing without a tracker.
@@ -78,7 +73,7 @@ def tracked(tracker, folder, settings, say):
     try:
         number, log, end = TRACKERS[tracker](folder.name, known.get(tracker), settings)
     except Exception as error:  # a network, a server, credentials
-        raise InputError(f"track {tracker!r}: {_said(error)}") from error
+        raise InputError(f"track {tracker!r}: {first_line(error)}") from error
     write_json(file, known | {tracker: number})
     failed = False
 
@@ -90,7 +85,7 @@ def tracked(tracker, folder, settings, say):
                 log(*shown)
             except Exception as error:  # as above
                 failed = True
-                say(f"{tracker} takes no more ({_said(error)}): the run goes on without")
+                say(f"{tracker} takes no more ({first_line(error)}): the run goes on without")
 
     well = False
     try:
@@ -100,4 +95,4 @@ def tracked(tracker, folder, settings, say):
         try:
             end(well)
         except Exception as error:  # as above
-            say(f"{tracker} was not told of the end ({_said(error)})")
+            say(f"{tracker} was not told of the end ({first_line(error)})")

@@ -112,3 +112,14 @@ def test_what_is_no_fixed_graph_is_refused_by_name(name):
     with pytest.raises(acc.InputError, match=message) as error:
         acc.quantise(Plain(body).eval(), "s-qcfs", 4, "max", IMAGES)
     assert "\n" not in str(error.value)
+
+
+def test_an_exception_without_text_is_named():
+    """A network of somebody's that raises, and says nothing."""
+
+    class Silent(nn.Module):
+        def forward(self, x):
+            raise NotImplementedError
+
+    with pytest.raises(acc.InputError, match="NotImplementedError"):
+        acc.quantise(Silent(), sample=torch.ones(1, 2))

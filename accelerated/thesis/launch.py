@@ -11,7 +11,7 @@ from itertools import cycle, pairwise
 import torch
 from rich.console import Console
 
-from ..checks import InputError, one_of, whole
+from ..checks import InputError, first_line, one_of, whole
 from ..runs import distributed
 from ..runs.config import Config
 from ..runs.folders import finished
@@ -71,8 +71,13 @@ def executor_for(launcher, folder, slurm=()):
         executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(**{"time": 60 * 24, "job_name": "isospike"} | parameters_of(slurm))
     except (RuntimeError, ValueError, TypeError) as error:
-        raise InputError(f"Slurm: {str(error).splitlines()[0]}") from error
+        raise InputError(f"Slurm: {first_line(error)}") from error
     return executor
+
+
+def _last_line(error):
+    """The last line of an exception, where a command's own words and a traceback's reason stand, or its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def outcome_of(job):
@@ -80,7 +85,7 @@ def outcome_of(job):
     try:
         return job.result()
     except Exception as error:  # whatever happened there
-        return f"job {job.job_id} broke off ({str(error).splitlines()[-1]}): see {job.paths.stderr}"
+        return f"job {job.job_id} broke off ({_last_line(error)}): see {job.paths.stderr}"
 
 
 def submitted(executor, works):
@@ -89,8 +94,7 @@ def submitted(executor, works):
         with executor.batch():
             return {name: executor.submit(work) for name, work in works.items()}
     except (RuntimeError, OSError) as error:
-        said = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise InputError(f"the jobs could not be submitted: {said[-1].strip()}") from error
+        raise InputError(f"the jobs could not be submitted: {_last_line(error)}") from error
 
 
 def _known(config):
