@@ -49,9 +49,10 @@ def one_run(arguments, errors, out):
     if {"-h", "--help"} & set(arguments):
         help.show(out, PROGRAM, HELP)
         return
+    config = parse(Config, arguments)
     if not distributed.launched():
         choose_threads(lambda line: errors.print(line, highlight=False, soft_wrap=True))
-    folder, results, quantised, image = experiment.run(parse(Config, arguments), errors)
+    folder, results, quantised, image = experiment.run(config, errors)
     if distributed.rank():
         return
     if quantised is None:

@@ -68,8 +68,9 @@ def parts(options, device):
                  "2", "--batch", "256", "--precision", "bfloat16", "--channels-last", "--workers", "12", "--times", "8",
                  "--test-batch", "1000")  # fmt: skip
     few = ("--no-compile", *layers)
+    tests = ("-m", "pytest", "-q", "-rs", "-n0", "-p", "no:cacheprovider", *TESTS)
     return (
-        Part("kernels, bit for bit", ("-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *TESTS, "-k", wanted)),
+        Part("kernels, bit for bit", (*tests, "-k", wanted)),
         Part("layers", (*bench, *few, *to, "--what", "neuron", "qcfs"), "layers/bench.json"),
         Part("a network", (*bench, *few, *network, "--out", str(out / "network"), "--what", "resnet18"),
              "network/bench.json"),
@@ -89,6 +90,8 @@ def carried_out(part, out, seconds):
         os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
         text, ended = process.communicate()[0], f"stopped after {seconds:.0f} s"
     said = [line for line in text.splitlines() if line.strip()]
+    if ended == "done" and not part.results and " skipped" in said[-1]:
+        ended = "done, but for what was skipped"
     read = ended == "done" and part.results
     found = list(lines_of(json.loads((out / part.results).read_text()))) if read else said[-3:]
     return {"ended": ended, "seconds": round(time.perf_counter() - began, 1), "found": found}

@@ -24,7 +24,7 @@ from .folders import environment, lock, open_folder, read_state, settings_of, wr
 from .journal import Journal
 from .stages import Stages, form_of, network_for
 from .tracking import tracked
-from .validation import checked
+from .validation import checked, placed
 
 MANY_STEPS = 5000  # above it, a simulation takes long enough to say so
 PASSES = 3  # of the network, that a training step takes, forward and back
@@ -92,7 +92,7 @@ def run(config, console=None, announce=True):
 
     `announce` says when there was nothing to resume.
     """
-    config = checked(config)
+    config = placed(checked(config))
     config = replace(config, device=distributed.join(config.device))
     console = Console(quiet=True) if distributed.rank() else console or Console(stderr=True)
     place = config.data, config.data_root, config.size
@@ -194,8 +194,8 @@ class _Run:
 
             stages = Stages(config, self.folder, self.state, data, self.clock, self.journal, begin, bar.trained)
             network, accuracies = stages.run()
+            found: dict = {"best": stages.best(), "start": stages.origin, "rows": []}
             if config.until != "simulation":
-                found = {"best": stages.best(), "rows": []}
                 return self.folder, self._finished(network, accuracies, found), None, None
             quantised = distributed.everywhere(lambda: converted(config, data, network))
             depth, rows = self._simulated(quantised, bar)
@@ -207,8 +207,7 @@ class _Run:
         if distributed.rank() == 0:
             x = next(shown(config, data, "test", config.test_batch))[0]
             write_json(self.folder / "activations.json", channel_means(quantised, x))
-        found = {
-            "best": stages.best(),
+        found |= {
             "depth": depth,
             **thresholds_of(quantised),
             "sums": sums_of(quantised, config),

@@ -1,5 +1,6 @@
 """A run on disk: its folder, the state for resuming, and the lock of the process at work in it."""
 
+import hashlib
 import json
 import os
 import platform
@@ -61,8 +62,22 @@ def open_folder(config):
     return folder, False
 
 
+def weights_to_start_with(config):
+    """The file that `config.start` names: itself, or the weights of a run of that name in `config.out`."""
+    of_run = Path(config.out) / config.start / "weights.safetensors"
+    return of_run if of_run.exists() else Path(config.start)
+
+
+def digest(path):
+    """The SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def finished(config):
-    """The results of a run that is finished, or None; InputError if the folder holds a run with other settings."""
+    """The results of a run that is finished, or None.
+
+    InputError if the folder holds a run with other settings, or one that went on from other weights than are there now.
+    """
     folder = Path(config.out) / config.name
     if not (folder / "results.json").exists():
         return None
@@ -74,6 +89,9 @@ def finished(config):
     for key, value in settings_of(config).items():
         if before.get(key) != value:
             raise InputError(f"{folder} was made with {key}={before.get(key)!r}, not {value!r}: choose another --out")
+    origin, weights = results.get("start"), weights_to_start_with(config)
+    if origin and weights.is_file() and digest(weights) != origin["sha256"]:
+        raise InputError(f"{folder} went on from other weights than are in {weights} now: choose another --out")
     return results
 
 

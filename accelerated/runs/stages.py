@@ -3,7 +3,6 @@
 import copy
 import time
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from ..models import TRANSFORMERS, make
 from . import distributed, learning
 from .compiling import compiled
 from .evaluation import laid_out, shown
+from .folders import digest, weights_to_start_with
 from .journal import memory, per_cent
 
 
@@ -37,12 +37,6 @@ def smallest(network):
     return {name: float(m.threshold.detach().min()) for name, m in network.named_modules() if isinstance(m, QCFS)}
 
 
-def weights_to_start_with(config):
-    """The file that `config.start` names: itself, or the weights of a run of that name in `config.out`."""
-    of_run = Path(config.out) / config.start / "weights.safetensors"
-    return of_run if of_run.exists() else Path(config.start)
-
-
 def stage_of(config):
     """The number of the stage whose network `config.start` holds; InputError if stages before it are to be trained."""
     shapes = thresholds_in(weights_to_start_with(config)).values()
@@ -57,12 +51,17 @@ def stage_of(config):
     return stage
 
 
+def origin_of(config):
+    """{"stage": its number, "sha256": digest of the file} of the weights that `config.start` names."""
+    return {"stage": stage_of(config), "sha256": digest(weights_to_start_with(config))}
+
+
 class Stages:
     """All stages of one run. `run()` gives (network, {stage: test accuracy}).
 
     `state` is what resume.pt held, or None; `clock()` the seconds that the run has taken so far, interrupted parts
     included; `begin()` is called before the first of what is trained, `advance(stage)` after each epoch. Of stages
-    before the one whose weights the run starts with, nothing is known.
+    before the one whose weights the run starts with, nothing is known. `origin` says what those weights were.
     """
 
     def __init__(self, config, folder, state, data, clock, journal, begin, advance):
@@ -71,6 +70,7 @@ class Stages:
         self.accuracies = dict(state["accuracies"]) if state else {}
         self.metrics = list(state["metrics"]) if state else []
         self.teacher = None
+        self.origin = state.get("origin") if state else None
         self.generator = torch.Generator().manual_seed(config.seed)
 
     def run(self):
@@ -82,10 +82,12 @@ class Stages:
             network = network.to(memory_format=torch.channels_last)
         self.sample = datasets.first(self.data, "train", 256, config.device)
         self.journal.begin(self.metrics)
-        start = distributed.everywhere(lambda: stage_of(config)) if config.start else -1
+        if config.start and not self.origin:
+            self.origin = distributed.everywhere(lambda: origin_of(config))
+        start = self.origin["stage"] if self.origin else -1
         reached = learning.STAGES.index(state["stage"]) if state else 0
         for index in range(1 if config.until == "relu" else len(learning.STAGES)):
-            network = self._enter(index, network, start)
+            network = self._enter(index, network, start, reached if state else start)
             if index == max(reached, start, 0):
                 self.begin()
             if index >= max(reached, start):
@@ -101,10 +103,13 @@ class Stages:
         best = max(lines, key=lambda line: line["accuracy"], default=None)
         return best and {name: best[name] for name in ("accuracy", "epoch")}
 
-    def _enter(self, index, network, start):
-        """The network as a stage begins, with the weights of a file where the run starts with them."""
+    def _enter(self, index, network, start, known):
+        """The network as a stage begins, with the weights of a file where the run starts with them.
+
+        Thresholds up to stage `known` come with weights, and so do all weights of a run that is gone on with.
+        """
         config, stage = self.config, learning.STAGES[index]
-        first = 1.0 if index <= start else config.initial_threshold  # weights from a file bring their own thresholds
+        first = 1.0 if index <= known else config.initial_threshold
         settings = (
             config.activation,
             config.stage1,
@@ -119,7 +124,7 @@ class Stages:
             if self.state and self.state.get("teacher"):
                 self.teacher.load_state_dict(self.state["teacher"])
         network = distributed.everywhere(partial(learning.enter, stage, network, *settings))
-        if index == start:
+        if index == start and not self.state:
             distributed.everywhere(partial(load_weights, network, weights_to_start_with(config)))
         return network
 
@@ -189,7 +194,7 @@ class Stages:
             "stage": stage, "epoch": epoch + 1, "accuracies": self.accuracies, "metrics": self.metrics,
             "network": network.state_dict(), "sgd": sgd.state_dict(), "generator": self.generator.get_state(),
             "scaler": scaler.state_dict() if scaler else None, "seconds": self.clock(),
-            "teacher": self.teacher.state_dict() if self.teacher is not None else None,
+            "teacher": self.teacher.state_dict() if self.teacher is not None else None, "origin": self.origin,
         }  # fmt: skip
         with whole_file(self.folder / "resume.pt") as part:
             torch.save(now, part)

@@ -184,14 +184,13 @@ def schedule_with(worths, span, wait):
 
 
 def _carried_out(config):
-    """The config with `quick` and "auto" as what they stand for."""
+    """The config with `quick` and "auto" as what they stand for, but for the device."""
     values: dict = {}
     if config.quick:  # what was asked for by name stays
         values = {name: value for name, value in QUICK.items() if getattr(config, name) == getattr(Config, name)}
     if config.stage1 == "auto":
         values["stage1"] = learning.first_stage(config.activation)
     values["initial_threshold"] = _initial_threshold(config.initial_threshold)
-    values["device"] = device(config.device)
     values["name"] = config.name or default_name(config)
     return replace(config, **values)
 
@@ -199,7 +198,8 @@ def _carried_out(config):
 def checked(config):
     """The config with `quick` and "auto" carried out; InputError naming the first field that is wrong.
 
-    A field that was given and would do nothing with the others is wrong, too.
+    A field that was given and would do nothing with the others is wrong, too. The device is left to `placed`: a job is
+    planned on another machine than it runs on.
     """
     _names(config)
     _numbers(config)
@@ -213,7 +213,12 @@ def checked(config):
                 raise InputError(f"{name} {otherwise.format(c=config)}")
     schedule_with(config.worths, config.span, config.wait)
     tracking.installed(config.track)
-    config = _carried_out(config)
+    return _carried_out(config)
+
+
+def placed(config):
+    """The config with the device of this machine that it computes on; InputError where it asks for what is not here."""
+    config = replace(config, device=device(config.device))
     if config.engine == "graph" and config.device == "cpu":
         raise InputError("engine 'graph' needs a GPU: choose dense, event or auto")
     if config.precision == "float16" and config.device == "cpu":

@@ -20,6 +20,7 @@ def test_a_part_that_takes_too_long_or_fails_is_named_and_the_others_go_on(tmp_p
     parts = (
         gpu.Part("well", ("-c", well), "results.json"),
         gpu.Part("ill", ("-c", "print(4); raise SystemExit(5)")),
+        gpu.Part("skipped", ("-c", "print('SKIPPED [2] a.py: no Triton'); print('1 passed, 2 skipped in 3 s')")),
         gpu.Part("slow", ("-c", slow)),
         gpu.Part("late", ("-c", "print(6)")),
     )  # fmt: skip
@@ -29,7 +30,8 @@ def test_a_part_that_takes_too_long_or_fails_is_named_and_the_others_go_on(tmp_p
     assert time.monotonic() - began < 20
     found = json.loads((out / "gpu.json").read_text())["parts"]
     ended = {name: result["ended"].split(" after ")[0] for name, result in found.items()}
-    assert ended == {"well": "done", "ill": "failed with 5", "slow": "stopped", "late": "left out: no time"}
+    assert ended == {"well": "done", "ill": "failed with 5", "slow": "stopped",
+                     "skipped": "done, but for what was skipped", "late": "left out: no time"}  # fmt: skip
     assert found["ill"]["found"] == ["4"]
     equal = "halving, T = 9: logits equal in every bit; least active layer 25 %"
     assert found["well"]["found"] == ["folded: 50.00 % of 4 test images", equal], "unsettled rows claim nothing"

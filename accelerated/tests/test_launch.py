@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -68,10 +69,10 @@ def test_several_at_once_leave_the_same_files_as_one_after_another(tmp_path, one
 
 
 class AtOnce:
-    """In place of an executor: jobs that end when they are asked for the second time."""
+    """In place of an executor: jobs that end when they are asked for the second time, or as `patience` has it."""
 
     def __init__(self, outcome=lambda config: {"name": config.name}):
-        self.outcome, self.running, self.most, self.started = outcome, 0, 0, []
+        self.outcome, self.running, self.most, self.started, self.patience = outcome, 0, 0, [], {}
 
     def batch(self):
         import contextlib
@@ -89,8 +90,8 @@ class AtOnce:
 
             def done(self):
                 asked.append(1)
-                outer.running -= len(asked) == 2
-                return len(asked) == 2
+                outer.running -= len(asked) == outer.patience.get(work.config.name, 2)
+                return len(asked) == outer.patience.get(work.config.name, 2)
 
             def result(self):
                 return outer.outcome(work.config)
@@ -153,10 +154,25 @@ def test_a_job_sees_the_gpus_that_its_table_sees(tmp_path, monkeypatch):
     assert executor.started[0]() == "2,3"
 
 
-def test_gpus_are_taken_in_turn():
-    place = launch.in_turn(2)
-    assert [place(replace(TINY, device="cuda")).device for _ in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert place(TINY).device == "cpu"
+def test_a_run_takes_the_gpu_on_which_fewest_are_at_work(tmp_path):
+    on = replace(TINY, device="cuda")
+    for taken, device in (([], "cuda:0"), (["cuda:0"], "cuda:1"), (["cuda:1"], "cuda:0"), (["cuda:1"] * 2, "cuda:0")):
+        assert launch.device_for(on, 2, taken) == device
+    assert [launch.device_for(config, 2, []) for config in (TINY, replace(on, device="cuda:1"))] == ["cpu", "cuda:1"]
+    executor, runs = AtOnce(), [[replace(on, out=str(tmp_path), name=f"run{i}")] for i in range(3)]
+    executor.patience = {"run0": 2, "run1": 9, "run2": 2}
+    launch.carry_out_as_jobs(runs, executor, said(), at_once=2, gpus=2, pause=0)
+    assert [work.config.device for work in executor.started] == ["cuda:0", "cuda:1", "cuda:0"], "run1 is still at work"
+
+
+def test_a_table_that_is_told_to_end_stops_its_jobs(tmp_path):
+    executor, later = AtOnce(), signal.getsignal(signal.SIGTERM)
+    executor.outcome = lambda config: os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop, launch.ended_by_signal():
+        launch.carry_out_as_jobs(many(tmp_path, 4), executor, said(), at_once=3, pause=0)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert len(executor.started) == 1, "the one that had ended"
+    assert signal.getsignal(signal.SIGTERM) is later
 
 
 SLURM = {
@@ -202,6 +218,19 @@ def test_under_slurm_runs_are_arrays_of_jobs(tmp_path, slurm):
     for wanted in ("--partition=gpu", "--gpus-per-node=1", "--time=600", "--job-name=isospike"):
         assert f"#SBATCH {wanted}" in scripts[0]
     assert list(results(tmp_path / "runs")) == ["first", "other", "second", "third"]
+
+
+def test_a_table_for_gpus_is_sent_from_a_machine_without_one(tmp_path, slurm, capsys):
+    """What jobs compute on is looked at where they run; the same table here is refused at once."""
+    rows = ["table-3-4", "--scale", "smoke", "--only", "ResNet-20", "w/o channel", "--device", "cuda", "--precision",
+            "float16", "--out", str(tmp_path / "runs")]  # fmt: skip
+    for launcher in ("here", "local"):
+        assert run.main([*rows, "--launcher", launcher]) == 2
+        assert "device 'cuda' is not available" in capsys.readouterr().err
+        assert not (tmp_path / "runs").exists()
+    (slurm / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: no such partition' >&2; exit 1\n")
+    assert run.main([*rows, "--launcher", "slurm"]) == 2
+    assert "the jobs could not be submitted: sbatch: error: no such partition" in capsys.readouterr().err
 
 
 def test_a_cluster_that_refuses_is_quoted(tmp_path, slurm):

@@ -1,6 +1,8 @@
 """The recipe's parts: accumulation, precision, decay, order, resuming with dropout, early read-out, a locked folder."""
 
+import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from accelerated import run
 from accelerated.anytime import read_out_early
 from accelerated.checks import InputError
 from accelerated.models import make
-from accelerated.runs import distributed, evaluation, experiment, folders, learning, stages
+from accelerated.runs import distributed, evaluation, experiment, folders, learning, saved, stages
 from accelerated.runs.config import Config
 from accelerated.runs.validation import checked
 
@@ -80,6 +82,28 @@ def test_resuming_is_exact_with_dropout_too(tmp_path, monkeypatch, interrupted):
     assert call(*arguments, "--name", "cut", "--resume") == 0
     cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
     assert all(torch.equal(cut[name], value) for name, value in whole.items())
+
+
+def test_a_stage_goes_on_without_the_run_before_it_and_says_what_that_was(tmp_path, interrupted):
+    """What it began with is in its own state, and in its results by digest."""
+    arguments = [*TINY, "--out", tmp_path, "--test-images", 8]
+    first = [*arguments, "--epochs", 0, 1, 0, "--activation", "s-qcfs", "--name", "first"]
+    second = [*arguments, "--start", "first", "--epochs", 0, 0, 2]
+    assert call(*first) == call(*second, "--name", "whole") == 0
+    with interrupted(3):
+        assert call(*second, "--name", "cut") == 130
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    assert call(*second, "--name", "cut", "--resume") == 0
+    cut, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("cut", "whole"))
+    assert all(torch.equal(cut[name], value) for name, value in whole.items())
+    origins = [json.loads((tmp_path / name / "results.json").read_text())["start"] for name in ("cut", "whole")]
+    digest = hashlib.sha256((tmp_path / "elsewhere" / "weights.safetensors").read_bytes()).hexdigest()
+    assert origins == [{"stage": 1, "sha256": digest}] * 2
+    own = replace(saved.config_of(tmp_path / "cut"), out=str(tmp_path), name="cut")
+    assert folders.finished(own), "what is gone cannot differ"
+    assert call(*first, "--seed", 1) == 0
+    with pytest.raises(InputError, match="cut went on from other weights than are in"):
+        folders.finished(own)
 
 
 def test_a_folder_that_another_process_has_locked_stays(tmp_path, monkeypatch, capsys):

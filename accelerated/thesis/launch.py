@@ -4,9 +4,11 @@ A run waits for the one from which it goes on; what is finished is not run again
 """
 
 import os
+import signal
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import cycle, pairwise
+from itertools import pairwise
 
 import torch
 from rich.console import Console
@@ -104,17 +106,18 @@ def _known(config):
         return str(error)
 
 
-def carry_out_as_jobs(lineages, executor, console, at_once=0, threads=0, place=lambda config: config, pause=1.0):
+def carry_out_as_jobs(lineages, executor, console, at_once=0, threads=0, gpus=0, pause=1.0):
     """[results, or the line that says why there are none], one per lineage; at most `at_once` jobs at a time (0: all).
 
-    `place(config)` gives the run its device. Interrupted, it leaves jobs of a cluster at work, and stops those of this
-    machine.
+    Runs for a GPU take that of `gpus` on which fewest are at work. Interrupted or told to end, it leaves jobs of a
+    cluster at work, and stops those of this machine.
     """
     runs = {run.name: (before, run) for lineage in lineages for before, run in pairwise([None, *lineage])}
     outcomes = {name: known for name, (_, run) in runs.items() if (known := _known(run)) is not None}
     waiting = [run.name for lineage in lineages if lineage[-1].name not in outcomes for run in lineage]
     waiting = [name for name in dict.fromkeys(waiting) if name not in outcomes]
     jobs: dict = {}
+    devices: dict = {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") if at_once else None
     try:
         while waiting or jobs:
@@ -125,14 +128,18 @@ def carry_out_as_jobs(lineages, executor, console, at_once=0, threads=0, place=l
                     waiting.remove(name)
             free = [name for name in waiting if runs[name][0] is None or runs[name][0].name in outcomes]
             ready = free[: at_once - len(jobs)] if at_once else free
+            for name in ready:
+                devices[name] = device_for(runs[name][1], gpus, devices.values())
             if ready:
-                jobs |= submitted(executor, {name: Work(place(runs[name][1]), threads, visible) for name in ready})
+                placed = {name: replace(runs[name][1], device=devices[name]) for name in ready}
+                jobs |= submitted(executor, {name: Work(run, threads, visible) for name, run in placed.items()})
             for name in ready:
                 waiting.remove(name)
                 console.print(f"{name}: job {jobs[name].job_id}", highlight=False)
             ended = [name for name, job in jobs.items() if job.done()]
             for name in ended:
                 outcomes[name] = outcome_of(jobs.pop(name))
+                del devices[name]
                 how = outcomes[name] if isinstance(outcomes[name], str) else "done"
                 console.print(f"{name}: {how}", highlight=False)
             if not ended:
@@ -146,10 +153,26 @@ def carry_out_as_jobs(lineages, executor, console, at_once=0, threads=0, place=l
     return [outcomes[lineage[-1].name] for lineage in lineages]
 
 
-def in_turn(gpus):
-    """A function that gives configs for a GPU the next one of this machine."""
-    turn = cycle(range(gpus))
-    return lambda config: replace(config, device=f"cuda:{next(turn)}") if gpus and config.device == "cuda" else config
+def device_for(config, gpus, taken):
+    """The device of a run, where those of other runs are taken: of the GPUs, the first on which fewest are at work."""
+    if config.device != "cuda" or not gpus:
+        return config.device
+    busy = list(taken)
+    return min((f"cuda:{i}" for i in range(gpus)), key=busy.count)
+
+
+@contextmanager
+def ended_by_signal():
+    """SIGTERM as an exception, so that what is being done can be given up in order."""
+
+    def end(number, _frame):
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check(options):
@@ -167,9 +190,8 @@ def check(options):
 def launched(lineages, options, console):
     """`carry_out_as_jobs` by the options of a table."""
     executor = executor_for(options.launcher, os.path.join(options.out, "jobs"), options.slurm)
-    if options.launcher == "slurm":  # the job sees what devices there are
-        place = lambda config: replace(config, device=options.device)  # noqa: E731
-        return carry_out_as_jobs(lineages, executor, console, place=place)
+    if options.launcher == "slurm":
+        return carry_out_as_jobs(lineages, executor, console)
     cores = 0 if "OMP_NUM_THREADS" in os.environ else max(1, (os.cpu_count() or 1) // options.jobs)
-    place = in_turn(torch.cuda.device_count())
-    return carry_out_as_jobs(lineages, executor, console, options.jobs, cores, place)
+    with ended_by_signal():
+        return carry_out_as_jobs(lineages, executor, console, options.jobs, cores, torch.cuda.device_count())

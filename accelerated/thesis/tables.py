@@ -12,7 +12,7 @@ from ..exports.weights import whole_file
 from ..reports import report
 from ..runs import distributed, experiment
 from ..runs.folders import finished
-from ..runs.validation import device
+from ..runs.validation import device, placed
 from . import launch, pages
 from .presets import SCALES, jobs
 
@@ -123,8 +123,10 @@ def run(name, options, console=None):
         whole(seed, "seeds", least=0)
     asked = {key: value for key, value in vars(options).items() if key not in OF_TABLES}
     launch.check(options)
-    distributed.join(device(options.device))
     preset, planned = jobs(name, options.scale, options.seeds, **asked)
+    if options.launcher != "slurm":  # whose jobs run where there may be other devices
+        planned = [(row, [[placed(run) for run in lineage] for lineage in its]) for row, its in planned]
+        distributed.join(device(options.device))
     chosen = choose(preset.rows, options.only)
     if not chosen and preset.rows:
         parts = ", ".join(dict.fromkeys(part for row in preset.rows for part in row.label))
