@@ -196,6 +196,17 @@ def exact_levels(levels, dtype, name, what="levels"):
         raise InputError(f"{name}: {what} must be at most {limit} in {dtype}, got {levels}")
 
 
+def one_phase(schedule, levels):
+    """InputError where a schedule waits and layers have different L: its phases have T = L steps. {name: L} -> None."""
+    (first, steps), *others = levels.items()
+    for name, other in others if schedule.waits else ():
+        if other != steps:
+            both = f"{first!r} has L = {steps}, {name!r} L = {other}"
+            raise InputError(
+                f"{schedule.name!r} needs one L, for phases of L steps, but {both}: choose signed or halving"
+            )
+
+
 @torch.no_grad()
 def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accumulated") -> SpikingNetwork:
     """The spiking network of a quantised one under a schedule, by its name in `SCHEDULES` (Algorithm 1).
@@ -204,7 +215,8 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
     streaming only, on each step's spikes alone ("per-step": Eq. 2-28 to 2-30).
 
     Folds batch norm, then checks: finite weights, positive thresholds V_th = theta (Softplus(lambda), or lambda where
-    the network is raw), levels that the format represents exactly, no ReLU left. Memory format and device stay.
+    the network is raw), levels that the format represents exactly, one L if layers wait, no ReLU left. Memory format
+    and device stay.
     """
     schedule = schedule_of(schedule)
     one_of(operators, FORMS, "operators")
@@ -216,6 +228,7 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
     refuse_unknown(graph)
     finite_state(graph)
     depth = depths(graph, QCFS)
+    neurons: dict[str, SpikingNeuron] = {}
     schedule.known([layer_name(node) for node in graph.graph.nodes if isinstance(module_of(graph, node), QCFS)])
     for node, kind in kinds_of(graph).items():
         if is_relu(graph, node) and kind not in FIXED:
@@ -225,7 +238,9 @@ def convert(network: nn.Module, schedule: str | Schedule, operators: str = "accu
             positive(module.threshold, f"the threshold of {layer_name(node)!r}")
             exact_levels(module.levels, module.parameter.dtype, layer_name(node))
             worths = schedule.worths_of(layer_name(node), module.levels, depth[node.name], max(depth.values()))
-            graph.set_submodule(str(node.target), SpikingNeuron(module, schedule, depth[node.name], worths))
+            neurons[layer_name(node)] = SpikingNeuron(module, schedule, depth[node.name], worths)
+            graph.set_submodule(str(node.target), neurons[layer_name(node)])
+    one_phase(schedule, {name: neuron.levels for name, neuron in neurons.items()})
     held(graph, next(graph.parameters()).dtype)
     if not schedule.streams and any(isinstance(module, SpikeMask) for module in graph.modules()):
         raise InputError(f"random spike masks change in every step: {schedule.name!r} cannot be exact with them")

@@ -175,3 +175,17 @@ def test_T2_T3_float_networks_obey_the_tie_rule(impl, rounds, schedule, seen):
     check()
     seen(f"T2, T3 {impl.name}: float networks, {schedule}, increments: counts are levels but next to a tie, "
          f"levels other than 0: {100 * np.mean(shares):.0f} %")  # fmt: skip
+
+
+def test_T2_asks_for_one_L(impl):
+    """A phase has T = L steps: layers of different L are refused, by name; under the other schedules they are exact."""
+    a = {"name": "a", "op": "qcfs", "inputs": ["image"], "parameter": np.array(1.0), "levels": 4, "positivity": "raw"}
+    nodes = [a, a | {"name": "b", "inputs": ["a"], "levels": 7}]
+    x = np.arange(-4, 20).reshape(4, 6) / 16
+    network = impl.build(nodes)
+    with pytest.raises(reference.InputError, match="needs one L, for phases of L steps, but 'a' has L = 4, 'b' L = 7"):
+        impl.convert(network, "integrate-then-fire")
+    for schedule in ("signed", "halving"):
+        result, ann = executed(impl, nodes, x, 16, schedule, None)
+        assert np.array_equal(result.logits[-1], ann), schedule
+        assert all(np.any(count) for count in result.counts.values())

@@ -132,6 +132,17 @@ def bounded_levels(lowest, levels, name):
         raise InputError(f"{name}: lowest must be at least {-levels}, the levels negated, got {lowest}")
 
 
+def one_phase(schedule, levels):
+    """InputError where a schedule waits and layers have different L: its phases have T = L steps. {name: L} -> None."""
+    (first, steps), *others = levels.items()
+    for name, other in others if schedule.waits else ():
+        if other != steps:
+            both = f"{first!r} has L = {steps}, {name!r} L = {other}"
+            raise InputError(
+                f"{schedule.name!r} needs one L, for phases of L steps, but {both}: choose signed or halving"
+            )
+
+
 def convert(network: list[dict], schedule: str | Schedule, operators: str = "accumulated") -> SpikingNetwork:
     """The spiking network of a quantised one under a schedule, by its name in `SCHEDULES` (Algorithm 1).
 
@@ -139,7 +150,8 @@ def convert(network: list[dict], schedule: str | Schedule, operators: str = "acc
     streaming only, on each step's spikes alone ("per-step": Eq. 2-28 to 2-30).
 
     Folds batch norm, then checks: finite weights, positive thresholds V_th = theta (Softplus(lambda), or lambda where
-    the network is raw), levels that the format represents exactly, no relu left. Membranes start at theta / 2.
+    the network is raw), levels that the format represents exactly, one L if layers wait, no relu left. Membranes start
+    at theta / 2.
     """
     schedule = schedule_of(schedule)
     one_of(operators, FORMS, "operators")
@@ -165,6 +177,7 @@ def convert(network: list[dict], schedule: str | Schedule, operators: str = "acc
         raise InputError("the network has no qcfs activation to convert: quantise it first")
     spiking = SpikingNetwork(nodes, schedule, depths(nodes, "spiking"), operators)
     schedule.known([node["name"] for node in spiking.layers])
+    one_phase(schedule, {node["name"]: node["levels"] for node in spiking.layers})
     for node in spiking.layers:
         depth, deepest = spiking.depth[node["name"]], spiking.latency_depth
         node["worths"] = schedule.worths_of(node["name"], node["levels"], depth, deepest)
