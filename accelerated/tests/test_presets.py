@@ -67,6 +67,18 @@ def test_tables_share_runs_only_with_their_like(scale):
                 assert named.setdefault(config.name, settings_of(config)) == settings_of(config), (name, config.name)
 
 
+def test_what_goes_on_from_a_trained_relu_network_takes_a_smaller_rate():
+    """And a first stage that is no row of its own is not simulated."""
+    _, made = presets.jobs("table-3-5", "cifar")
+    for row, ((relu, *stages),) in made:
+        assert {run.lr for run in stages} == {relu.lr / presets.AFTER_RELU}, row.label
+        assert relu.until == "relu"
+        until = {"qcfs": "simulation", "s-qcfs": "training"}[stages[0].activation]
+        assert [run.until for run in stages] == [until, "simulation"][-len(stages) :], row.label
+    _, made = presets.jobs("table-3-5", "small")
+    assert {run.lr for _, (stages,) in made for run in stages} <= {0.05, 0.01}, "as published, or stable when narrow"
+
+
 def test_settings_of_the_published_rows():
     """3.3.2 and Table 3-1."""
     rows = {row.label: row.config for name in ("table-3-2", "table-3-3") for row in presets.PRESETS[name].rows}

@@ -24,8 +24,8 @@ class TableOptions:
     """Run, or go on with, all rows of a table or figure, and print ours with the published figures under them."""
 
     scale: str = "full"
-    """full (as published), cifar (the same images, half of them for tests, fewer epochs, narrower networks but for
-    ResNet-20), small (MNIST-5k, narrow networks) or smoke (minutes: shows that every row runs)."""
+    """full (as published), cifar (the same images, a fifth of them for tests, fewer epochs, narrower networks but
+    for ResNet-20), small (MNIST-5k, narrow networks) or smoke (minutes: shows that every row runs)."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the runs; with several, means and standard deviations are shown."""
     only: tuple[str, ...] = ()
