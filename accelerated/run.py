@@ -17,7 +17,7 @@ import isospike
 
 from .checks import InputError, first_line, one_of
 from .reports import report
-from .runs import distributed, experiment, help
+from .runs import distributed, experiment, exporting, help
 from .runs.config import Config
 from .runs.machine import choose_threads
 
@@ -96,9 +96,22 @@ def reports(folders, out):
         raise InputError(f"{len(refused)} of {len(folders)} folders have no report: {', '.join(map(str, refused))}")
 
 
+def exported(arguments, out):
+    """Write a run's network in another language."""
+    usage = "export c RUN [--OPTION VALUE ...]"
+    words = [word for word in arguments[:2] if not word.startswith("-")]
+    if len(words) < 2 and not {"-h", "--help"} & set(arguments):
+        raise InputError(f"export needs a language and the folder of a run: {PROGRAM} {usage}")
+    options = parse(exporting.ExportOptions, arguments[len(words) :], f"{PROGRAM} export c RUN")
+    kind, folder = words
+    path = exporting.export(kind, folder, options)
+    out.print(f"written to {path} and {path.with_suffix('.h').name}", highlight=False, soft_wrap=True)
+
+
 HELP = """Train a network, convert it to a spiking one, and compare the two. Writes runs/NAME/.
 
 Other commands:
+  export c RUN     write a run's network in whole numbers as one C99 file and its header
   report RUN ...   rebuild tables and plots of runs from what is in their folders
   list             the thesis's tables and figures that can be rerun; then, for instance, table-3-2"""
 
@@ -119,8 +132,10 @@ def dispatch(arguments, errors, out):
     tables = thesis_tables()
     if not command or command.startswith("-"):
         one_run(arguments, errors, out)
-    elif one_of(command, ("report", *tables), "command") == "report":
+    elif one_of(command, ("report", "export", *tables), "command") == "report":
         reports(rest, out)
+    elif command == "export":
+        exported(rest, out)
     else:
         tables[command](rest, errors, out)
 

@@ -43,10 +43,13 @@ def shown(config, data, part, count=0):
 def converted(config, data, network):
     """The network that a run converts: batch norm folded, in whole numbers if its settings ask for them."""
     folded = fold_batch_norms(network)
-    if not config.bits:
-        return folded
+    return in_whole_numbers(config, data, folded) if config.bits else folded
+
+
+def in_whole_numbers(config, data, network):
+    """A quantised network with weights of `config.bits`."""
     sample = datasets.first(data, "train", ROUNDED_ON, config.device)
-    return integers(folded, sample, config.bits, data.mean, data.std, data.most)
+    return integers(network, sample, config.bits, data.mean, data.std, data.most)
 
 
 class Tally:

@@ -35,16 +35,21 @@ def load(folder):
     """
     folder = Path(folder)
     config = config_of(folder)
-    try:
-        results = json.loads((folder / "results.json").read_text())
-        data_root = results["environment"].get("data_root", "data")
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} holds no finished run: there is no readable results.json") from error
-    data = datasets.load(config.data, data_root, config.size)
+    data = data_of(folder, config)
     network = converted(config, data, network_of(folder, config, data))
     network.config = config
     network.images, network.labels = next(shown(config, data, "test"))
     return network
+
+
+def data_of(folder, config):
+    """The data set of a finished run; InputError if it is not finished, or the data set is missing."""
+    try:
+        results = json.loads((Path(folder) / "results.json").read_text())
+        data_root = results["environment"].get("data_root", "data")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} holds no finished run: there is no readable results.json") from error
+    return datasets.load(config.data, data_root, config.size)
 
 
 def network_of(folder, config, data):

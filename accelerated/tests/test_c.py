@@ -1,0 +1,226 @@
+"""Networks in C: compiled as a stranger would, they send the package's spikes, step by step and bit for bit."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import accelerated as acc
+from accelerated import data as datasets
+from accelerated import run
+from accelerated.checks import InputError
+from accelerated.exports.c import Writer, c
+from accelerated.exports.program import Program, span
+from accelerated.models import make
+
+from .whole_numbers import MEAN, STD, images
+
+
+def call(*arguments):
+    return run.main([*map(str, arguments)])
+
+
+SCHEDULES = ("streaming", "integrate-then-fire", "signed", "halving")
+COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2")
+RUN = """
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "{stem}.h"
+
+static void put(int32_t value) {{ fwrite(&value, sizeof value, 1, stdout); }}
+
+/* Images from the standard input; of each the spikes of all steps, levels of all neurons, answers and the class. */
+int main(int count, char **arguments) {{
+    static {name}_state s;
+    static uint8_t image[{upper}_PIXELS];
+    const int32_t steps = count > 1 ? atoi(arguments[1]) : 0;
+    while (fread(image, sizeof image, 1, stdin) == 1) {{
+        {name}_reset(&s, image);
+        for (int32_t t = 0; t < steps; t++) put({name}_step(&s));
+        for (int32_t k = 0; k < {upper}_LAYERS; k++)
+            for (int32_t i = 0; i < {name}_size(k); i++) put({name}_sent(&s, k, i));
+        for (int32_t i = 0; i < {upper}_CLASSES; i++) put(s.answer[i]);
+        put({name}_answer(&s));
+    }}
+    return 0;
+}}
+"""
+
+
+def compiled(path, compiler, name, flags):
+    """The program of a C file and a loop over images; every warning is an error."""
+    loop, program = path.with_name(f"{path.stem}_loop.c"), path.with_name(f"{path.stem}_{compiler}")
+    loop.write_text(RUN.format(stem=path.stem, name=name, upper=name.upper()))
+    command = [compiler, *STRICT, *flags, str(path), str(loop), "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+def ran(program, pixels, steps, classes):
+    """(spikes of each step, levels of all neurons, answers, classes) of whole pixels [images, ...]."""
+    given = np.ascontiguousarray(pixels.reshape(len(pixels), -1), np.uint8).tobytes()
+    done = subprocess.run([str(program), str(steps)], input=given, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    rows = np.frombuffer(done.stdout, np.int32).reshape(len(pixels), -1)
+    return rows[:, :steps], rows[:, steps : -classes - 1], rows[:, -classes - 1 : -1], rows[:, -1]
+
+
+def compared(network, x, pixels, folder, compiler, flags=()):
+    """Assert that the C file of a spiking network sends and answers what the package does; the share of levels."""
+    name = network.schedule.name.replace("-", "_")
+    program = compiled(c(network, folder / f"{name}.c", x[:1], name), compiler, name, flags)
+    steps = network.phases * network.steps
+    result = acc.simulate(network, x, network.steps)
+    fired, sent, answers, best = ran(program, pixels, steps, result.logits.shape[-1])
+    wanted = np.concatenate([count.flatten(1).numpy() for count in result.counts.values()], 1)
+    assert (sent == wanted).all(), "levels of every neuron"
+    emitted = sum(emitted.flatten(1).sum(1) for emitted in result.emitted.values())
+    assert (fired.sum(1) == emitted.numpy()).all(), "spikes of either sign"
+    logits = answers / Program(network, x[:1]).unit / (steps if network.schedule.streams else 1)
+    assert (logits.astype(np.float32) == result.logits[-1].numpy()).all(), "answers in every bit"
+    assert (best == result.logits[-1].argmax(1).numpy()).all()
+    return (wanted != 0).mean()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """(a network of digits in whole numbers, its test images, their pixels); not trained: levels are what counts."""
+    torch.manual_seed(0)
+    data = datasets.load("digits")
+    quantised = acc.quantise(make("cnn", (1, 8, 8), 10, 0.5).eval(), "cs-qcfs", 8, sample=data.train_x[:64])
+    whole = acc.integers(quantised, data.train_x[:64], 8, data.mean, data.std, data.most)
+    return whole, data.test_x, (data.test_x * data.most).round().numpy()
+
+
+@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_digits_in_c_send_the_packages_spikes(compiler, schedule, digits, tmp_path):
+    whole, x, pixels = digits
+    assert compared(acc.convert(whole, schedule), x, pixels, tmp_path, compiler) > 0.2
+
+
+@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_operator_in_c(schedule, whole, tmp_path):
+    """Groups, strides, slices, padding, joins, maxima, sums, factors; whatever C does not define ends the program."""
+    x = images(32)
+    pixels = (x * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]).mul(255).round().numpy()
+    flags = "-fsanitize=undefined,address", "-fno-sanitize-recover"
+    assert compared(acc.convert(whole, schedule), x, pixels, tmp_path, COMPILERS[0], flags) > 0.2
+
+
+class Steep(nn.Module):
+    """A skip that is small beside its layer: the weights of that layer need a finer unit than 8 bits have."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.steep, self.read = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+        self.steep.weight.data *= 100
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        return self.read(F.relu(x + self.steep(x)).mean((2, 3)))
+
+
+@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
+def test_weights_beyond_8_bits_are_8_bits_and_a_gain(tmp_path):
+    x = images(32)
+    pixels = (x * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]).mul(255).round().numpy()
+    quantised = acc.quantise(Steep().eval(), "c-qcfs", 8, sample=x)
+    network = acc.convert(acc.integers(quantised, x, 8, MEAN, STD), "signed")
+    assert network.graph.steep.weight.abs().max() > 127
+    assert compared(network, x, pixels, tmp_path, COMPILERS[0]) > 0.2
+
+
+def test_the_spans_that_choose_types_are_attained(digits):
+    """Both ends of the first layer's sums, by images made for them; a membrane is also less what was sent."""
+    whole, x, _ = digits
+    program = Program(acc.convert(whole, "signed"), x[:1])
+    image, node, neuron = program.nodes[:3]
+    assert (image["op"], node["op"], neuron["op"]) == ("image", "conv2d", "neuron")
+    least, most = program.spans[node["name"]]
+    for channel, weight in enumerate(torch.from_numpy(node["weight"]).double()):
+        bias = float(node["bias"][channel])
+        for end, bright, constant in ((most, weight > 0, max(bias, 0)), (least, weight < 0, min(bias, 0))):
+            pixels = torch.zeros(1, 1, 8, 8).double()
+            pixels[:, :, 3:6, 2:5] = image["most"] * bright
+            assert end[0, channel, 4, 3] == F.conv2d(pixels, weight[None], padding=1)[0, 0, 4, 3] + constant
+    step = torch.from_numpy(neuron["factor"])
+    reach = torch.maximum(most, (least - 8 * step).abs()).max()
+    assert Writer(program, "n", "n").reach(neuron["name"]) == reach
+
+
+def test_spans_of_every_other_operator():
+    ends = torch.tensor([[[[-1.0, -2], [0, -3]]]]).double(), torch.tensor([[[[4.0, 5], [6, 7]]]]).double()
+    windows = {"window": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+    for node, least, most in (
+        ({"op": "sum_pool2d", **windows}, [-6], [22]),
+        ({"op": "max_pool2d", **windows}, [0], [7]),
+        ({"op": "scale", "factor": np.array([[[2]]])}, [-2, -4, 0, -6], [8, 10, 12, 14]),
+        ({"op": "scale", "factor": np.array([[[-1]]])}, [-4, -5, -6, -7], [1, 2, 0, 3]),
+        ({"op": "gather", "index": np.array([3, -1, 0]), "shape": (3,)}, [-3, 0, -1], [7, 0, 4]),
+        ({"op": "linear", "weight": np.array([[1, -1]]), "bias": np.array([-5]), "shape": (1, 2, 1)}, [-11, -5 - 7],
+         [6, 9]),
+    ):  # fmt: skip
+        found = span(node, [ends])
+        assert [end.flatten().tolist() for end in found] == [least, most], node["op"]
+    assert [end.flatten().tolist() for end in span({"op": "add"}, [ends, ends])] == [[-2, -4, 0, -6], [8, 10, 12, 14]]
+
+
+def test_what_has_no_form_in_c_is_named(digits, tmp_path):
+    whole, x, _ = digits
+    quantised = acc.quantise(make("mlp", (1, 8, 8), 10).eval(), levels=4)
+    for network in (whole, acc.convert(quantised, "signed")):
+        with pytest.raises(InputError, match="a spiking network in whole numbers is exported"):
+            c(network, tmp_path / "n.c", x[:1])
+    with pytest.raises(InputError, match=r"name must be small letters, digits and '_', .*, got 'a b'"):
+        c(acc.convert(whole, "signed"), tmp_path / "n.c", x[:1], "a b")
+    with pytest.raises(InputError, match="cannot write"):
+        c(acc.convert(whole, "signed"), tmp_path / "nowhere" / "n.c", x[:1])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_exported_by_command(tmp_path, capsys):
+    """A run of real numbers is put into whole ones first; the file of a run in whole numbers is that of its network."""
+    short = ["--model", "mlp", "--width", 0.1, "--levels", 4, "--epochs", 1, 1, 1, "--times", 1, "--test-images", 8,
+             "--schedules", "streaming", "--out", tmp_path]  # fmt: skip
+    for bits in (0, 4):
+        name = f"bits{bits}"
+        assert call(*short, "--bits", bits, "--name", name) == 0
+        more = ["--schedule", "signed", "--bits", 4, "--name", name, "--out", tmp_path / "c"]
+        assert call("export", "c", tmp_path / name, *more) == 0
+        assert f"written to {tmp_path / 'c' / name}.c and {name}.h" in capsys.readouterr().out.replace("\n", "")
+    files = [(tmp_path / "c" / f"bits{bits}.c").read_text() for bits in (0, 4)]
+    assert files[0] == files[1].replace("bits4", "bits0").replace("BITS4", "BITS0"), "the same training and rounding"
+    network = acc.load(tmp_path / "bits4")
+    c(acc.convert(network, "signed"), tmp_path / "bits4.c", network.images[:1], "bits4")
+    assert (tmp_path / "bits4.c").read_text() == files[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["c"], "export needs a language and the folder of a run: python -m accelerated.run export c RUN"),
+        (["cobol", "runs/x"], "unknown export 'cobol': choose from c"),
+        (["c", "nowhere"], "nowhere holds no run"),
+        (["c", "nowhere", "--schedule", "fast"], "unknown schedule 'fast'"),
+        (
+            ["c", "nowhere", "--schedule", "signed", "--worths", "4,2,1"],
+            "worths are for schedule halving, got 'signed'",
+        ),
+    ],
+)
+def test_bad_options_are_one_line(arguments, message, capsys):
+    assert call("export", *arguments) == 2
+    err = capsys.readouterr().err.strip()
+    assert len(err.splitlines()) == 1
+    assert message in err
