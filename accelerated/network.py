@@ -15,7 +15,7 @@ from .pixels import Pixels
 from .sums import held
 
 
-def _put(root, name, module):
+def put(root, name, module):
     """Set `root.a.b` for the name "a.b"."""
     *path, last = name.split(".")
     for part in path:
@@ -50,11 +50,11 @@ def build(nodes: Sequence[dict]) -> fx.GraphModule:
         after[name] = op if op in ("conv2d", "linear", "flatten") else first
         try:
             if op in MODULES:
-                _put(root, name, MODULES[op](node, first))
+                put(root, name, MODULES[op](node, first))
                 values[name] = graph.call_module(name, tuple(inputs))
                 continue
             if op == "shift" and node.get("bias") is not None:
-                _put(root, f"{name}_bias", parameter(node, "bias"))
+                put(root, f"{name}_bias", parameter(node, "bias"))
                 inputs.append(graph.get_attr(f"{name}_bias"))
             if op in CONSTANTS and isinstance(node[CONSTANTS[op]], torch.Tensor):
                 constant = f"{name}_{CONSTANTS[op]}".replace(".", "_")

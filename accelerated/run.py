@@ -17,7 +17,7 @@ import isospike
 
 from .checks import InputError, first_line, one_of
 from .reports import report
-from .runs import distributed, experiment, exporting, help
+from .runs import distributed, experiment, exporting, help, receipts, saved
 from .runs.config import Config
 from .runs.machine import choose_threads
 
@@ -97,21 +97,34 @@ def reports(folders, out):
 
 
 def exported(arguments, out):
-    """Write a run's network in another language."""
-    usage = "export c RUN [--OPTION VALUE ...]"
+    """Write a run's network for others."""
     words = [word for word in arguments[:2] if not word.startswith("-")]
-    if len(words) < 2 and not {"-h", "--help"} & set(arguments):
-        raise InputError(f"export needs a language and the folder of a run: {PROGRAM} {usage}")
-    options = parse(exporting.ExportOptions, arguments[len(words) :], f"{PROGRAM} export c RUN")
-    kind, folder = words
-    path = exporting.export(kind, folder, options)
-    out.print(f"written to {path} and {path.with_suffix('.h').name}", highlight=False, soft_wrap=True)
+    asked = {"-h", "--help"} & set(arguments)
+    if len(words) < 2 and not (words and asked):
+        raise InputError(f"export needs what to write and the folder of a run: {PROGRAM} export c RUN, or folder RUN")
+    options, write = exporting.KINDS[one_of(words[0], exporting.KINDS, "export")]
+    given = parse(options, arguments[len(words) :], f"{PROGRAM} export {words[0]} RUN")
+    out.print(f"written to {write(words[1], given)}", highlight=False, soft_wrap=True)
+
+
+def verify(arguments, out):
+    """Compute the digests of a folder's receipt again."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise InputError(f"verify needs one folder that `export folder` made, or digits: {PROGRAM} verify FOLDER")
+    found = receipts.verified(saved.place(arguments[0]))
+    for schedule, differences in found.items():
+        out.print(f"{schedule}: {', '.join(differences) or 'every level and answer as claimed'}", highlight=False)
+    wrong = sum(map(bool, found.values()))
+    if wrong:
+        raise InputError(f"{wrong} of {len(found)} schedules do not give what {arguments[0]} claims")
 
 
 HELP = """Train a network, convert it to a spiking one, and compare the two. Writes runs/NAME/.
 
 Other commands:
   export c RUN     write a run's network in whole numbers as one C99 file and its header
+  export folder RUN  write it as a folder that others can load and verify
+  verify FOLDER    compute the digests of such a folder again; of digits, the network that comes with the package
   report RUN ...   rebuild tables and plots of runs from what is in their folders
   list             the thesis's tables and figures that can be rerun; then, for instance, table-3-2"""
 
@@ -132,10 +145,12 @@ def dispatch(arguments, errors, out):
     tables = thesis_tables()
     if not command or command.startswith("-"):
         one_run(arguments, errors, out)
-    elif one_of(command, ("report", "export", *tables), "command") == "report":
+    elif one_of(command, ("report", "export", "verify", *tables), "command") == "report":
         reports(rest, out)
     elif command == "export":
         exported(rest, out)
+    elif command == "verify":
+        verify(rest, out)
     else:
         tables[command](rest, errors, out)
 

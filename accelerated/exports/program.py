@@ -3,7 +3,7 @@
 A node is a dictionary of its `name`, `op`, `inputs` (names), `shape` (of one image's value) and settings. Weights and
 constants are whole, and a neuron's value is its level. What is sent in a step is the change of a value:
 
-    image       pixels less the ones that count as 0: `most`, `mean` and `zero` (a number for each channel)
+    image       pixels less the ones that count as 0: `most`, `zero` (of each channel), `mean`, `std`
     conv2d      weight [out, in / groups, kh, kw], bias [out], stride, padding, dilation (pairs), groups
     linear      weight [out, in], bias [out]
     sum_pool2d, max_pool2d   window, stride, padding (pairs)
@@ -148,7 +148,8 @@ class Program:
         module, name = module_of(self.graph, node), operation_of(self.graph, node)
         if isinstance(module, Pixels):
             zero = whole_array(module.zero(), "the zero pixel").reshape(-1)
-            return {"op": "image", "inputs": [], "most": module.most, "zero": zero}
+            mean, std = (value.detach().cpu().reshape(-1).tolist() for value in (module.mean, module.std))
+            return {"op": "image", "inputs": [], "most": module.most, "zero": zero, "mean": mean, "std": std}
         if isinstance(module, SpikingNeuron):
             step = whole_array(module.threshold / module.levels, f"theta / L of {layer_name(node)!r}")
             return {"op": "neuron", "factor": step, "levels": module.levels, "lowest": module.lowest,

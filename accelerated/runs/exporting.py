@@ -1,21 +1,20 @@
-"""`python -m accelerated.run export c RUN`: a run's network in another language."""
+"""`python -m accelerated.run export c|folder RUN`: a run's network in whole numbers, for others."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .. import data as datasets
 from ..checks import InputError, one_of
 from ..conversion import convert
 from ..exports.c import c
 from ..schedules import SCHEDULES
 from ..sums import is_whole
-from . import evaluation, saved
+from . import evaluation, receipts, saved
 from .validation import schedule_with
-
-KINDS = {"c": c}
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class COptions:
     """Write a run's network in whole numbers as one C99 file and its header, which need nothing else."""
 
     schedule: str = "halving"
@@ -30,21 +29,58 @@ class ExportOptions:
     """Folder for NAME.c and NAME.h; by default the run's."""
 
 
-def export(kind, folder, options):
-    """Write the network of a run's folder; returns the path of its source. InputError for what cannot be exported."""
-    write = KINDS[one_of(kind, KINDS, "export")]
+@dataclass(frozen=True)
+class FolderOptions:
+    """Write a run's network in whole numbers as a folder that others can load and verify, as the Hugging Face hub has
+    it: config.json, model.safetensors, receipt.json, README.md."""
+
+    bits: int = 8
+    """Of the weights, 2 to 8, where the run itself is of real numbers."""
+    out: str = ""
+    """The folder; by default RUN/network."""
+
+
+def whole_of(folder, bits):
+    """(the network of a run in whole numbers, its Config, its data)."""
+    network, data = saved.load(folder), saved.data_of(folder, saved.config_of(Path(folder)))
+    config = network.config
+    if not is_whole(network):
+        config = replace(config, bits=bits)
+        network = evaluation.in_whole_numbers(config, data, network)
+    return network, config, data
+
+
+def to_c(folder, options):
+    """NAME.c and NAME.h of a run; the path of the first."""
     one_of(options.schedule, SCHEDULES, "schedule")
     if options.worths != "auto" and options.schedule != "halving":
         raise InputError(f"worths are for schedule halving, got {options.schedule!r}")
-    network = saved.load(folder)
-    image = network.images[:1]
-    if not is_whole(network):
-        config = replace(network.config, bits=options.bits)
-        network = evaluation.in_whole_numbers(config, saved.data_of(folder, config), network)
-    spiking = convert(network, schedule_with(options.worths, 0, 0) or options.schedule)
-    out = Path(options.out or folder)
+    schedule = schedule_with(options.worths, 0, 0) or options.schedule
+    network, _, data = whole_of(folder, options.bits)
+    out = made(options.out or folder)
+    image = datasets.first(data, "test", 1, "cpu")
+    return c(convert(network, schedule), out / f"{options.name}.c", image, options.name)
+
+
+def to_folder(folder, options):
+    """The folder of a run's network; its path."""
+    out = Path(options.out or Path(folder) / "network")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is there already: choose another --out")
+    network, config, data = whole_of(folder, options.bits)
+    trained = saved.results_of(folder)["environment"]
+    about = {"name": config.data, "size": config.size, "model": config.model, "trained": trained}
+    receipts.write_folder(network, data, made(out), about)
+    return out
+
+
+def made(folder):
+    """The folder, which is there now; InputError where it cannot be."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}") from error
-    return write(spiking, out / f"{options.name}.c", image, options.name)
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+    return Path(folder)
+
+
+KINDS = {"c": (COptions, to_c), "folder": (FolderOptions, to_folder)}

@@ -3,16 +3,20 @@
 import json
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .. import data as datasets
 from ..checks import InputError
+from ..exports.folder import read_config, read_network
 from ..exports.weights import load_weights
 from . import learning
 from .config import Config
 from .evaluation import converted, shown
 from .stages import form_of, network_for
+
+WITH_US, SHIPPED, FIRST = Path(__file__).parents[1] / "networks", ("digits",), 256
 
 
 def config_of(folder):
@@ -29,11 +33,14 @@ def config_of(folder):
 def load(folder):
     """The trained quantised network of a run's folder as the run converted it, in evaluation mode.
 
-    `.config` is the run's `Config`, `.images` the first of its test images ([--test-batch, C, H, W]) and `.labels`
-    their labels. Example: `q = accelerated.load("runs/NAME")`, then `convert(q, "signed")`. InputError if the folder
-    holds no finished run, or its data set is missing.
+    "digits" is a network in whole numbers that comes with the package, and the folder may be one that `export folder`
+    made. `.images` are the first of the test images ([--test-batch, C, H, W]) and `.labels` their labels; `.config` is
+    the run's `Config`, None without a run. Example: `q = accelerated.load("runs/NAME")`, then `convert(q, "signed")`.
+    InputError if the folder holds no finished run, or its data set is missing.
     """
-    folder = Path(folder)
+    folder = place(folder)
+    if (folder / "receipt.json").exists():
+        return _published(folder)
     config = config_of(folder)
     data = data_of(folder, config)
     network = converted(config, data, network_of(folder, config, data))
@@ -42,13 +49,34 @@ def load(folder):
     return network
 
 
-def data_of(folder, config):
-    """The data set of a finished run; InputError if it is not finished, or the data set is missing."""
+def place(folder):
+    """The folder of a network: one that comes with the package by its name, else the folder itself."""
+    return WITH_US / folder if str(folder) in SHIPPED else Path(folder)
+
+
+def _published(folder):
+    """The network of a folder that `export folder` made, with its first test images."""
+    network: Any = read_network(folder)
+    data = read_config(folder)["data"]
+    network.config = None
+    found = datasets.load(data["name"], "data", data["size"])
+    network.images, network.labels = found.test_x[:FIRST], found.test_y[:FIRST]
+    return network
+
+
+def results_of(folder):
+    """results.json of a finished run; InputError if there is none."""
     try:
         results = json.loads((Path(folder) / "results.json").read_text())
-        data_root = results["environment"].get("data_root", "data")
-    except (OSError, ValueError, KeyError) as error:
+        results["environment"]["commit"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} holds no finished run: there is no readable results.json") from error
+    return results
+
+
+def data_of(folder, config):
+    """The data set of a finished run; InputError if it is not finished, or the data set is missing."""
+    data_root = results_of(folder)["environment"].get("data_root", "data")
     return datasets.load(config.data, data_root, config.size)
 
 

@@ -252,7 +252,7 @@ def test_the_plot_that_needs_no_run(tmp_path):
 
 
 BAD = [
-    (["table-3-22"], "unknown command 'table-3-22': choose from report, export, list, table-3-2"),
+    (["table-3-22"], "unknown command 'table-3-22': choose from report, export, verify, list, table-3-2"),
     (["table-3-2", "--scale", "tiny"], "unknown scale 'tiny': choose from full, cifar, small, smoke"),
     (["table-3-2", "--only", "ResNet-19"], "no row of table-3-2 is called ResNet-19"),
     (["table-3-2", "--seeds", "-1"], "seeds must be"),

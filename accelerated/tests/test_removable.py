@@ -37,4 +37,4 @@ def test_what_is_left_runs(removed, tmp_path):
     listed = call("accelerated.run", "list")
     assert (listed.returncode == 0) == ("thesis" not in removed), listed.stderr
     if "thesis" in removed:
-        assert listed.stderr.strip() == "error: unknown command 'list': choose from report, export"
+        assert listed.stderr.strip() == "error: unknown command 'list': choose from report, export, verify"
