@@ -199,12 +199,10 @@ def exact_levels(levels, dtype, name, what="levels"):
 def one_phase(schedule, levels):
     """InputError where a schedule waits and layers have different L: its phases have T = L steps. {name: L} -> None."""
     (first, steps), *others = levels.items()
-    for name, other in others if schedule.waits else ():
-        if other != steps:
-            both = f"{first!r} has L = {steps}, {name!r} L = {other}"
-            raise InputError(
-                f"{schedule.name!r} needs one L, for phases of L steps, but {both}: choose signed or halving"
-            )
+    other = next((f"{name!r} L = {own}" for name, own in others if own != steps), "") if schedule.waits else ""
+    if other:
+        both = f"{first!r} has L = {steps}, {other}"
+        raise InputError(f"{schedule.name!r} needs one L, for phases of L steps, but {both}: choose signed or halving")
 
 
 @torch.no_grad()

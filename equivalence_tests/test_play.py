@@ -5,10 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import accelerated as acc
 import reference
+from accelerated import data as datasets
+from accelerated import run
+from accelerated.exports.javascript import javascript
+from accelerated.exports.program import Program
+from accelerated.runs import receipts
+from accelerated.tests.whole_numbers import images, whole_mixed
 
 from .strategies import near_step
 
@@ -65,6 +73,71 @@ def test_neurons_on_the_page_are_the_references(neuron, setting):
     spikes, sent = reference.st_bif_run(np.concatenate([train / steps, quiet]), theta, levels)
     assert page["spikes"] == spikes.ravel().tolist()
     assert page["count"] == sent.item()
+
+
+SCHEDULES = ("streaming", "integrate-then-fire", "signed", "halving")
+RUN = """
+const found = IMAGES.map((image) => {
+  const run = new Run(PROGRAM, SCHEDULE, image), spikes = [];
+  for (let t = 0; t < STEPS; t++) spikes.push(run.step());
+  const values = Network.values(PROGRAM, image);
+  const neurons = PROGRAM.nodes.filter((node) => node.op === "neuron").map((node) => node.name);
+  return { spikes, sent: neurons.flatMap((name) => [...run.sent[name]]), answer: [...run.answer],
+           levels: neurons.flatMap((name) => [...values[name]]), quantised: [...values[PROGRAM.answer]] };
+});
+JSON.stringify(found)
+"""
+
+
+def on_the_page(script, name, schedule, images, steps):
+    """What network.js finds for whole pixels [images, pixels]."""
+    engine = JS.MiniRacer()
+    engine.eval((STATIC / "network.js").read_text() + script + f"const PROGRAM = {name}, SCHEDULE = '{schedule}', "
+                f"STEPS = {steps}, IMAGES = {json.dumps(images.tolist())};")  # fmt: skip
+    return json.loads(engine.eval(RUN))
+
+
+def same_network(script, name, network, x, schedule):
+    """Assert that the page's run is the package's on images x: spikes, levels, answers; the share of levels."""
+    spiking = acc.convert(network, schedule)
+    steps = spiking.phases * spiking.steps
+    result = acc.simulate(spiking, x, spiking.steps)
+    pixels = receipts.pixels_of(network, x).reshape(len(x), -1).numpy()
+    page = on_the_page(script, name, schedule, pixels, steps)
+    unit = Program(spiking, x[:1]).unit
+    levels = torch.cat([count.flatten(1) for count in result.counts.values()], 1)
+    emitted = sum(emitted.flatten(1).sum(1) for emitted in result.emitted.values())
+    assert [image["sent"] for image in page] == levels.tolist()
+    assert [sum(image["spikes"]) for image in page] == emitted.tolist()
+    answers = torch.tensor([image["answer"] for image in page]).double() / torch.from_numpy(unit)
+    assert torch.equal((answers / (steps if schedule == "streaming" else 1)).float(), result.logits[-1])
+    if schedule != "streaming":
+        assert all(image["sent"] == image["levels"] and image["answer"] == image["quantised"] for image in page)
+    return (levels != 0).float().mean()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_network_on_the_page_is_the_packages(schedule):
+    """Every level, spike and answer of the digits in the page, on the whole test set."""
+    network, data = acc.load("digits"), datasets.load("digits")
+    assert same_network((STATIC / "digits.js").read_text(), "DIGITS", network, data.test_x, schedule) > 0.2
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_operator_on_the_page(schedule):
+    """A network of all of them: groups, strides, slices, padding, joins, maxima, sums, factors."""
+    network, x = whole_mixed(), images(8)
+    program = Program(acc.convert(network, "signed"), x[:1])
+    script = javascript(program, "MIXED", receipts.pixels_of(network, x)[:1], [0])
+    assert same_network(script, "MIXED", network, x, schedule) > 0.2
+
+
+def test_the_page_has_the_network_of_the_package(tmp_path):
+    assert run.main(["export", "js", "digits", "--name", "DIGITS", "--out", str(tmp_path / "digits.js")]) == 0
+    assert (tmp_path / "digits.js").read_text() == (STATIC / "digits.js").read_text(), (
+        "make docs/_static/digits.js again"
+    )
+    assert (STATIC / "digits.js").stat().st_size < 100_000
 
 
 def test_the_page_needs_nothing_from_elsewhere():

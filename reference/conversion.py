@@ -24,9 +24,7 @@ class SpikingNetwork(NamedTuple):
     """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels`,
     `lowest` and `worths`, the levels that a spike is worth, step by step.
 
-    `schedule` is a `Schedule` (schedules.py).
-
-    `operators` says what the input of nonlinear operators is (see `convert`). `depth[name]` counts the spiking layers
+    `schedule` is a `Schedule` (schedules.py). `operators` says what the input of nonlinear operators is (see `convert`). `depth[name]` counts the spiking layers
     on the longest path from the image up to and including that node. The rest comes from a calibration
     (calibration.py): {layer: (first membrane, which neurons may fire)}, its number of steps, its spikes
     {layer: [batch, ...]}, and its images.
@@ -135,12 +133,10 @@ def bounded_levels(lowest, levels, name):
 def one_phase(schedule, levels):
     """InputError where a schedule waits and layers have different L: its phases have T = L steps. {name: L} -> None."""
     (first, steps), *others = levels.items()
-    for name, other in others if schedule.waits else ():
-        if other != steps:
-            both = f"{first!r} has L = {steps}, {name!r} L = {other}"
-            raise InputError(
-                f"{schedule.name!r} needs one L, for phases of L steps, but {both}: choose signed or halving"
-            )
+    other = next((f"{name!r} L = {own}" for name, own in others if own != steps), "") if schedule.waits else ""
+    if other:
+        both = f"{first!r} has L = {steps}, {other}"
+        raise InputError(f"{schedule.name!r} needs one L, for phases of L steps, but {both}: choose signed or halving")
 
 
 def convert(network: list[dict], schedule: str | Schedule, operators: str = "accumulated") -> SpikingNetwork:
@@ -150,8 +146,7 @@ def convert(network: list[dict], schedule: str | Schedule, operators: str = "acc
     streaming only, on each step's spikes alone ("per-step": Eq. 2-28 to 2-30).
 
     Folds batch norm, then checks: finite weights, positive thresholds V_th = theta (Softplus(lambda), or lambda where
-    the network is raw), levels that the format represents exactly, one L if layers wait, no relu left. Membranes start
-    at theta / 2.
+    the network is raw), levels that the format represents exactly, one L if layers wait, no relu left.
     """
     schedule = schedule_of(schedule)
     one_of(operators, FORMS, "operators")

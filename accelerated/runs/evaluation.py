@@ -43,13 +43,13 @@ def shown(config, data, part, count=0):
 def converted(config, data, network):
     """The network that a run converts: batch norm folded, in whole numbers if its settings ask for them."""
     folded = fold_batch_norms(network)
-    return in_whole_numbers(config, data, folded) if config.bits else folded
+    return in_whole_numbers(config, data, folded, config.bits) if config.bits else folded
 
 
-def in_whole_numbers(config, data, network):
-    """A quantised network with weights of `config.bits`."""
+def in_whole_numbers(config, data, network, bits):
+    """A quantised network with weights of so many bits."""
     sample = datasets.first(data, "train", ROUNDED_ON, config.device)
-    return integers(network, sample, config.bits, data.mean, data.std, data.most)
+    return integers(network, sample, bits, data.mean, data.std, data.most)
 
 
 class Tally:

@@ -1,12 +1,18 @@
 """`python -m accelerated.run export c|folder RUN`: a run's network in whole numbers, for others."""
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from .. import data as datasets
 from ..checks import InputError, one_of
 from ..conversion import convert
 from ..exports.c import c
+from ..exports.javascript import javascript
+from ..exports.program import Program
+from ..exports.weights import whole_file
 from ..schedules import SCHEDULES
 from ..sums import is_whole
 from . import evaluation, receipts, saved
@@ -40,14 +46,22 @@ class FolderOptions:
     """The folder; by default RUN/network."""
 
 
+@dataclass(frozen=True)
+class JsOptions:
+    """Write a run's network in whole numbers as a script for the page docs/_static/network.html."""
+
+    bits: int = 8
+    """Of the weights, 2 to 8, where the run itself is of real numbers."""
+    name: str = "NETWORK"
+    """Of the constant."""
+    out: str = "network.js"
+    """The file."""
+
+
 def whole_of(folder, bits):
-    """(the network of a run in whole numbers, its Config, its data)."""
-    network, data = saved.load(folder), saved.data_of(folder, saved.config_of(Path(folder)))
-    config = network.config
-    if not is_whole(network):
-        config = replace(config, bits=bits)
-        network = evaluation.in_whole_numbers(config, data, network)
-    return network, config, data
+    """(the network of a run, or one from a folder, in whole numbers, its data)."""
+    network, data = saved.load(folder), saved.data_of(folder)
+    return network if is_whole(network) else evaluation.in_whole_numbers(network.config, data, network, bits), data
 
 
 def to_c(folder, options):
@@ -56,7 +70,7 @@ def to_c(folder, options):
     if options.worths != "auto" and options.schedule != "halving":
         raise InputError(f"worths are for schedule halving, got {options.schedule!r}")
     schedule = schedule_with(options.worths, 0, 0) or options.schedule
-    network, _, data = whole_of(folder, options.bits)
+    network, data = whole_of(folder, options.bits)
     out = made(options.out or folder)
     image = datasets.first(data, "test", 1, "cpu")
     return c(convert(network, schedule), out / f"{options.name}.c", image, options.name)
@@ -67,7 +81,7 @@ def to_folder(folder, options):
     out = Path(options.out or Path(folder) / "network")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is there already: choose another --out")
-    network, config, data = whole_of(folder, options.bits)
+    (network, data), config = whole_of(folder, options.bits), saved.config_of(Path(folder))
     trained = saved.results_of(folder)["environment"]
     about = {"name": config.data, "size": config.size, "model": config.model, "trained": trained}
     receipts.write_folder(network, data, made(out), about)
@@ -83,4 +97,18 @@ def made(folder):
     return Path(folder)
 
 
-KINDS = {"c": (COptions, to_c), "folder": (FolderOptions, to_folder)}
+def to_js(folder, options):
+    """A script with a run's network and a test image of each class; its path."""
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", options.name):
+        raise InputError(f"name must be letters, digits and '_', beginning with a letter, got {options.name!r}")
+    network, data = whole_of(folder, options.bits)
+    rows = [int((data.test_y == label).nonzero()[0]) for label in range(data.classes)]
+    images = torch.stack([data.test_x[row] for row in rows])
+    program = Program(convert(network, "signed"), images[:1])
+    made(Path(options.out).parent)
+    with whole_file(Path(options.out)) as part:
+        part.write_text(javascript(program, options.name, receipts.pixels_of(network, images), data.test_y[rows]))
+    return options.out
+
+
+KINDS = {"c": (COptions, to_c), "folder": (FolderOptions, to_folder), "js": (JsOptions, to_js)}

@@ -42,7 +42,7 @@ def load(folder):
     if (folder / "receipt.json").exists():
         return _published(folder)
     config = config_of(folder)
-    data = data_of(folder, config)
+    data = data_of(folder)
     network = converted(config, data, network_of(folder, config, data))
     network.config = config
     network.images, network.labels = next(shown(config, data, "test"))
@@ -57,9 +57,8 @@ def place(folder):
 def _published(folder):
     """The network of a folder that `export folder` made, with its first test images."""
     network: Any = read_network(folder)
-    data = read_config(folder)["data"]
     network.config = None
-    found = datasets.load(data["name"], "data", data["size"])
+    found = data_of(folder)
     network.images, network.labels = found.test_x[:FIRST], found.test_y[:FIRST]
     return network
 
@@ -74,8 +73,13 @@ def results_of(folder):
     return results
 
 
-def data_of(folder, config):
-    """The data set of a finished run; InputError if it is not finished, or the data set is missing."""
+def data_of(folder):
+    """The data set of a finished run or folder; InputError if it is not finished, or the data set is missing."""
+    folder = place(folder)
+    if (folder / "receipt.json").exists():
+        data = read_config(folder)["data"]
+        return datasets.load(data["name"], "data", data["size"])
+    config = config_of(folder)
     data_root = results_of(folder)["environment"].get("data_root", "data")
     return datasets.load(config.data, data_root, config.size)
 
