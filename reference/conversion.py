@@ -24,10 +24,10 @@ class SpikingNetwork(NamedTuple):
     """A network whose activations are neurons: `nodes` as in network.py, op "spiking" with `threshold`, `levels`,
     `lowest` and `worths`, the levels that a spike is worth, step by step.
 
-    `schedule` is a `Schedule` (schedules.py). `operators` says what the input of nonlinear operators is (see `convert`). `depth[name]` counts the spiking layers
-    on the longest path from the image up to and including that node. The rest comes from a calibration
-    (calibration.py): {layer: (first membrane, which neurons may fire)}, its number of steps, its spikes
-    {layer: [batch, ...]}, and its images.
+    `schedule` is a `Schedule` (schedules.py), `operators` what the input of nonlinear operators is (see `convert`).
+    `depth[name]` counts the spiking layers on the longest path from the image up to and including that node. The rest
+    comes from a calibration (calibration.py): {layer: (first membrane, which neurons may fire)}, its number of steps,
+    its spikes {layer: [batch, ...]}, and its images.
     """
 
     nodes: list
