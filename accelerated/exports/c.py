@@ -286,6 +286,11 @@ class Writer:
         """The steps that 32 bits hold."""
         return HELD // (2 * self.most) - 1 if self.streams else 2**31 - 1
 
+    def _coarse(self):
+        """The first step whose silence says that the answer is there; beyond all of them where silence says nothing."""
+        program = self.program
+        return program.coarse if program.schedule.settles else program.steps_to_exact if self.waits else 2**31 - 1
+
     def files(self):
         """(source, header)."""
         program, image, answer = self.program, self.nodes["image"], self.nodes[self.program.answer]
@@ -299,7 +304,7 @@ class Writer:
             "widest": f"{max(map(self.reach, neurons)):,}",
             "layers": "\n".join(map(_listed, range(len(neurons)), neurons.values())),
             "pixels": self._size(image), "classes": self._size(answer), "many": len(neurons),
-            "steps": program.steps_to_exact, "most_steps": self._most_steps(),
+            "steps": program.steps_to_exact, "coarse": self._coarse(), "most_steps": self._most_steps(),
             "why": "T = L" if self.streams else "after so many, every answer is exact",
             "fields": "\n".join(self.fields), "shape": by(image["shape"]), "brightest": image["most"],
             "pixel": "uint8_t" if image["most"] < 256 else "uint16_t", "each": each,

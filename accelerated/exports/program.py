@@ -86,7 +86,8 @@ def span(node, inputs):
 class Program:
     """`nodes` in order, the name of the last as `answer`, what its numbers are divided by as `unit`; see the module.
 
-    `schedule` is its `Schedule`, `steps_to_exact` how many steps make every answer exact (L while streaming), `spans`
+    `schedule` is its `Schedule`, `steps_to_exact` how many steps make every answer exact (L while streaming), `coarse`
+    those at first in which spikes may be worth more than a level, `spans`
     are {name: (least, most)} of its totals, whatever the image, at any time under an exact schedule.
     """
 
@@ -98,7 +99,7 @@ class Program:
         self.schedule, self.graph, self.kinds = network.schedule, network.graph, kinds_of(network.graph)
         self.unit, self.nodes = np.ones(1), []
         self.levels = max(neuron.levels for neuron in network.layers.values())
-        self.steps_to_exact = network.phases * network.steps
+        self.steps_to_exact, self.coarse = network.phases * network.steps, network.coarse
         self.values: dict = {}
         with evaluating(network.graph):
             for node in network.graph.graph.nodes:

@@ -1,7 +1,9 @@
 """Networks in C: compiled as a stranger would, they send the package's spikes, step by step and bit for bit."""
 
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +119,38 @@ def test_every_operator_in_c(schedule, whole, tmp_path):
     assert compared(acc.convert(whole, schedule), x, pixels, tmp_path, COMPILERS[0], flags) > 0.2
 
 
+@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
+@pytest.mark.parametrize("schedule", ["integrate-then-fire", "signed", "halving"])
+def test_the_main_loop_of_the_docs_stops_early_and_is_right(schedule, digits, tmp_path):
+    """It is compiled as it stands there; it takes as many steps as the slowest image needs, not the bound."""
+    whole, x, pixels = digits
+    (loop,) = re.findall("```c\n(.*?)```", (Path(__file__).parents[2] / "docs" / "exports.md").read_text(), re.S)
+    network = acc.convert(whole, schedule)
+    c(network, tmp_path / "network.c", x[:1])
+    main = """
+#include <stdio.h>
+int main(void) {
+    static uint8_t image[NETWORK_PIXELS];
+    while (fread(image, sizeof image, 1, stdin) == 1) {
+        const int32_t found[2] = {classify(image), state.now};
+        fwrite(found, sizeof found, 1, stdout);
+    }
+    return 0;
+}
+"""
+    (tmp_path / "main.c").write_text(loop + main)
+    files = [str(tmp_path / name) for name in ("network.c", "main.c")]
+    subprocess.run([COMPILERS[0], *STRICT, *files, "-o", str(tmp_path / "main")], check=True)
+    given = np.ascontiguousarray(pixels.reshape(len(pixels), -1), np.uint8).tobytes()
+    out = subprocess.run([str(tmp_path / "main")], input=given, capture_output=True, check=True).stdout
+    classes, steps = np.frombuffer(out, np.int32).reshape(-1, 2).T
+    result = acc.simulate(network, x, network.steps)
+    assert (classes == result.logits[-1].argmax(1).numpy()).all()
+    settled = result.settled_at
+    wanted = network.phases * network.steps if settled is None else np.maximum(settled.numpy(), network.coarse) + 1
+    assert (steps == wanted).all()
+
+
 class Steep(nn.Module):
     """A skip that is small beside its layer: the weights of that layer need a finer unit than 8 bits have."""
 
@@ -198,7 +232,7 @@ def test_a_run_is_exported_by_command(tmp_path, capsys):
         assert call(*short, "--bits", bits, "--name", name) == 0
         more = ["--schedule", "signed", "--bits", 4, "--name", name, "--out", tmp_path / "c"]
         assert call("export", "c", tmp_path / name, *more) == 0
-        assert f"written to {tmp_path / 'c' / name}.c and {name}.h" in capsys.readouterr().out.replace("\n", "")
+        assert f"written to {tmp_path / 'c' / name}.c" in capsys.readouterr().out.replace("\n", "")
     files = [(tmp_path / "c" / f"bits{bits}.c").read_text() for bits in (0, 4)]
     assert files[0] == files[1].replace("bits4", "bits0").replace("BITS4", "BITS0"), "the same training and rounding"
     network = acc.load(tmp_path / "bits4")
@@ -209,8 +243,8 @@ def test_a_run_is_exported_by_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["c"], "export needs a language and the folder of a run: python -m accelerated.run export c RUN"),
-        (["cobol", "runs/x"], "unknown export 'cobol': choose from c"),
+        (["c"], "export needs what to write and the folder of a run: python -m accelerated.run export c RUN"),
+        (["cobol", "runs/x"], "unknown export 'cobol': choose from c, folder, js"),
         (["c", "nowhere"], "nowhere holds no run"),
         (["c", "nowhere", "--schedule", "fast"], "unknown schedule 'fast'"),
         (

@@ -14,6 +14,7 @@ $layers
 #define ${NAME}_CLASSES $classes
 #define ${NAME}_LAYERS $many
 #define ${NAME}_STEPS $steps /* $why */
+#define ${NAME}_COARSE $coarse /* from this step on (from 0), one without spikes means that the answer is exact */
 #define ${NAME}_MOST_STEPS $most_steps /* which 32 bits hold */
 
 typedef struct {
