@@ -89,11 +89,11 @@ class Writer:
         return [node for node in self.nodes.values() if key in node["inputs"]]
 
     def _is_read(self, key):
-        """Whether a value is held: by neurons and the image always, else where it is not added to its reader's sum."""
-        node = self.nodes[key]
-        if node["op"] in ("neuron", "image"):
+        """Whether a value is held: unless one reader alone adds it to a sum, or it is the answer."""
+        readers = self._readers(key)
+        if self.nodes[key]["op"] in ("neuron", "image", "max_pool2d") or len(readers) > 1:
             return True
-        return any(reader["op"] not in ("neuron", "add") for reader in self._readers(key))
+        return any(reader["op"] not in ("neuron", "add") for reader in readers)
 
     def _change(self, key):
         """How much a value can change at once."""
@@ -129,9 +129,12 @@ class Writer:
         key = node["name"]
         return self._field(f"change{self.number[key]}", type_for(self._change(key)), self._size(node), key)
 
-    def _table(self, name, values, kind=None):
+    def _table(self, name, values, kind):
         flat = np.asarray(values).reshape(-1)
-        kind, texts = kind or type_for(int(np.abs(flat).max(initial=0))), [str(value) for value in flat]
+        most = int(np.abs(flat).max(initial=0))
+        if most >= 2 ** (8 * SIZES[kind] - 1):
+            raise InputError(f"{name} reaches {most}, which {kind} does not hold")
+        texts = [str(value) for value in flat]
         lines = [", ".join(texts[i : i + PER_LINE]) for i in range(0, len(texts), PER_LINE)]
         self.tables.append(f"static const {kind} {name}[{len(flat)}] = {{\n    " + ",\n    ".join(lines) + "};\n")
         self.flash += SIZES[kind] * len(flat)

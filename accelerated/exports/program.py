@@ -178,7 +178,7 @@ class Program:
         """A node that only moves numbers, found by moving their places: the same whichever way they are numbered."""
         moving = [source for source in node.all_input_nodes if self.kinds[source] not in FIXED]
         sizes = [self.values[source].numel() for source in moving]
-        order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(0)) + 1
+        order = -1 - torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(0))
 
         def moved(numbers):
             parts = dict(zip(moving, numbers.double().split(sizes), strict=True))
@@ -224,5 +224,7 @@ class Program:
             if not (module.levels * by == module.threshold).all():
                 self._refused(node)
             return None
+        if any(user.op != "output" for user in node.users):
+            self._refused(node)
         self.unit = by.detach().cpu().double().reshape(-1).numpy()
         return None

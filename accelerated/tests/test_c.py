@@ -258,3 +258,30 @@ def test_bad_options_are_one_line(arguments, message, capsys):
     err = capsys.readouterr().err.strip()
     assert len(err.splitlines()) == 1
     assert message in err
+
+
+class Paths(nn.Module):
+    """Maxima that a sum reads, a layer that two sums read, a value that is moved to a layer and to a sum."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.same, self.maxima = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.MaxPool2d(3, 1, 1)
+        self.read = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        y = self.same(x)
+        z = F.relu(y + self.maxima(x))
+        z = F.relu(z.flip(3) + y)
+        return self.read(z.mean((2, 3)))
+
+
+@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_value_that_several_read_in_several_ways(schedule, tmp_path):
+    x = images(16)
+    pixels = (x * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]).mul(255).round().numpy()
+    quantised = acc.quantise(Paths().eval(), "cs-qcfs", 4, sample=x)
+    network = acc.convert(acc.integers(quantised, x, 6, MEAN, STD), schedule)
+    assert compared(network, x, pixels, tmp_path, COMPILERS[0]) > 0.2

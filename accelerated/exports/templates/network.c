@@ -16,6 +16,7 @@ int32_t ${name}_step(${name}_state *s) {
     const int due = $due; /* whether constants arrive */
     int32_t fired = 0;
     (void)due;
+    if (now >= ${NAME}_MOST_STEPS) return -1;
 $body
     s->now = now + 1;
     return fired;

@@ -25,7 +25,7 @@ $fields
 /* Begin with an image of $shape pixels, 0 to $brightest. */
 void ${name}_reset(${name}_state *s, const $pixel *image);
 
-/* One time step; returns the number of spikes in it. */
+/* One time step; returns the number of spikes in it, -1 beyond ${NAME}_MOST_STEPS. */
 int32_t ${name}_step(${name}_state *s);
 
 /* The class with the largest of the numbers s->answer; the first of several. */
