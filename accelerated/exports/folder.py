@@ -103,6 +103,7 @@ class Graph:
 
     def __init__(self, nodes, answer, unit):
         self.root, self.graph, self.values = nn.Module(), fx.Graph(), {}
+        self.shapes = {node["name"]: node["shape"] for node in nodes}
         self.image = self.graph.placeholder("image")
         for node in nodes:
             self.values[node["name"]] = self._value(node, [self.values[source] for source in node["inputs"]])
@@ -127,19 +128,20 @@ class Graph:
         if op == "scale":
             return self._with(operator.mul, inputs[0], f"{name}_factor", torch.from_numpy(node["factor"]).float())
         if op == "gather":
-            return self._gathered(name, node["index"], tuple(node["shape"]), inputs)
+            many = sum(np.prod(self.shapes[source], dtype=int) for source in node["inputs"])
+            return self._gathered(name, node["index"], tuple(node["shape"]), inputs, many)
         put(self.root, name, MODULES[op](node))
         value = self.graph.call_module(name, tuple(inputs or [self.image]))
         if op == "neuron":  # its level as a number
             return self._with(operator.truediv, value, f"{name}_step", torch.from_numpy(node["factor"]).float())
         return value
 
-    def _gathered(self, name, index, shape, inputs):
-        """Numbers of several values in another order; those that come from nowhere from a 0 before them."""
+    def _gathered(self, name, index, shape, inputs, many):
+        """Some of the `many` numbers of several values in another order; what comes from nowhere, from a 0 before them."""
         call = self.graph.call_method
         rows = [call("flatten", (value, 1)) for value in inputs]
         row = rows[0] if len(rows) == 1 else self.graph.call_function(torch.cat, (rows, 1))
-        if len(inputs) > 1 or (index != np.arange(len(index))).any():
+        if len(index) != many or (index != np.arange(many)).any():
             padded = self.graph.call_function(F.pad, (row, (1, 0)))
             row = call("index_select", (padded, 1, self._constant(f"{name}_index", torch.from_numpy(index + 1))))
         return row if len(shape) == 1 else call("unflatten", (row, 1, shape))

@@ -127,19 +127,30 @@ class Program:
         if node.op == "output":
             self.answer = self.named[node.all_input_nodes[0]]
             return
-        source, *others = [self.named[n] for n in node.all_input_nodes if self.kinds[n] not in FIXED]
+        if not isinstance(self.values[node], torch.Tensor):
+            return  # a tuple: what takes a part of it reads what it was made of
+        sources = self._sources(node)
+        source, *others = [self.named[n] for n in sources]
         found = self._node(node, source, others)
         if found is None:
             self.named[node] = source
             return
+        if len(self.values[node]) != 1:
+            raise InputError(f"{named(node)}{place_of(node)}: its first axis is not that of images, which exports need")
         shape = tuple(self.values[node].shape[1:])
-        same = found["op"] == "gather" and not others and shape == tuple(self.values[node.all_input_nodes[0]].shape[1:])
+        same = found["op"] == "gather" and not others and shape == tuple(self.values[sources[0]].shape[1:])
         if same and (np.diff(found["index"]) == 1).all():
             self.named[node] = source
             return
         name = layer_name(node) if found["op"] == "neuron" else "image" if found["op"] == "image" else named(node)
         self.nodes.append({"name": name, "inputs": [source, *others], "shape": shape} | found)
         self.named[node] = name
+
+    def _sources(self, node):
+        """The nodes whose tensors a node reads, through tuples."""
+        moving = [source for source in node.all_input_nodes if self.kinds[source] not in FIXED]
+        tensors = [[n] if isinstance(self.values[n], torch.Tensor) else self._sources(n) for n in moving]
+        return list(dict.fromkeys(source for each in tensors for source in each))
 
     def _constant(self, node):
         return value_of(self.graph, next(n for n in node.all_input_nodes if self.kinds[n] in FIXED), {})
@@ -176,14 +187,21 @@ class Program:
 
     def _gathered(self, node):
         """A node that only moves numbers, found by moving their places: the same whichever way they are numbered."""
-        moving = [source for source in node.all_input_nodes if self.kinds[source] not in FIXED]
+        moving = self._sources(node)
         sizes = [self.values[source].numel() for source in moving]
         order = -1 - torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(0))
 
+        def value(of, seen):
+            for source in of.all_input_nodes:
+                if source not in moving and self.kinds[source] not in FIXED:
+                    value(source, seen)  # a tuple
+            seen[of] = value_of(self.graph, of, seen)
+            return seen[of]
+
         def moved(numbers):
-            parts = dict(zip(moving, numbers.double().split(sizes), strict=True))
-            seen = {source: part.reshape(self.values[source].shape) for source, part in parts.items()}
-            return value_of(self.graph, node, self.values | seen).reshape(-1)
+            parts = zip(moving, numbers.double().split(sizes), strict=True)
+            seen = self.values | {source: part.reshape(self.values[source].shape) for source, part in parts}
+            return value(node, seen).reshape(-1)
 
         try:
             places, others = moved(torch.arange(sum(sizes)) + 1), moved(order)

@@ -16,9 +16,13 @@ from accelerated import data as datasets
 from accelerated import run
 from accelerated.checks import InputError
 from accelerated.exports.c import Writer, c
+from accelerated.exports.folder import read_network, write_network
 from accelerated.exports.program import Program, span
 from accelerated.models import make
 
+from .random_modules import draw
+from .test_random_modules import LEVELS
+from .test_random_modules import whole as whole_form
 from .whole_numbers import MEAN, STD, images
 
 
@@ -285,3 +289,37 @@ def test_a_value_that_several_read_in_several_ways(schedule, tmp_path):
     quantised = acc.quantise(Paths().eval(), "cs-qcfs", 4, sample=x)
     network = acc.convert(acc.integers(quantised, x, 6, MEAN, STD), schedule)
     assert compared(network, x, pixels, tmp_path, COMPILERS[0]) > 0.2
+
+
+def random_networks(seeds):
+    """(a drawn network in whole numbers, its images, their pixels, a schedule) for each seed that has such a form."""
+    for seed in seeds:
+        torch.manual_seed(seed)
+        network, shape = draw(np.random.default_rng(seed), length=5 + seed % 4)
+        _, whole, x = whole_form(network, shape, LEVELS)
+        if whole is not None and max(acc.largest_sums(whole).values()) * LEVELS < 2**24:
+            yield seed, whole.float(), x.float(), (x * 255).round().numpy(), SCHEDULES[seed % 4]
+
+
+@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
+@pytest.mark.parametrize(
+    "seeds", [range(100), pytest.param(range(100, 3000), marks=[pytest.mark.long, pytest.mark.timeout(3000)])]
+)
+def test_random_networks_in_c_and_from_a_folder(seeds, tmp_path, record_property):
+    """Whatever operators a network is made of, it has its bits in both, or is refused by name."""
+    done, refused = 0, 0
+    for seed, network, x, pixels, schedule in random_networks(seeds):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        spiking = acc.convert(network, schedule)
+        try:
+            compared(spiking, x, pixels, folder, COMPILERS[0])
+        except InputError as error:
+            assert "its first axis is not that of images" in str(error), f"seed {seed}: {error}"
+            refused += 1
+            continue
+        write_network(Program(spiking, x[:1]), folder, {"name": "none"})
+        assert torch.equal(read_network(folder)(x), network(x)), f"seed {seed}"
+        done += 1
+    assert done > 5 * refused
+    record_property("seen", f"random networks in C and from folders: {done} equal in every bit, {refused} refused")
