@@ -16,7 +16,7 @@ from accelerated import run
 from accelerated.exports.javascript import javascript
 from accelerated.exports.program import Program
 from accelerated.runs import receipts
-from accelerated.tests.whole_numbers import images, whole_mixed
+from accelerated.tests.whole_numbers import images, random_networks, whole_mixed
 
 from .strategies import near_step
 
@@ -130,6 +130,16 @@ def test_every_operator_on_the_page(schedule):
     program = Program(acc.convert(network, "signed"), x[:1])
     script = javascript(program, "MIXED", receipts.pixels_of(network, x)[:1], [0])
     assert same_network(script, "MIXED", network, x, schedule) > 0.2
+
+
+def test_random_networks_on_the_page():
+    """Whatever operators a network is made of; its constants for all numbers, for each channel, or for each number."""
+    done = 0
+    for seed, network, x, pixels in random_networks(range(100)):
+        script = javascript(Program(acc.convert(network, "signed"), x[:1]), "DRAWN", pixels[:1], [0])
+        same_network(script, "DRAWN", network, x[:4], SCHEDULES[seed % 4])
+        done += 1
+    assert done >= 4
 
 
 def test_the_page_has_the_network_of_the_package(tmp_path):

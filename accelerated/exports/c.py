@@ -232,13 +232,8 @@ class Writer:
 
     def _spread(self, name, node, kind="int32_t"):
         """(table of a factor, how many numbers in a row have each)."""
-        factor, shape = node["factor"], node["shape"]
-        factor = factor.reshape((1,) * (len(shape) - factor.ndim) + factor.shape)
-        if factor.size == 1:
-            return self._table(name, factor, kind), self._size(node)
-        if factor.size == factor.shape[0] == shape[0]:
-            return self._table(name, factor, kind), self._size(node) // shape[0]
-        return self._table(name, np.broadcast_to(factor, shape), kind), 1
+        factor = node["factor"]
+        return self._table(name, factor, kind), self._size(node) // factor.size
 
     def _geometry(self, node, window, stride, padding, dilation=(1, 1), groups=1):
         """The name of the geometry of a convolution or pooling; a linear layer is one on a single pixel."""

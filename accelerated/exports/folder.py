@@ -137,7 +137,7 @@ class Graph:
         return value
 
     def _gathered(self, name, index, shape, inputs, many):
-        """Some of the `many` numbers of several values in another order; what comes from nowhere, from a 0 before them."""
+        """Some of the `many` numbers of several values, in another order; a 0 stands before them for what is none."""
         call = self.graph.call_method
         rows = [call("flatten", (value, 1)) for value in inputs]
         row = rows[0] if len(rows) == 1 else self.graph.call_function(torch.cat, (rows, 1))

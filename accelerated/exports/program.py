@@ -7,7 +7,7 @@ constants are whole, and a neuron's value is its level. What is sent in a step i
     conv2d      weight [out, in / groups, kh, kw], bias [out], stride, padding, dilation (pairs), groups
     linear      weight [out, in], bias [out]
     sum_pool2d, max_pool2d   window, stride, padding (pairs)
-    scale       factor, of the value's shape with 1 for axes along which it is the same
+    scale       factor: see `spread`
     add         of two values
     gather      index [numbers] into those of all inputs in a row, -1 where there is none: views, joins, padding
     neuron      step D (as factor), levels L, lowest, depth, worths (of its spikes, step by step, the last for ever)
@@ -44,6 +44,14 @@ def whole_array(values, name):
     if (numbers != np.rint(numbers)).any():
         raise InputError(f"{name} is not of whole numbers: export what integers(network, sample) gave")
     return numbers.astype(np.int64)
+
+
+def spread(factor, shape):
+    """A constant of a value as one number, as one for each index of its first axis [n, 1, ...], or in its shape."""
+    factor = factor.reshape((1,) * (len(shape) - factor.ndim) + factor.shape)
+    if factor.size == 1:
+        return factor.reshape(())
+    return factor if factor.size == factor.shape[0] == shape[0] else np.broadcast_to(factor, shape).copy()
 
 
 def _signs(weight, least, most, apply):
@@ -143,6 +151,8 @@ class Program:
             self.named[node] = source
             return
         name = layer_name(node) if found["op"] == "neuron" else "image" if found["op"] == "image" else named(node)
+        if "factor" in found:
+            found["factor"] = spread(found["factor"], shape)
         self.nodes.append({"name": name, "inputs": [source, *others], "shape": shape} | found)
         self.named[node] = name
 

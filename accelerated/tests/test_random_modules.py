@@ -13,8 +13,7 @@ from accelerated.engines import engine_named
 from accelerated.graph.operations import KIND
 
 from .random_modules import NOT_DRAWN, draw, drawn_names, shorter
-
-LEVELS = 4
+from .whole_numbers import LEVELS, whole_form
 
 
 def differences(network, shape):
@@ -131,30 +130,19 @@ def test_random_networks(seed):
     tried(seed)
 
 
-def whole(network, shape, levels):
-    """(the network of levels, the same in whole numbers or None where it has no such form, images of pixels)."""
-    torch.manual_seed(1)
-    x = torch.randint(256, (24, *shape)).double() / 255
-    q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", levels, "max", x))
-    try:
-        return q, acc.integers(q, x), x
-    except acc.InputError:
-        return q, None, x
-
-
 def whole_differs(network, shape, by_events):
     """How a network in whole numbers differs from itself in another format, schedule or engine, or from the given one.
 
     `by_events` receives whether events served each.
     """
-    q, z, x = whole(network, shape, 256)
+    q, z, x = whole_form(network, shape, 256)
     if z is None:
         return None, False
     wanted = acc.answer(q, x)
     off = float((acc.answer(z, x) - wanted).square().mean().sqrt() / wanted.std())
     if wanted.std() > 1e-6 and off > 0.2:  # 8 bits move a weight by 0.4 % of the largest
         return f"logits are off by {off:.2f} of their spread", True
-    _, z, x = whole(network, shape, LEVELS)
+    _, z, x = whole_form(network, shape, LEVELS)
     if z is None:
         return None, False
     y = acc.answer(z, x)

@@ -1,13 +1,17 @@
-"""A network of every operator that has a form in whole numbers, with its images."""
+"""Networks in whole numbers with their images: one of every operator that has such a form, and random ones."""
 
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import accelerated as acc
 
+from .random_modules import draw
+
+LEVELS = 4
 MEAN, STD = (0.5, 0.4, 0.45), (0.2, 0.25, 0.3)
 
 
@@ -50,3 +54,24 @@ def quantised_mixed():
 def whole_mixed():
     """The same in whole numbers; not to be changed."""
     return acc.integers(quantised_mixed(), images(), 8, MEAN, STD)
+
+
+def whole_form(network, shape, levels):
+    """(the network of levels, the same in whole numbers or None where it has no such form, images of pixels)."""
+    torch.manual_seed(1)
+    x = torch.randint(256, (24, *shape)).double() / 255
+    q = acc.fold_batch_norms(acc.quantise(network, "cs-qcfs", levels, "max", x))
+    try:
+        return q, acc.integers(q, x), x
+    except acc.InputError:
+        return q, None, x
+
+
+def random_networks(seeds):
+    """(seed, a drawn network in whole numbers, its images, their pixels) for each seed that has such a form."""
+    for seed in seeds:
+        torch.manual_seed(seed)
+        network, shape = draw(np.random.default_rng(seed), length=5 + seed % 4)
+        _, whole, x = whole_form(network, shape, LEVELS)
+        if whole is not None and max(acc.largest_sums(whole).values()) * LEVELS < 2**24:
+            yield seed, whole.float(), x.float(), (x * 255).round().numpy()

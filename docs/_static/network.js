@@ -5,12 +5,10 @@ const Network = {
   size: (shape) => shape.reduce((a, b) => a * b, 1),
   plane: (shape) => (shape.length === 1 ? [shape[0], 1, 1] : shape),
 
-  // The constant of number i of a value: of it alone, of its channel, or of all.
+  // The constant of number i of a value: one for all, for each channel, or for each number.
   spread(factor, shape) {
-    const size = Network.size(shape);
-    if (factor.length === 1) return () => factor[0];
-    if (factor.length === size) return (i) => factor[i];
-    return (i) => factor[Math.floor(i * shape[0] / size)];
+    const each = Network.size(shape) / factor.length;
+    return (i) => factor[Math.floor(i / each)];
   },
 
   // out += the convolution of x: a row of weights for each x that is not 0.
