@@ -11,6 +11,7 @@ from ..checks import InputError, one_of
 from ..conversion import convert
 from ..exports.c import c
 from ..exports.javascript import javascript
+from ..exports.onnx import onnx
 from ..exports.program import Program
 from ..exports.weights import whole_file
 from ..schedules import SCHEDULES
@@ -97,6 +98,25 @@ def made(folder):
     return Path(folder)
 
 
+@dataclass(frozen=True)
+class OnnxOptions:
+    """Write a run's network in whole numbers as ONNX, of integer operators; needs the extra "onnx"."""
+
+    step: bool = False
+    """One time step of signed or halving, with its state as inputs and outputs, in place of the whole pass."""
+    bits: int = 8
+    """Of the weights, 2 to 8, where the run itself is of real numbers."""
+    out: str = "network.onnx"
+    """The file."""
+
+
+def to_onnx(folder, options):
+    """An ONNX file of a run's network; its path."""
+    network, data = whole_of(folder, options.bits)
+    made(Path(options.out).parent)
+    return onnx(convert(network, "signed"), options.out, datasets.first(data, "test", 1, "cpu"), options.step)
+
+
 def to_js(folder, options):
     """A script with a run's network and a test image of each class; its path."""
     if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", options.name):
@@ -111,4 +131,9 @@ def to_js(folder, options):
     return options.out
 
 
-KINDS = {"c": (COptions, to_c), "folder": (FolderOptions, to_folder), "js": (JsOptions, to_js)}
+KINDS = {
+    "c": (COptions, to_c),
+    "folder": (FolderOptions, to_folder),
+    "js": (JsOptions, to_js),
+    "onnx": (OnnxOptions, to_onnx),
+}

@@ -245,7 +245,7 @@ def test_a_run_is_exported_by_command(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["c"], "export needs what to write and the folder of a run: python -m accelerated.run export c RUN"),
-        (["cobol", "runs/x"], "unknown export 'cobol': choose from c, folder, js"),
+        (["cobol", "runs/x"], "unknown export 'cobol': choose from c, folder, js, onnx"),
         (["c", "nowhere"], "nowhere holds no run"),
         (["c", "nowhere", "--schedule", "fast"], "unknown schedule 'fast'"),
         (

@@ -1,0 +1,205 @@
+"""A network in whole numbers as ONNX, of integer operators alone: int32 between layers, weights and inputs of 8 bits.
+
+    network   pixels -> logits as whole numbers, and the levels of each layer
+    step      pixels, the worth of a spike, levels sent so far by each layer -> the same after one more step
+
+The step is that of `signed` (worth 1) and `halving` on totals (T5): each layer reads what the layers before have sent
+with this step. Numbers beyond 8 bits are taken apart into digits of base 128, so that every sum stays a whole one.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+import isospike
+
+from ..checks import InputError
+from .program import Program
+from .weights import whole_file
+
+OPSET = 17
+BASE = 128  # digits 0..127, the last one with its sign
+
+
+def onnx(network, path: str | Path, image, step: bool = False) -> Path:
+    """Write a spiking network in whole numbers to `path` as ONNX: in one pass, or one `step` of it; returns the path.
+
+    `network` is convert(integers(...), schedule), `image` [1, ...] one of its images. Inputs: `pixels` [n, ...] uint8;
+    for a step also `worth` [] and `sent.LAYER` [n, ...], int32, 0 at first. Outputs: `answer` [n, classes] int32, the
+    logits times `unit` in the metadata, and `levels.LAYER`. InputError names what has no form.
+    """
+    try:
+        from onnx import save
+    except ImportError as error:
+        raise InputError("ONNX needs the package onnx: pip install onnx") from error
+    model = Builder(Program(network, image), step).model()
+    try:
+        with whole_file(Path(path)) as part:
+            save(model, part)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    return Path(path)
+
+
+class Builder:
+    """The ONNX graph of a program."""
+
+    def __init__(self, program, step):
+        from onnx import TensorProto, helper
+
+        self.program, self.by_step, self.helper, self.int32 = program, step, helper, TensorProto.INT32
+        self.int8, self.uint8, self.int64 = TensorProto.INT8, TensorProto.UINT8, TensorProto.INT64
+        self.lines: list = []
+        self.constants: dict = {}
+        self.inputs = [self._value("pixels", program.nodes[0]["shape"], self.uint8)]
+        self.outputs: list = []
+        if program.nodes[0]["most"] > 255:
+            raise InputError(f"pixels reach {program.nodes[0]['most']}, and the ONNX file reads bytes")
+        if step:
+            if not program.schedule.settles:
+                raise InputError(f"a step is that of signed or halving, got {program.schedule.name!r}")
+            self.inputs.append(helper.make_tensor_value_info("worth", self.int32, []))
+        for node in program.nodes:
+            getattr(self, f"_{node['op']}")(node["name"], node, [f"value.{source}" for source in node["inputs"]])
+        self._line("Identity", [f"value.{program.answer}"], "answer")
+        answer = next(node for node in program.nodes if node["name"] == program.answer)
+        self.outputs.insert(0, self._value("answer", answer["shape"], self.int32))
+
+    def model(self):
+        """The whole model; its metadata says what answers are divided by."""
+        helper = self.helper
+        graph = helper.make_graph(self.lines, "isospike", self.inputs, self.outputs, list(self.constants.values()))
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8,
+                                  producer_name="isospike", producer_version=isospike.__version__)  # fmt: skip
+        unit = " ".join(f"{value:g}" for value in np.unique(self.program.unit))
+        helper.set_model_props(model, {"unit": unit, "schedule": self.program.schedule.name if self.by_step else ""})
+        return model
+
+    def _value(self, name, shape, kind):
+        return self.helper.make_tensor_value_info(name, kind, ["n", *shape])
+
+    def _constant(self, values, dtype=np.int32):
+        from onnx import numpy_helper
+
+        array = np.asarray(values, dtype)
+        key = array.dtype.str, array.shape, array.tobytes()
+        if key not in self.constants:
+            self.constants[key] = numpy_helper.from_array(array, f"constant{len(self.constants)}")
+        return self.constants[key].name
+
+    def _line(self, operation, inputs, name="", **settings):
+        """An operator; the name of its output."""
+        name = name or f"{operation.lower()}{len(self.lines)}"
+        self.lines.append(self.helper.make_node(operation, inputs, [name], **settings))
+        return name
+
+    def _with(self, operation, value, constant):
+        return self._line(operation, [value, self._constant(constant)])
+
+    def _cast(self, value, kind):
+        return self._line("Cast", [value], to=kind)
+
+    def _image(self, name, node, _):
+        zero = node["zero"].reshape(-1, *(1,) * (len(node["shape"]) - 1))
+        self._line("Sub", [self._cast("pixels", self.int32), self._constant(zero)], f"value.{name}")
+
+    def _neuron(self, name, node, inputs):
+        """clip(floor((2 z + D) / (2 D)), lowest, L): of 2 z + D - 2 D lowest, at least 0, where truncating is floor.
+
+        In a step: s = 1 if 2 (z - N D) >= w D and N + w <= L, -1 if 2 (z - N D) < -w D and N - w >= lowest.
+        """
+        step, levels, lowest = node["factor"], node["levels"], node["lowest"]
+        twice = self._with("Mul", inputs[0], 2)
+        if not self.by_step:
+            shifted = self._line("Max", [self._with("Add", twice, step - 2 * step * lowest), self._constant(0)])
+            found = self._with("Add", self._with("Div", shifted, 2 * step), lowest)
+            found = self._line("Min", [found, self._constant(levels)])
+        else:
+            sent = f"sent.{name}"
+            self.inputs.append(self._value(sent, node["shape"], self.int32))
+            left = self._line("Sub", [twice, self._with("Mul", sent, 2 * step)])
+            bar = self._with("Mul", "worth", step)
+            up = self._both("GreaterOrEqual", [left, bar], "LessOrEqual", self._line("Add", [sent, "worth"]), levels)
+            least = self._line("Neg", [bar])
+            down = self._both("Less", [left, least], "GreaterOrEqual", self._line("Sub", [sent, "worth"]), lowest)
+            spike = self._line("Sub", [self._cast(up, self.int32), self._cast(down, self.int32)])
+            found = self._line("Add", [sent, self._line("Mul", [spike, "worth"])])
+        self._line("Identity", [found], f"value.{name}")
+        self._line("Identity", [found], f"levels.{name}")
+        self.outputs.append(self._value(f"levels.{name}", node["shape"], self.int32))
+
+    def _both(self, first, values, second, value, bound):
+        return self._line("And", [self._line(first, values), self._with(second, value, bound)])
+
+    def _digits(self, value, source):
+        """[(a value of 8 bits, its type, what it is worth)] whose sum a value is."""
+        least, most = (end.numpy() for end in self.program.spans[source])
+        low, high, worth, found = int(least.min()), int(most.max()), 1, []
+        while low < -128 or high > 255 or (low < 0 and high > 127):
+            digit = self._line("Mod", [value, self._constant(BASE)])
+            found.append((self._cast(digit, self.uint8), worth))
+            value = self._with("Div", self._line("Sub", [value, digit]), BASE)
+            low, high, worth = low // BASE, high // BASE, worth * BASE
+        return [*found, (self._cast(value, self.int8 if low < 0 else self.uint8), worth)]
+
+    def _summed(self, source, value, weight, operation, **settings):
+        """An integer operator with weights of 8 bits on each digit, int32."""
+        total = ""
+        for digit, worth in self._digits(value, source):
+            part = self._line(operation, [digit, self._constant(weight, np.int8)], **settings)
+            part = part if worth == 1 else self._with("Mul", part, worth)
+            total = self._line("Add", [total, part]) if total else part
+        return total
+
+    def _layer(self, name, node, inputs, operation, transposed, **settings):
+        weight = node["weight"].reshape(len(node["weight"]), -1)
+        large = np.abs(weight).max(axis=1) > 127
+        gain = np.where(large, np.maximum(np.gcd.reduce(weight, axis=1), 1), 1)
+        small = weight // gain[:, None]
+        if np.abs(small).max() > 127:
+            raise InputError(f"the weights of {name!r} reach {np.abs(weight).max()}: they do not fit 8 bits")
+        small = small.T if transposed else small.reshape(node["weight"].shape)
+        column = (-1, *(1,) * (len(node["shape"]) - 1))
+        total = self._summed(node["inputs"][0], inputs[0], small, operation, **settings)
+        total = self._with("Mul", total, gain.reshape(column)) if large.any() else total
+        self._line("Add", [total, self._constant(node["bias"].reshape(column))], f"value.{name}")
+
+    def _linear(self, name, node, inputs):
+        if len(node["shape"]) != 1:
+            raise InputError(f"{name} acts on {len(node['shape'])} axes, which has no form in ONNX: on one alone")
+        self._layer(name, node, inputs, "MatMulInteger", True)
+
+    def _conv2d(self, name, node, inputs):
+        (down, across), settings = node["padding"], {"strides": node["stride"], "dilations": node["dilation"]}
+        self._layer(name, node, inputs, "ConvInteger", False, pads=[down, across, down, across], group=node["groups"],
+                    **settings)  # fmt: skip
+
+    def _sum_pool2d(self, name, node, inputs):
+        channels, (down, across) = node["shape"][0], node["padding"]
+        ones = np.ones((channels, 1, *node["window"]))
+        found = self._summed(node["inputs"][0], inputs[0], ones, "ConvInteger", strides=node["stride"], group=channels,
+                             pads=[down, across, down, across])  # fmt: skip
+        self._line("Identity", [found], f"value.{name}")
+
+    def _max_pool2d(self, name, node, inputs):
+        """Of floats, which hold these numbers: ONNX has no maxima of int32."""
+        from onnx import TensorProto
+
+        down, across = node["padding"]
+        found = self._line("MaxPool", [self._cast(inputs[0], TensorProto.DOUBLE)], kernel_shape=node["window"],
+                           strides=node["stride"], pads=[down, across, down, across])  # fmt: skip
+        self._line("Cast", [found], f"value.{name}", to=self.int32)
+
+    def _scale(self, name, node, inputs):
+        self._line("Mul", [inputs[0], self._constant(node["factor"])], f"value.{name}")
+
+    def _add(self, name, node, inputs):
+        self._line("Add", inputs, f"value.{name}")
+
+    def _gather(self, name, node, inputs):
+        """The numbers of all inputs in a row behind a 0, by their places."""
+        rows = [self._line("Flatten", [value], axis=1) for value in inputs]
+        first = self._line("Slice", [rows[0], *(self._constant([n], np.int64) for n in (0, 1, 1))])
+        row = self._line("Concat", [self._with("Mul", first, 0), *rows], axis=1)
+        picked = self._line("Gather", [row, self._constant(node["index"] + 1, np.int64)], axis=1)
+        self._line("Reshape", [picked, self._constant([0, *node["shape"]], np.int64)], f"value.{name}")

@@ -1,0 +1,106 @@
+"""Networks in whole numbers as ONNX, run by onnxruntime: the package's levels and answers, at once and step by step."""
+
+import numpy as np
+import pytest
+
+import accelerated as acc
+from accelerated import data as datasets
+from accelerated import run
+from accelerated.checks import InputError
+from accelerated.exports.onnx import onnx
+from accelerated.exports.program import Program
+from accelerated.runs import receipts
+
+from .whole_numbers import images, random_networks
+
+runtime = pytest.importorskip("onnxruntime", reason="somebody else's code runs the files: pip install onnx onnxruntime")
+checker = pytest.importorskip("onnx", reason="ONNX files are written by the package onnx")
+
+
+def opened(path):
+    """A file that its checker accepts, in somebody else's interpreter."""
+    checker.checker.check_model(str(path), full_check=True)
+    return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def same_pass(network, x, path):
+    """Assert that one pass gives the quantised network's levels and answers; the share of levels that are not 0."""
+    spiking = acc.convert(network, "signed")
+    session, program = opened(onnx(spiking, path, x[:1])), Program(spiking, x[:1])
+    answer, *levels = session.run(None, {"pixels": receipts.pixels_of(network, x).numpy().astype(np.uint8)})
+    result = acc.simulate(spiking, x, spiking.steps)
+    assert (answer / program.unit == acc.answer(network, x).double().numpy()).all()
+    names = [output.name.removeprefix("levels.") for output in session.get_outputs()[1:]]
+    assert sorted(names) == sorted(result.counts)
+    assert all((found == result.counts[name].numpy()).all() for name, found in zip(names, levels, strict=True))
+    return min(float((found != 0).mean()) for found in levels)
+
+
+def same_steps(network, x, path, schedule):
+    """Assert that each step gives the package's answer after it, and the last one its levels."""
+    spiking = acc.convert(network, schedule)
+    session, program = opened(onnx(spiking, path, x[:1], step=True)), Program(spiking, x[:1])
+    state = {value.name: np.zeros([len(x), *value.shape[1:]], np.int32) for value in session.get_inputs()[2:]}
+    result, pixels = acc.simulate(spiking, x, spiking.steps), receipts.pixels_of(network, x).numpy().astype(np.uint8)
+    worths = next(iter(spiking.layers.values())).worths
+    for now in range(spiking.steps):
+        worth = np.array(worths[min(now, len(worths) - 1)], np.int32)
+        answer, *levels = session.run(None, {"pixels": pixels, "worth": worth, **state})
+        state = dict(zip(state, levels, strict=True))
+        assert (answer / program.unit == result.logits[now].double().numpy()).all(), now
+    for name, found in state.items():
+        assert (found == result.counts[name.removeprefix("sent.")].numpy()).all()
+
+
+def test_digits_in_one_pass_and_step_by_step(tmp_path):
+    """The whole test set."""
+    network, data = acc.load("digits"), datasets.load("digits")
+    assert same_pass(network, data.test_x, tmp_path / "pass.onnx") > 0.2
+    for schedule in ("signed", "halving"):
+        same_steps(network, data.test_x, tmp_path / f"{schedule}.onnx", schedule)
+
+
+def test_every_operator(whole, tmp_path):
+    """Groups, strides, slices, padding, joins, maxima, sums, factors: by operators on whole numbers but for maxima."""
+    assert same_pass(whole, images(16), tmp_path / "pass.onnx") > 0.1
+    same_steps(whole, images(16), tmp_path / "step.onnx", "halving")
+    kinds = {node.op_type for node in checker.load(tmp_path / "pass.onnx").graph.node}
+    assert {"ConvInteger", "MatMulInteger"} <= kinds
+    assert not kinds & {"Conv", "MatMul", "Gemm", "Floor", "Round", "QuantizeLinear"}
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(100), pytest.param(range(100, 3000), marks=[pytest.mark.long, pytest.mark.timeout(3000)])]
+)
+def test_random_networks(seeds, tmp_path, record_property):
+    done = 0
+    for seed, network, x, _ in random_networks(seeds):
+        try:
+            same_pass(network, x, tmp_path / f"{seed}.onnx")
+            same_steps(network, x, tmp_path / f"{seed}s.onnx", ("signed", "halving")[seed % 2])
+        except InputError as error:
+            if "its first axis is not that of images" not in str(error):
+                raise
+            continue
+        done += 1
+    assert done >= 4
+    record_property("seen", f"random networks by onnxruntime: {done} equal in every bit and step")
+
+
+def test_what_has_no_form_is_named(tmp_path):
+    network = acc.load("digits")
+    with pytest.raises(InputError, match="a step is that of signed or halving, got 'streaming'"):
+        onnx(acc.convert(network, "streaming"), tmp_path / "x.onnx", network.images[:1], step=True)
+    with pytest.raises(InputError, match="cannot write"):
+        onnx(acc.convert(network, "signed"), tmp_path / "nowhere" / "x.onnx", network.images[:1])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_network_of_the_package_by_command(tmp_path, capsys):
+    for more in ([], ["--step"]):
+        out = tmp_path / "new" / f"digits{len(more)}.onnx"
+        assert run.main(["export", "onnx", "digits", "--out", str(out), *more]) == 0
+        assert f"written to {out}" in capsys.readouterr().out.replace("\n", "")
+        assert opened(out).get_inputs()[0].name == "pixels"
+    assert run.main(["export", "onnx", "nowhere", "--out", str(tmp_path / "x.onnx")]) == 2
+    assert "nowhere holds no run" in capsys.readouterr().err
