@@ -132,7 +132,8 @@ def test_both_sides_count_the_same(impl, partner, rounds):
     @given(st.integers(0, 10_000), st.sampled_from(SCHEDULES))
     def check(seed, schedule):
         random = np.random.default_rng(seed)
-        nodes, x = nets.graph(random, exact=True), random.integers(-8, 17, (3, 4)) / 16
+        levels = 8 if schedule == "integrate-then-fire" else None  # which has one L
+        nodes, x = nets.graph(random, exact=True, levels=levels), random.integers(-8, 17, (3, 4)) / 16
         (ours, _), (theirs, _) = (run(side, nodes, x, schedule, 8) for side in (impl, partner))
         for part in ("acs", "macs", "ann_macs", "totals_macs"):
             mine, other = ({k: v for k, v in getattr(e, part).items() if v} for e in (ours, theirs))

@@ -68,7 +68,7 @@ def whole_of(folder, bits):
 def to_c(folder, options):
     """NAME.c and NAME.h of a run; the path of the first."""
     one_of(options.schedule, SCHEDULES, "schedule")
-    if options.worths != "auto" and options.schedule != "halving":
+    if options.worths != "auto" and SCHEDULES[options.schedule].worths is not None:
         raise InputError(f"worths are for schedule halving, got {options.schedule!r}")
     schedule = schedule_with(options.worths, 0, 0) or options.schedule
     network, data = whole_of(folder, options.bits)
