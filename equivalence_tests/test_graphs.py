@@ -12,7 +12,7 @@ from .test_t5 import claim, needs_networks
 
 @pytest.mark.parametrize("schedule", ["streaming", "integrate-then-fire", "signed"])
 def test_graphs_both_sides_agree_exactly(impl, partner, rounds, schedule):
-    """Dyadic graphs, any T, mixed L where layers do not wait: counts, logits, latency, shares and conversion errors, in every arithmetic."""
+    """Dyadic graphs, any T, mixed L if layers do not wait: counts, logits, shares, errors, in every arithmetic."""
 
     @rounds(25)
     @given(seed=st.integers(0, 10_000), steps=st.sampled_from([1, 2, 4, 8]))

@@ -18,15 +18,13 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
-import torch
 
 import isospike
 
 from ..checks import InputError
-from .program import Program
+from .program import HELD, Program
 from .weights import whole_file
 
-HELD = 2**30 - 1  # twice a membrane is compared
 PER_LINE = 24
 SIZES = {"int8_t": 1, "int16_t": 2, "int32_t": 4}
 
@@ -68,9 +66,9 @@ class Writer:
         self.tables, self.fields, self.lines, self.used = [], [], [], {}
         self.flash = self.ram = 0
         self.streams, self.waits = program.schedule.streams, program.schedule.waits
-        self.most = max(self.reach(key) for key in self.nodes)
-        if self.most > HELD:
-            raise InputError(f"sums reach {self.most}, and the C file holds them up to {HELD}")
+        self.most = max(map(program.reach, program.nodes))
+        if self._most_steps() < program.steps_to_exact:
+            raise InputError(f"32 bits hold {self._most_steps()} steps of sums up to {self.most}: choose fewer levels")
         self.buffers: dict = {}
         for key, node in self.nodes.items():
             if self._is_read(key):
@@ -100,16 +98,6 @@ class Writer:
         least, most = self.program.spans[key]
         return int((most - least).max())
 
-    def reach(self, key):
-        """The largest of the numbers that a value, or a neuron's membrane, can be."""
-        node, spans = self.nodes[key], self.program.spans
-        if node["op"] != "neuron":
-            return int(torch.stack(spans[key]).abs().max())
-        (least, most), (source,) = spans[key], node["inputs"]
-        step = torch.from_numpy(node["factor"]).double()
-        lowest, highest = spans[source]
-        return int(torch.maximum((lowest - most * step).abs(), (highest - least * step).abs()).max())
-
     def _only_named(self, node):
         """Whether a value is that of its source in another shape."""
         index = node.get("index", np.zeros(1))
@@ -120,14 +108,16 @@ class Writer:
         )
 
     def _field(self, field, kind, size, key):
-        self.fields.append(f"    {kind} {field}[{size}]; /* {key} */")
+        self.fields.append(f"    {kind} {field}[{size}]; /* {plain_name(key)} */")
         self.ram += SIZES[kind] * size
         return f"s->{field}", kind
 
     def _buffer(self, node):
         """(C expression, type) of a value's changes."""
         key = node["name"]
-        return self._field(f"change{self.number[key]}", type_for(self._change(key)), self._size(node), key)
+        grows = self.streams and node["op"] not in ("neuron", "image")  # totals of steps: a maximum can jump by them
+        kind = "int32_t" if grows else type_for(self._change(key))
+        return self._field(f"change{self.number[key]}", kind, self._size(node), key)
 
     def _table(self, name, values, kind):
         flat = np.asarray(values).reshape(-1)
@@ -208,7 +198,7 @@ class Writer:
     def _maxima(self, key, node, change, kind):
         geometry = self._geometry(node, node["window"], node["stride"], node["padding"])
         (source,), i = node["inputs"], self.number[key]
-        kind_of_sums = "int32_t" if self.streams else type_for(self.reach(source))
+        kind_of_sums = "int32_t" if self.streams else type_for(self.program.reach(self.nodes[source]))
         total, _ = self._field(f"sum{i}", kind_of_sums, self._size(self.nodes[source]), f"the input of {key}")
         last, _ = self._field(f"maximum{i}", kind_of_sums, self._size(node), key)
         before, own = self.buffers[source]
@@ -251,7 +241,7 @@ class Writer:
 
     def _neuron(self, key, node, change, kind):
         i, size = self.number[key], self._size(node)
-        sums = "int32_t" if self.streams else type_for(self.reach(key))
+        sums = "int32_t" if self.streams else type_for(self.program.reach(node))
         counts = "int32_t" if self.streams else type_for(max(node["levels"], -node["lowest"]))
         membrane, _ = self._field(f"membrane{i}", sums, size, key)
         sent, _ = self._field(f"sent{i}", counts, size, key)
@@ -292,6 +282,8 @@ class Writer:
     def files(self):
         """(source, header)."""
         program, image, answer = self.program, self.nodes["image"], self.nodes[self.program.answer]
+        if image["most"] > 65535:
+            raise InputError(f"pixels reach {image['most']}, and the C file reads them up to 65535")
         neurons = {key: node for key, node in self.nodes.items() if node["op"] == "neuron"}
         column = (-1, *(1,) * (len(image["shape"]) - 1))
         _, each = self._spread("zero", image | {"factor": image["zero"].reshape(column)}, "int16_t")
@@ -299,7 +291,8 @@ class Writer:
         words = {
             "version": isospike.__version__, "schedule": program.schedule.name, "name": self.name, "stem": self.stem,
             "NAME": self.name.upper(), "tables": f"{self.flash:,}", "state": f"{self.ram + 4:,}",
-            "widest": f"{max(map(self.reach, neurons)):,}",
+            "times": " t" if self.streams else "", "after": ", after t steps" if self.streams else "",
+            "widest": f"{max(map(program.reach, neurons.values())):,}",
             "layers": "\n".join(map(_listed, range(len(neurons)), neurons.values())),
             "pixels": self._size(image), "classes": self._size(answer), "many": len(neurons),
             "steps": program.steps_to_exact, "coarse": self._coarse(), "most_steps": self._most_steps(),
@@ -321,9 +314,14 @@ def template(name):
     return resources.files(__package__).joinpath("templates", name).read_text()
 
 
+def plain_name(name):
+    """A name without what could end a comment."""
+    return re.sub(r"[^\w. ]", "_", name)
+
+
 def by(shape):
     return " x ".join(map(str, shape))
 
 
 def _listed(number, node):
-    return f"     {number:3} {node['name']}: {by(node['shape'])}, L = {node['levels']}"
+    return f"     {number:3} {plain_name(node['name'])}: {by(node['shape'])}, L = {node['levels']}"

@@ -10,12 +10,12 @@ Any exact schedule sends the quantised network's levels, so that one digest stan
 
 import json
 import operator
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import fx, nn
 
@@ -26,6 +26,8 @@ from ..checks import InputError, first_line
 from ..layers import SumPool2d
 from ..network import put
 from ..pixels import Pixels
+from ..sums import held
+from ..units import largest_step
 from .weights import whole_file
 
 FORM = "isospike-whole-1"
@@ -104,46 +106,48 @@ class Graph:
     def __init__(self, nodes, answer, unit):
         self.root, self.graph, self.values = nn.Module(), fx.Graph(), {}
         self.shapes = {node["name"]: node["shape"] for node in nodes}
+        self.constants: list = []
         self.image = self.graph.placeholder("image")
         for node in nodes:
             self.values[node["name"]] = self._value(node, [self.values[source] for source in node["inputs"]])
         unit = torch.tensor(unit, dtype=torch.float32)
-        last = self._with(operator.truediv, self.values[answer], "answer_unit", unit if len(unit) > 1 else unit[0])
+        last = self._with(operator.truediv, self.values[answer], unit if len(unit) > 1 else unit[0])
         self.graph.output(last)
         self.network = fx.GraphModule(self.root, self.graph).eval()
         self.network.meta["isospike"] = True
 
-    def _constant(self, name, value):
-        name = name.replace(".", "_")
+    def _constant(self, value):
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(name)
         self.root.register_buffer(name, value)
         return self.graph.get_attr(name)
 
-    def _with(self, operation, value, name, constant):
-        return self.graph.call_function(operation, (value, self._constant(name, constant)))
+    def _with(self, operation, value, constant):
+        return self.graph.call_function(operation, (value, self._constant(constant)))
 
     def _value(self, node, inputs):
         name, op = node["name"], node["op"]
         if op == "add":
             return self.graph.call_function(operator.add, tuple(inputs))
         if op == "scale":
-            return self._with(operator.mul, inputs[0], f"{name}_factor", torch.from_numpy(node["factor"]).float())
+            return self._with(operator.mul, inputs[0], torch.from_numpy(node["factor"]).float())
         if op == "gather":
             many = sum(np.prod(self.shapes[source], dtype=int) for source in node["inputs"])
-            return self._gathered(name, node["index"], tuple(node["shape"]), inputs, many)
+            return self._gathered(node["index"], tuple(node["shape"]), inputs, many)
         put(self.root, name, MODULES[op](node))
         value = self.graph.call_module(name, tuple(inputs or [self.image]))
         if op == "neuron":  # its level as a number
-            return self._with(operator.truediv, value, f"{name}_step", torch.from_numpy(node["factor"]).float())
+            return self._with(operator.truediv, value, torch.from_numpy(node["factor"]).float())
         return value
 
-    def _gathered(self, name, index, shape, inputs, many):
+    def _gathered(self, index, shape, inputs, many):
         """Some of the `many` numbers of several values, in another order; a 0 stands before them for what is none."""
         call = self.graph.call_method
         rows = [call("flatten", (value, 1)) for value in inputs]
         row = rows[0] if len(rows) == 1 else self.graph.call_function(torch.cat, (rows, 1))
         if len(index) != many or (index != np.arange(many)).any():
             padded = self.graph.call_function(F.pad, (row, (1, 0)))
-            row = call("index_select", (padded, 1, self._constant(f"{name}_index", torch.from_numpy(index + 1))))
+            row = call("index_select", (padded, 1, self._constant(torch.from_numpy(index + 1))))
         return row if len(shape) == 1 else call("unflatten", (row, 1, shape))
 
 
@@ -152,11 +156,34 @@ def read_config(folder):
     try:
         config = json.loads((Path(folder) / "config.json").read_text())
         form = config.get("form")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder} holds no network: there is no readable config.json") from error
     if form != FORM:
         raise InputError(f"{folder} holds no network of the form {FORM}, but {form!r}")
     return config
+
+
+def checked_nodes(nodes):
+    """The nodes, if they are those of a program; InputError names what is none. Names become attributes of a module."""
+    known = []
+    for node in nodes:
+        name, op, inputs = str(node["name"]), node["op"], node["inputs"]
+        parts, many = name.split("."), {"image": 0, "add": 2}.get(op, 1)
+        taken = any(part.startswith("__") or hasattr(nn.Module(), part) for part in parts)
+        safe = re.fullmatch(r"\w+(\.\w+)*", name) and not taken
+        if not safe or name in known or name.startswith("constant_"):
+            raise InputError(f"a node is called {name!r}")
+        if op not in (*MODULES, "add", "scale", "gather") or (op == "image") != (not known):
+            raise InputError(f"{name!r} is a {op!r} in place {len(known)}")
+        if (len(inputs) < many if op == "gather" else len(inputs) != many) or not set(inputs) <= set(known):
+            raise InputError(f"{name!r} reads {inputs!r}")
+        if any(node[part].dtype.kind != "i" for part in ARRAYS if part in node):
+            raise InputError(f"the arrays of {name!r} are not of whole numbers")
+        steps, most = node.get("factor", np.zeros(1)), largest_step(node["levels"]) if op == "neuron" else 0
+        if op == "neuron" and ((steps % 2).any() or steps.min() < 2 or steps.max() > most):
+            raise InputError(f"the steps of {name!r} are not even numbers from 2 to {most}")
+        known.append(name)
+    return nodes
 
 
 def read_network(folder: str | Path) -> fx.GraphModule:
@@ -164,10 +191,12 @@ def read_network(folder: str | Path) -> fx.GraphModule:
     config = read_config(folder)
     try:
         arrays = load_file(Path(folder) / "model.safetensors")
-        nodes = [node | {part: arrays[f"{node['name']}.{part}"].astype(np.int64) for part in ARRAYS
-                         if f"{node['name']}.{part}" in arrays} for node in config["nodes"]]  # fmt: skip
-        return Graph(nodes, config["answer"], config["unit"]).network
-    except InputError:
-        raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        nodes = [node | {part: arrays[key] for part in ARRAYS if (key := f"{node['name']}.{part}") in arrays}
+                 for node in config["nodes"]]  # fmt: skip
+        nodes = [{key: value.astype(np.int64) if key in ARRAYS else value for key, value in node.items()}
+                 for node in checked_nodes(nodes)]  # fmt: skip
+        network = Graph(nodes, config["answer"], config["unit"]).network
+        held(network, torch.float32)
+        return network
+    except Exception as error:  # a damaged file can raise anything
         raise InputError(f"{folder} holds a damaged network: {first_line(error)}") from error

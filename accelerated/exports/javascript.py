@@ -4,13 +4,17 @@ import json
 
 import numpy as np
 
+from ..checks import InputError
 from .folder import ARRAYS, plain
 
 
 def javascript(program, name, images, labels):
     """`const NAME = {nodes, answer, examples}`; `images` [n, ...] are whole pixels, examples with their labels."""
-    nodes = []
+    nodes, shapes = [], {node["name"]: node["shape"] for node in program.nodes}
     for node in program.nodes:
+        axes = {"linear": 1, "conv2d": 3, "max_pool2d": 3, "sum_pool2d": 3}.get(node["op"])
+        if axes and any(len(shapes[source]) != axes for source in node["inputs"]):
+            raise InputError(f"{node['name']} acts on other than {axes} axes, which has no form in JavaScript")
         kept = {
             key: plain(value) for key, value in node.items() if key not in (*ARRAYS, "worths", "depth", "mean", "std")
         }

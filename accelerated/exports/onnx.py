@@ -58,6 +58,10 @@ class Builder:
         if step:
             if not program.schedule.settles:
                 raise InputError(f"a step is that of signed or halving, got {program.schedule.name!r}")
+            if len({node["worths"] for node in program.nodes if node["op"] == "neuron"}) > 1:
+                raise InputError(
+                    "a step has one worth for all layers: choose worths, levels and a span that are the same"
+                )
             self.inputs.append(helper.make_tensor_value_info("worth", self.int32, []))
         for node in program.nodes:
             getattr(self, f"_{node['op']}")(node["name"], node, [f"value.{source}" for source in node["inputs"]])
@@ -71,7 +75,7 @@ class Builder:
         graph = helper.make_graph(self.lines, "isospike", self.inputs, self.outputs, list(self.constants.values()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8,
                                   producer_name="isospike", producer_version=isospike.__version__)  # fmt: skip
-        unit = " ".join(f"{value:g}" for value in np.unique(self.program.unit))
+        unit = " ".join(repr(float(value)) for value in np.unique(self.program.unit))
         helper.set_model_props(model, {"unit": unit, "schedule": self.program.schedule.name if self.by_step else ""})
         return model
 
@@ -135,7 +139,7 @@ class Builder:
         """[(a value of 8 bits, its type, what it is worth)] whose sum a value is."""
         least, most = (end.numpy() for end in self.program.spans[source])
         low, high, worth, found = int(least.min()), int(most.max()), 1, []
-        while low < -128 or high > 255 or (low < 0 and high > 127):
+        while low < -128 or high > 127:  # beyond, some machines saturate pairs of products
             digit = self._line("Mod", [value, self._constant(BASE)])
             found.append((self._cast(digit, self.uint8), worth))
             value = self._with("Div", self._line("Sub", [value, digit]), BASE)

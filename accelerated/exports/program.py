@@ -24,12 +24,14 @@ from torch import nn
 
 from ..checks import InputError
 from ..conversion import SpikingNetwork
-from ..graph.operations import FIXED, kinds_of, label_of, module_of, named, operation_of, place_of
+from ..graph.operations import FIXED, WEIGHTED, Kind, kinds_of, label_of, module_of, named, operation_of, place_of
 from ..graph.trace import evaluating, layer_name, value_of
 from ..layers import SumPool2d
 from ..neuron import SpikingNeuron
 from ..pixels import Pixels
 from ..sums import is_whole
+
+HELD = 2**30 - 1  # twice a membrane is compared, in 32 bits
 
 
 def pair(value):
@@ -104,7 +106,12 @@ class Program:
             raise InputError(
                 "a spiking network in whole numbers is exported: convert(integers(network, sample), schedule)"
             )
+        if network.pre_steps or network.operators != "accumulated":
+            raise InputError("a calibrated network, or one with operators per step, has no form in exports")
         self.schedule, self.graph, self.kinds = network.schedule, network.graph, kinds_of(network.graph)
+        self.used = {"image", *network.layers}
+        if "image" in network.layers:
+            raise InputError("a spiking layer is called 'image', as the images are in exports: rename it")
         self.unit, self.nodes = np.ones(1), []
         self.levels = max(neuron.levels for neuron in network.layers.values())
         self.steps_to_exact, self.coarse = network.phases * network.steps, network.coarse
@@ -119,6 +126,9 @@ class Program:
         self.spans: dict = {}
         for node in self.nodes:
             self.spans[node["name"]] = span(node, [self.spans[source] for source in node["inputs"]])
+        for node in self.nodes:
+            if self.reach(node) > HELD:
+                raise InputError(f"{node['name']}: sums reach {self.reach(node)}, and exports hold them up to {HELD}")
 
     def _value(self, node):
         module = module_of(self.graph, node)
@@ -150,11 +160,28 @@ class Program:
         if same and (np.diff(found["index"]) == 1).all():
             self.named[node] = source
             return
-        name = layer_name(node) if found["op"] == "neuron" else "image" if found["op"] == "image" else named(node)
+        names = {"neuron": layer_name, "image": lambda node: "image"}
+        name = names.get(found["op"], self._unused)(node)
         if "factor" in found:
             found["factor"] = spread(found["factor"], shape)
         self.nodes.append({"name": name, "inputs": [source, *others], "shape": shape} | found)
         self.named[node] = name
+
+    def _unused(self, node):
+        """A name for a node that no other has: modules and functions may share theirs."""
+        name = named(node)
+        while name in self.used:
+            name += "_"
+        self.used.add(name)
+        return name
+
+    def reach(self, node):
+        """The largest number that a node's value, or its neurons' membranes, can be under an exact schedule."""
+        least, most = self.spans[node["name"]]
+        if node["op"] != "neuron":
+            return int(torch.maximum(least.abs(), most.abs()).max())
+        step, (lowest, highest) = torch.from_numpy(node["factor"]).double(), self.spans[node["inputs"][0]]
+        return int(torch.maximum((lowest - most * step).abs(), (highest - least * step).abs()).max())
 
     def _sources(self, node):
         """The nodes whose tensors a node reads, through tuples."""
@@ -197,6 +224,8 @@ class Program:
 
     def _gathered(self, node):
         """A node that only moves numbers, found by moving their places: the same whichever way they are numbered."""
+        if self.kinds[node] is not Kind.LINEAR or operation_of(self.graph, node) in WEIGHTED:
+            return None
         moving = self._sources(node)
         sizes = [self.values[source].numel() for source in moving]
         order = -1 - torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(0))

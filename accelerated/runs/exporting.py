@@ -49,7 +49,7 @@ class FolderOptions:
 
 @dataclass(frozen=True)
 class JsOptions:
-    """Write a run's network in whole numbers as a script for the page docs/_static/network.html."""
+    """Write a run's network in whole numbers as a script that docs/_static/network.js computes."""
 
     bits: int = 8
     """Of the weights, 2 to 8, where the run itself is of real numbers."""
@@ -119,9 +119,11 @@ def to_onnx(folder, options):
 
 def to_js(folder, options):
     """A script with a run's network and a test image of each class; its path."""
-    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", options.name):
-        raise InputError(f"name must be letters, digits and '_', beginning with a letter, got {options.name!r}")
+    if not re.fullmatch("[A-Z][A-Z0-9_]*", options.name):
+        raise InputError(f"name must be capital letters, digits and '_', beginning with a letter, got {options.name!r}")
     network, data = whole_of(folder, options.bits)
+    if not data.in_memory:
+        raise InputError("scripts are of data sets in memory: digits, mnist5k, mnist or fashion-mnist")
     rows = [int((data.test_y == label).nonzero()[0]) for label in range(data.classes)]
     images = torch.stack([data.test_x[row] for row in rows])
     program = Program(convert(network, "signed"), images[:1])

@@ -11,18 +11,20 @@ import torch
 
 import isospike
 
-from .. import data as datasets
 from ..checks import InputError
 from ..conversion import convert
 from ..exports.folder import read_config, read_network, write_network
 from ..exports.program import Program
 from ..exports.weights import whole_file
+from ..network import answer
 from ..schedules import SCHEDULES
 from ..simulation import simulate
+from ..sums import held
+from . import saved
 from .folders import environment, write_json
 
 EXACT = tuple(name for name, schedule in SCHEDULES.items() if not schedule.streams)
-CHECKED = ("data_sha256", "answers_sha256", "levels_sha256", "right", "images")
+CHECKED = ("data_sha256", "answers_sha256", "levels_sha256", "unit", "right", "images")
 BATCH = 128
 
 
@@ -35,9 +37,9 @@ def digest_of(*parts):
 
 
 def pixels_of(network, images):
-    """The whole pixels of images, as 16 bits."""
+    """The whole pixels of images."""
     pixels = next(module for module in network.modules() if type(module).__name__ == "Pixels")
-    return (pixels(images) + pixels.zero()).to(torch.int16)
+    return (pixels(images) + pixels.zero()).to(torch.int32)
 
 
 def receipt(network, data, schedule):
@@ -62,7 +64,7 @@ def receipt(network, data, schedule):
     images = len(data.test_y)
     return {
         "data_sha256": digest_of(pixels_of(network, data.test_x), data.test_y),
-        "answers_sha256": answers.hexdigest(),
+        "answers_sha256": answers.hexdigest(), "unit": unit.tolist(),
         "levels_sha256": {name: found.hexdigest() for name, found in levels.items()},
         "images": images, "right": right, "steps": steps,
         "spikes_per_neuron": round(spikes / images, 4), "nonzero": round(min(nonzero.values()) / images, 4),
@@ -108,8 +110,10 @@ def write_folder(network, data, folder, about):
     if any(part != same[0] for part in same):
         raise InputError("the exact schedules do not agree, which should be impossible: please report this network")
     folder.mkdir(parents=True, exist_ok=True)
+    held(network, torch.float32)  # in which it is read
     program = Program(convert(network, "signed"), data.test_x[:1])
     write_network(program, folder, {key: about[key] for key in ("name", "size")} | {"classes": data.classes})
+    same_again(network, read_network(folder), data.test_x[:BATCH])
     costs = {name: {key: part[key] for key in ("steps", "spikes_per_neuron")} for name, part in found.items()}
     first, machine = found[EXACT[0]], environment("cpu")
     trained = {key: about["trained"].get(key) for key in machine}
@@ -124,21 +128,28 @@ def write_folder(network, data, folder, about):
         part.write_text(CARD.format(**words))
 
 
-def verified(folder, data_root="data"):
+def same_again(network, again, images):
+    """InputError unless a network that was read back gives the same bits."""
+    if not torch.equal(answer(network, images).float(), answer(again, images)):
+        raise InputError("the folder does not give the network's answers back: please report this network")
+
+
+def verified(folder):
     """{schedule: what of the receipt it does not give again, in words}; all empty where the claim holds."""
-    folder, config = Path(folder), read_config(folder)
+    folder = Path(folder)
+    read_config(folder)
     try:
         claimed = json.loads((folder / "receipt.json").read_text())
-        claimed = {key: claimed[key] for key in CHECKED}
+        claimed = {key: claimed[key] for key in CHECKED} | {"levels_sha256": dict(claimed["levels_sha256"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} has no readable receipt.json ({type(error).__name__})") from error
     network = read_network(folder)
-    data = datasets.load(config["data"]["name"], data_root, config["data"]["size"])
+    data = saved.data_of(folder)
     return {name: _differences(receipt(network, data, name), claimed) for name in EXACT}
 
 
 def _differences(found, claimed):
     """The parts in which a receipt differs from what was claimed."""
-    layers = [f"levels of {name}" for name, digest in claimed["levels_sha256"].items()
-              if found["levels_sha256"].get(name) != digest]  # fmt: skip
+    ours, theirs = found["levels_sha256"], claimed["levels_sha256"]
+    layers = [f"levels of {name}" for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     return [*(key for key in CHECKED if key != "levels_sha256" and found[key] != claimed[key]), *layers]

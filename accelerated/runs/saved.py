@@ -50,8 +50,12 @@ def load(folder):
 
 
 def place(folder):
-    """The folder of a network: one that comes with the package by its name, else the folder itself."""
-    return WITH_US / folder if str(folder) in SHIPPED else Path(folder)
+    """The folder of a network: one that comes with the package by its name, a text, else the folder itself."""
+    if isinstance(folder, Path):
+        return folder
+    if folder in SHIPPED and Path(folder).is_dir():
+        raise InputError(f"{folder} is a network of the package and a folder here: say ./{folder} for the folder")
+    return WITH_US / folder if folder in SHIPPED else Path(folder)
 
 
 def _published(folder):
@@ -77,8 +81,12 @@ def data_of(folder):
     """The data set of a finished run or folder; InputError if it is not finished, or the data set is missing."""
     folder = place(folder)
     if (folder / "receipt.json").exists():
-        data = read_config(folder)["data"]
-        return datasets.load(data["name"], "data", data["size"])
+        try:
+            data = read_config(folder)["data"]
+            name, size = data["name"], data["size"]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder} does not say of which data its network is") from error
+        return datasets.load(name, "data", size)
     config = config_of(folder)
     data_root = results_of(folder)["environment"].get("data_root", "data")
     return datasets.load(config.data, data_root, config.size)

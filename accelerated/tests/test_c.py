@@ -15,7 +15,7 @@ import accelerated as acc
 from accelerated import data as datasets
 from accelerated import run
 from accelerated.checks import InputError
-from accelerated.exports.c import Writer, c
+from accelerated.exports.c import c
 from accelerated.exports.folder import read_network, write_network
 from accelerated.exports.program import Program, span
 from accelerated.models import make
@@ -191,7 +191,7 @@ def test_the_spans_that_choose_types_are_attained(digits):
             assert end[0, channel, 4, 3] == F.conv2d(pixels, weight[None], padding=1)[0, 0, 4, 3] + constant
     step = torch.from_numpy(neuron["factor"])
     reach = torch.maximum(most, (least - 8 * step).abs()).max()
-    assert Writer(program, "n", "n").reach(neuron["name"]) == reach
+    assert program.reach(neuron) == reach
 
 
 def test_spans_of_every_other_operator():
@@ -311,3 +311,50 @@ def test_random_networks_in_c_and_from_a_folder(seeds, tmp_path, record_property
         done += 1
     assert done > 5 * refused
     record_property("seen", f"random networks in C and from folders: {done} equal in every bit, {refused} refused")
+
+
+class Named(nn.Module):
+    """A module called as a function of torch is, names that end a comment of C, maxima of sums that turn negative."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.cat, self.maxima = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(8, 4, 1), nn.MaxPool2d(2)
+        self.read = nn.Linear(4, 3)
+        self.add_module("a*/b", nn.ReLU())
+
+    def forward(self, x):
+        x = getattr(self, "a*/b")(self.stem(x))
+        x = F.relu(self.cat(torch.cat([x, x.flip(3)], 1)))
+        return self.read(self.maxima(x).mean((2, 3)))
+
+
+@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_names_that_meet_or_end_a_comment(schedule, tmp_path):
+    x = images(16)
+    pixels = (x * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]).mul(255).round().numpy()
+    quantised = acc.quantise(Named().eval(), "cs-qcfs", 4, sample=x)
+    network = acc.convert(acc.integers(quantised, x, 8, MEAN, STD), schedule)
+    assert compared(network, x, pixels, tmp_path, COMPILERS[0]) > 0.2
+
+
+def test_calibrated_networks_and_operators_per_step_are_refused(digits, tmp_path):
+    whole, x, _ = digits
+    for network in (
+        acc.calibrate(acc.convert(whole, "streaming"), x[:4], "srp", 2),
+        acc.convert(whole, "streaming", "per-step"),
+    ):
+        with pytest.raises(InputError, match="a calibrated network, or one with operators per step, has no form"):
+            c(network, tmp_path / "n.c", x[:1])
+
+
+def test_maxima_of_a_function_are_not_taken_for_a_permutation(tmp_path):
+    class Maxima(Named):
+        def forward(self, x):
+            return self.read(F.max_pool2d(F.relu(self.stem(x)), 4).mean((2, 3)))
+
+    x = images(8)
+    network = acc.integers(acc.quantise(Maxima().eval(), "cs-qcfs", 4, sample=x), x, 8, MEAN, STD)
+    with pytest.raises(InputError, match="max_pool2d.* has no form in exports"):
+        c(acc.convert(network, "signed"), tmp_path / "n.c", x[:1])

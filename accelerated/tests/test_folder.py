@@ -133,3 +133,79 @@ def test_the_receipt_is_of_the_network(copy):
     claimed = json.loads((copy / "receipt.json").read_text())
     assert set(claimed["levels_sha256"]) == set(acc.convert(acc.load(copy), "signed").layers)
     assert claimed["nonzero"] > 0.2
+
+
+def rewritten(folder, file, change):
+    value = json.loads((folder / file).read_text())
+    change(value)
+    (folder / file).write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize("name", ["__class__.eval", "forward", "a*/b", "constant_0", "a..b"])
+def test_a_name_cannot_reach_beyond_the_network(name, copy):
+    """Names become attributes of modules, and stand in comments of C."""
+
+    def change(config):
+        config["nodes"][1]["name"] = name
+        config["nodes"][2]["inputs"] = [name]
+
+    rewritten(copy, "config.json", change)
+    before = torch.nn.Module.eval
+    with pytest.raises(InputError, match="holds a damaged network: a node is called"):
+        acc.load(copy)
+    assert torch.nn.Module.eval is before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config["nodes"].pop(0), "is a 'conv2d' in place 0"),
+        (lambda config: config["nodes"].append(config["nodes"][-1]), "a node is called 'fc'"),
+        (lambda config: config["nodes"][1].update(inputs=[]), "'conv' reads"),
+        (lambda config: config["nodes"][1].update(inputs=["fc"]), "'conv' reads"),
+        (lambda config: config.update(unit=[]), "damaged network"),
+        (lambda config: config["nodes"][2].update(levels=5000), "5000 levels have no form"),
+        (lambda config: config.pop("answer"), "damaged network"),
+    ],
+)
+def test_nodes_that_are_no_network_are_named(change, message, copy):
+    rewritten(copy, "config.json", change)
+    with pytest.raises(InputError, match=message):
+        acc.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("conv.weight", lambda a: a.astype("float32"), "the arrays of 'conv' are not of whole numbers"),
+        ("relu.factor", lambda a: a + 1, "the steps of 'relu' are not even numbers"),
+        ("fc.weight", lambda a: a.astype("int32") * 2**20, "sums reach"),
+    ],
+)
+def test_arrays_that_are_no_network_are_named(part, change, said, copy):
+    arrays = load_file(copy / "model.safetensors")
+    save_file(arrays | {part: change(arrays[part])}, copy / "model.safetensors")
+    with pytest.raises(InputError, match=said):
+        acc.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("receipt.json", lambda receipt: receipt.update(levels_sha256={}), "levels of relu"),
+        ("receipt.json", lambda receipt: receipt["levels_sha256"].pop("relu"), "levels of relu"),
+        ("config.json", lambda config: config.update(unit=[2 * unit for unit in config["unit"]]), "unit"),
+        ("receipt.json", lambda receipt: receipt.update(right=360), "right"),
+    ],
+)
+def test_a_receipt_cannot_leave_out_what_differs(file, change, said, copy, capsys):
+    rewritten(copy, file, change)
+    assert call("verify", copy) == 2
+    assert said in capsys.readouterr().out
+
+
+def test_a_folder_of_the_same_name_is_not_taken_for_the_packages(copy, monkeypatch, capsys):
+    monkeypatch.chdir(copy.parent)
+    assert call("verify", "digits") == 2
+    assert "digits is a network of the package and a folder here: say ./digits" in capsys.readouterr().err
+    assert call("verify", "./digits") == 0

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import accelerated as acc
 from accelerated import data as datasets
@@ -104,3 +106,27 @@ def test_the_network_of_the_package_by_command(tmp_path, capsys):
         assert opened(out).get_inputs()[0].name == "pixels"
     assert run.main(["export", "onnx", "nowhere", "--out", str(tmp_path / "x.onnx")]) == 2
     assert "nowhere holds no run" in capsys.readouterr().err
+
+
+def test_bytes_and_large_weights_are_not_saturated(tmp_path):
+    """Linear layers on 0..255: pairs of products leave 16 bits, which some machines would cut off."""
+    torch.manual_seed(0)
+    first = nn.Linear(64, 8)
+    first.weight.data.abs_()
+    network = nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randint(200, 256, (16, 1, 8, 8)) / 255
+    whole = acc.integers(acc.quantise(network, "cs-qcfs", 8, sample=x), x)
+    assert same_pass(whole, x, tmp_path / "x.onnx") > 0.2
+
+
+def test_a_step_has_one_worth(tmp_path):
+    network = acc.load("digits")
+    with pytest.raises(InputError, match="a step has one worth for all layers"):
+        onnx(acc.convert(network, acc.halving((4, 2, 1), 2)), tmp_path / "x.onnx", network.images[:1], step=True)
+
+
+def test_the_unit_is_exact(tmp_path):
+    network = acc.load("digits")
+    path = onnx(acc.convert(network, "signed"), tmp_path / "x.onnx", network.images[:1])
+    (unit,) = (entry.value for entry in checker.load(path).metadata_props if entry.key == "unit")
+    assert float(unit) == Program(acc.convert(network, "signed"), network.images[:1]).unit.item()

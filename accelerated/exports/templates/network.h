@@ -1,7 +1,7 @@
 /* A spiking network in whole numbers, made by isospike $version. Schedule: $schedule.
 
-   Tables: $tables bytes. State: $state bytes. No membrane leaves -$widest..$widest: proved of the weights, whatever the
-   image. Spiking layers:
+   Tables: $tables bytes. State: $state bytes. No membrane leaves -$widest$times..$widest$times$after: proved of the
+   weights, whatever the image. Spiking layers:
 $layers
 */
 
