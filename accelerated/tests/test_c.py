@@ -356,5 +356,5 @@ def test_maxima_of_a_function_are_not_taken_for_a_permutation(tmp_path):
 
     x = images(8)
     network = acc.integers(acc.quantise(Maxima().eval(), "cs-qcfs", 4, sample=x), x, 8, MEAN, STD)
-    with pytest.raises(InputError, match="max_pool2d.* has no form in exports"):
+    with pytest.raises(InputError, match=r"max_pool2d.* has no form in exports"):
         c(acc.convert(network, "signed"), tmp_path / "n.c", x[:1])
