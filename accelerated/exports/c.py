@@ -22,7 +22,7 @@ import numpy as np
 import isospike
 
 from ..checks import InputError
-from .program import HELD, Program
+from .program import HELD, Program, in_8_bits
 from .weights import whole_file
 
 PER_LINE = 24
@@ -175,12 +175,7 @@ class Writer:
         self._weights(node, out, kind, geometry)
 
     def _weights(self, node, out, kind, geometry):
-        i, weight = self.number[node["name"]], node["weight"].reshape(len(node["weight"]), -1)
-        gain = np.gcd.reduce(weight, axis=1)
-        gain = np.where(np.abs(weight).max(axis=1) > 127, np.maximum(gain, 1), 1)
-        small = weight // gain[:, None]
-        if np.abs(small).max() > 127:
-            raise InputError(f"the weights of {node['name']!r} reach {np.abs(weight).max()}: they do not fit 8 bits")
+        i, (small, gain) = self.number[node["name"]], in_8_bits(node)
         gains = self._table(f"gain{i}", gain, "int16_t") if (gain > 1).any() else "0"
         change, own = self._source(node)
         weights = self._table(f"weight{i}", small, "int8_t")

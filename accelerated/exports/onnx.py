@@ -14,7 +14,7 @@ import numpy as np
 import isospike
 
 from ..checks import InputError
-from .program import Program
+from .program import Program, in_8_bits
 from .weights import whole_file
 
 OPSET = 17
@@ -156,16 +156,11 @@ class Builder:
         return total
 
     def _layer(self, name, node, inputs, operation, transposed, **settings):
-        weight = node["weight"].reshape(len(node["weight"]), -1)
-        large = np.abs(weight).max(axis=1) > 127
-        gain = np.where(large, np.maximum(np.gcd.reduce(weight, axis=1), 1), 1)
-        small = weight // gain[:, None]
-        if np.abs(small).max() > 127:
-            raise InputError(f"the weights of {name!r} reach {np.abs(weight).max()}: they do not fit 8 bits")
-        small = small.T if transposed else small.reshape(node["weight"].shape)
+        small, gain = in_8_bits(node)
+        small = small.T if transposed else small
         column = (-1, *(1,) * (len(node["shape"]) - 1))
         total = self._summed(node["inputs"][0], inputs[0], small, operation, **settings)
-        total = self._with("Mul", total, gain.reshape(column)) if large.any() else total
+        total = self._with("Mul", total, gain.reshape(column)) if (gain > 1).any() else total
         self._line("Add", [total, self._constant(node["bias"].reshape(column))], f"value.{name}")
 
     def _linear(self, name, node, inputs):

@@ -93,6 +93,17 @@ def span(node, inputs):
     return tuple(F.avg_pool2d(side, *windows).mul(area).round() for side in (least, most))
 
 
+def in_8_bits(node):
+    """(weights of 8 bits [out, ...], the gain of each of its channels [out]): a layer's weights are their products."""
+    weight = node["weight"].reshape(len(node["weight"]), -1)
+    large = np.abs(weight).max(axis=1) > 127
+    gain = np.where(large, np.maximum(np.gcd.reduce(weight, axis=1), 1), 1)
+    small = weight // gain[:, None]
+    if np.abs(small).max() > 127:
+        raise InputError(f"the weights of {node['name']!r} reach {np.abs(weight).max()}: they do not fit 8 bits")
+    return small.reshape(node["weight"].shape), gain
+
+
 class Program:
     """`nodes` in order, the name of the last as `answer`, what its numbers are divided by as `unit`; see the module.
 
