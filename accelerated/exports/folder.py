@@ -177,6 +177,8 @@ def checked_nodes(nodes):
             raise InputError(f"{name!r} is a {op!r} in place {len(known)}")
         if (len(inputs) < many if op == "gather" else len(inputs) != many) or not set(inputs) <= set(known):
             raise InputError(f"{name!r} reads {inputs!r}")
+        if op == "add" and len(set(inputs)) < many:
+            raise InputError(f"{name!r} adds {inputs[0]!r} to itself")
         if any(node[part].dtype.kind != "i" for part in ARRAYS if part in node):
             raise InputError(f"the arrays of {name!r} are not of whole numbers")
         steps, most = node.get("factor", np.zeros(1)), largest_step(node["levels"]) if op == "neuron" else 0

@@ -85,7 +85,7 @@ def to_folder(folder, options):
     (network, data), config = whole_of(folder, options.bits), saved.config_of(Path(folder))
     trained = saved.results_of(folder)["environment"]
     about = {"name": config.data, "size": config.size, "model": config.model, "trained": trained}
-    receipts.write_folder(network, data, made(out), about)
+    receipts.write_folder(network, data, out, about)
     return out
 
 

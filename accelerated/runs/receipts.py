@@ -5,6 +5,7 @@ Every exact schedule sends the quantised network's levels; so their digests are 
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 
 import torch
@@ -109,11 +110,14 @@ def write_folder(network, data, folder, about):
     same = [{key: part[key] for key in CHECKED} for part in found.values()]
     if any(part != same[0] for part in same):
         raise InputError("the exact schedules do not agree, which should be impossible: please report this network")
-    folder.mkdir(parents=True, exist_ok=True)
     held(network, torch.float32)  # in which it is read
     program = Program(convert(network, "signed"), data.test_x[:1])
-    write_network(program, folder, {key: about[key] for key in ("name", "size")} | {"classes": data.classes})
-    same_again(network, read_network(folder), data.test_x[:BATCH])
+    with tempfile.TemporaryDirectory() as trial:
+        of_data = {key: about[key] for key in ("name", "size")} | {"classes": data.classes}
+        write_network(program, trial, of_data)
+        same_again(network, read_network(trial), data.test_x[:BATCH])
+    folder.mkdir(parents=True, exist_ok=True)
+    write_network(program, folder, of_data)
     costs = {name: {key: part[key] for key in ("steps", "spikes_per_neuron")} for name, part in found.items()}
     first, machine = found[EXACT[0]], environment("cpu")
     trained = {key: about["trained"].get(key) for key in machine}

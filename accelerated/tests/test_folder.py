@@ -8,11 +8,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import accelerated as acc
+from accelerated import data as datasets
 from accelerated import run
 from accelerated.checks import InputError
 from accelerated.exports.folder import read_network, write_network
 from accelerated.exports.program import Program
-from accelerated.runs import saved
+from accelerated.runs import receipts, saved
 
 from .whole_numbers import images
 
@@ -85,6 +86,17 @@ def test_a_run_is_exported_with_its_receipt(tmp_path, capsys):
     assert call("verify", folder) == 0
     assert call("export", "folder", tmp_path / "run") == 2
     assert f"{folder} is there already: choose another --out" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_network_that_does_not_come_back_leaves_nothing(tmp_path, monkeypatch):
+    def ill(*_):
+        raise InputError("not the same")
+
+    monkeypatch.setattr(receipts, "same_again", ill)
+    about = {"name": "digits", "size": 0, "model": "cnn", "trained": {}}
+    with pytest.raises(InputError, match="not the same"):
+        receipts.write_folder(acc.load("digits"), datasets.load("digits"), tmp_path / "x", about)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -163,6 +175,10 @@ def test_a_name_cannot_reach_beyond_the_network(name, copy):
         (lambda config: config["nodes"].append(config["nodes"][-1]), "a node is called 'fc'"),
         (lambda config: config["nodes"][1].update(inputs=[]), "'conv' reads"),
         (lambda config: config["nodes"][1].update(inputs=["fc"]), "'conv' reads"),
+        (
+            lambda config: [n.update(inputs=[n["inputs"][0]] * 2) for n in config["nodes"] if n["op"] == "add"],
+            "to itself",
+        ),
         (lambda config: config.update(unit=[]), "damaged network"),
         (lambda config: config["nodes"][2].update(levels=5000), "5000 levels have no form"),
         (lambda config: config.pop("answer"), "damaged network"),
