@@ -100,12 +100,9 @@ class Writer:
 
     def _only_named(self, node):
         """Whether a value is that of its source in another shape."""
-        index = node.get("index", np.zeros(1))
-        return (
-            len(node["inputs"]) == 1
-            and index.size == self._size(self.nodes[node["inputs"][0]])
-            and ((index == np.arange(index.size)).all() and node["op"] == "gather")
-        )
+        if node["op"] != "gather" or len(node["inputs"]) > 1:
+            return False
+        return np.array_equal(node["index"], np.arange(self._size(self.nodes[node["inputs"][0]])))
 
     def _field(self, field, kind, size, key):
         self.fields.append(f"    {kind} {field}[{size}]; /* {plain_name(key)} */")

@@ -1,4 +1,4 @@
-"""`python -m accelerated.run export c|folder RUN`: a run's network in whole numbers, for others."""
+"""`python -m accelerated.run export c|folder|js|onnx RUN`: a run's network in whole numbers, for others."""
 
 import re
 from dataclasses import dataclass
@@ -59,6 +59,18 @@ class JsOptions:
     """The file."""
 
 
+@dataclass(frozen=True)
+class OnnxOptions:
+    """Write a run's network in whole numbers as ONNX, of integer operators; needs the extra "onnx"."""
+
+    step: bool = False
+    """One time step of signed or halving, with its state as inputs and outputs, in place of the whole pass."""
+    bits: int = 8
+    """Of the weights, 2 to 8, where the run itself is of real numbers."""
+    out: str = "network.onnx"
+    """The file."""
+
+
 def whole_of(folder, bits):
     """(the network of a run, or one from a folder, in whole numbers, its data)."""
     network, data = saved.load(folder), saved.data_of(folder)
@@ -96,18 +108,6 @@ def made(folder):
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     return Path(folder)
-
-
-@dataclass(frozen=True)
-class OnnxOptions:
-    """Write a run's network in whole numbers as ONNX, of integer operators; needs the extra "onnx"."""
-
-    step: bool = False
-    """One time step of signed or halving, with its state as inputs and outputs, in place of the whole pass."""
-    bits: int = 8
-    """Of the weights, 2 to 8, where the run itself is of real numbers."""
-    out: str = "network.onnx"
-    """The file."""
 
 
 def to_onnx(folder, options):

@@ -18,6 +18,7 @@ from ..exports.folder import read_config, read_network, write_network
 from ..exports.program import Program
 from ..exports.weights import whole_file
 from ..network import answer
+from ..pixels import Pixels
 from ..schedules import SCHEDULES
 from ..simulation import simulate
 from ..sums import held
@@ -39,7 +40,7 @@ def digest_of(*parts):
 
 def pixels_of(network, images):
     """The whole pixels of images."""
-    pixels = next(module for module in network.modules() if type(module).__name__ == "Pixels")
+    pixels = next(module for module in network.modules() if isinstance(module, Pixels))
     return (pixels(images) + pixels.zero()).to(torch.int32)
 
 

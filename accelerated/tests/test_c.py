@@ -19,6 +19,7 @@ from accelerated.exports.c import c
 from accelerated.exports.folder import read_network, write_network
 from accelerated.exports.program import Program, span
 from accelerated.models import make
+from accelerated.runs import receipts
 
 from .whole_numbers import MEAN, STD, images, random_networks
 
@@ -75,12 +76,13 @@ def ran(program, pixels, steps, classes):
     return rows[:, :steps], rows[:, steps : -classes - 1], rows[:, -classes - 1 : -1], rows[:, -1]
 
 
-def compared(network, x, pixels, folder, compiler, flags=()):
+def compared(network, x, folder, compiler, flags=()):
     """Assert that the C file of a spiking network sends and answers what the package does; the share of levels."""
     name = network.schedule.name.replace("-", "_")
     program = compiled(c(network, folder / f"{name}.c", x[:1], name), compiler, name, flags)
     steps = network.phases * network.steps
     result = acc.simulate(network, x, network.steps)
+    pixels = receipts.pixels_of(network.graph, x).numpy()
     fired, sent, answers, best = ran(program, pixels, steps, result.logits.shape[-1])
     wanted = np.concatenate([count.flatten(1).numpy() for count in result.counts.values()], 1)
     assert (sent == wanted).all(), "levels of every neuron"
@@ -106,8 +108,8 @@ def digits():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_digits_in_c_send_the_packages_spikes(compiler, schedule, digits, tmp_path):
-    whole, x, pixels = digits
-    assert compared(acc.convert(whole, schedule), x, pixels, tmp_path, compiler) > 0.2
+    whole, x, _ = digits
+    assert compared(acc.convert(whole, schedule), x, tmp_path, compiler) > 0.2
 
 
 @pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
@@ -115,9 +117,8 @@ def test_digits_in_c_send_the_packages_spikes(compiler, schedule, digits, tmp_pa
 def test_every_operator_in_c(schedule, whole, tmp_path):
     """Groups, strides, slices, padding, joins, maxima, sums, factors; whatever C does not define ends the program."""
     x = images(32)
-    pixels = (x * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]).mul(255).round().numpy()
     flags = "-fsanitize=undefined,address", "-fno-sanitize-recover"
-    assert compared(acc.convert(whole, schedule), x, pixels, tmp_path, COMPILERS[0], flags) > 0.2
+    assert compared(acc.convert(whole, schedule), x, tmp_path, COMPILERS[0], flags) > 0.2
 
 
 @pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
@@ -169,11 +170,10 @@ class Steep(nn.Module):
 @pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
 def test_weights_beyond_8_bits_are_8_bits_and_a_gain(tmp_path):
     x = images(32)
-    pixels = (x * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]).mul(255).round().numpy()
     quantised = acc.quantise(Steep().eval(), "c-qcfs", 8, sample=x)
     network = acc.convert(acc.integers(quantised, x, 8, MEAN, STD), "signed")
     assert network.graph.steep.weight.abs().max() > 127
-    assert compared(network, x, pixels, tmp_path, COMPILERS[0]) > 0.2
+    assert compared(network, x, tmp_path, COMPILERS[0]) > 0.2
 
 
 def test_the_spans_that_choose_types_are_attained(digits):
@@ -278,41 +278,6 @@ class Paths(nn.Module):
         return self.read(z.mean((2, 3)))
 
 
-@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_value_that_several_read_in_several_ways(schedule, tmp_path):
-    x = images(16)
-    pixels = (x * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]).mul(255).round().numpy()
-    quantised = acc.quantise(Paths().eval(), "cs-qcfs", 4, sample=x)
-    network = acc.convert(acc.integers(quantised, x, 6, MEAN, STD), schedule)
-    assert compared(network, x, pixels, tmp_path, COMPILERS[0]) > 0.2
-
-
-@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
-@pytest.mark.parametrize(
-    "seeds", [range(100), pytest.param(range(100, 3000), marks=[pytest.mark.long, pytest.mark.timeout(3000)])]
-)
-def test_random_networks_in_c_and_from_a_folder(seeds, tmp_path, record_property):
-    """Whatever operators a network is made of, it has its bits in both, or is refused by name."""
-    done, refused = 0, 0
-    for seed, network, x, pixels in random_networks(seeds):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        spiking = acc.convert(network, SCHEDULES[seed % 4])
-        try:
-            compared(spiking, x, pixels, folder, COMPILERS[0])
-        except InputError as error:
-            if "its first axis is not that of images" not in str(error):
-                raise
-            refused += 1
-            continue
-        write_network(Program(spiking, x[:1]), folder, {"name": "none"})
-        assert torch.equal(read_network(folder)(x), network(x)), f"seed {seed}"
-        done += 1
-    assert done > 5 * refused
-    record_property("seen", f"random networks in C and from folders: {done} equal in every bit, {refused} refused")
-
-
 class Named(nn.Module):
     """A module called as a function of torch is, names that end a comment of C, maxima of sums that turn negative."""
 
@@ -331,12 +296,37 @@ class Named(nn.Module):
 
 @pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_names_that_meet_or_end_a_comment(schedule, tmp_path):
+@pytest.mark.parametrize("kind", [Paths, Named])
+def test_values_that_several_read_and_names_that_meet(kind, schedule, tmp_path):
     x = images(16)
-    pixels = (x * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]).mul(255).round().numpy()
-    quantised = acc.quantise(Named().eval(), "cs-qcfs", 4, sample=x)
-    network = acc.convert(acc.integers(quantised, x, 8, MEAN, STD), schedule)
-    assert compared(network, x, pixels, tmp_path, COMPILERS[0]) > 0.2
+    quantised = acc.quantise(kind().eval(), "cs-qcfs", 4, sample=x)
+    network = acc.convert(acc.integers(quantised, x, 6, MEAN, STD), schedule)
+    assert compared(network, x, tmp_path, COMPILERS[0]) > 0.2
+
+
+@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler: nothing can be compiled")
+@pytest.mark.parametrize(
+    "seeds", [range(100), pytest.param(range(100, 3000), marks=[pytest.mark.long, pytest.mark.timeout(3000)])]
+)
+def test_random_networks_in_c_and_from_a_folder(seeds, tmp_path, record_property):
+    """Whatever operators a network is made of, it has its bits in both, or is refused by name."""
+    done, refused = 0, 0
+    for seed, network, x, _ in random_networks(seeds):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        spiking = acc.convert(network, SCHEDULES[seed % 4])
+        try:
+            compared(spiking, x, folder, COMPILERS[0])
+        except InputError as error:
+            if "its first axis is not that of images" not in str(error):
+                raise
+            refused += 1
+            continue
+        write_network(Program(spiking, x[:1]), folder, {"name": "none"})
+        assert torch.equal(read_network(folder)(x), network(x)), f"seed {seed}"
+        done += 1
+    assert done > 5 * refused
+    record_property("seen", f"random networks in C and from folders: {done} equal in every bit, {refused} refused")
 
 
 def test_calibrated_networks_and_operators_per_step_are_refused(digits, tmp_path):

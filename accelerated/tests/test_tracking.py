@@ -54,7 +54,7 @@ def like_wandb(kept):
 
 @pytest.fixture(params=["mlflow", "wandb"])
 def tracker(request, monkeypatch):
-    """(the tracker's name, what it is told); in its place stands a module with the few functions that are called."""
+    """(name of the tracker, what it received); a module with the few functions that runs call replaces the tracker."""
     kept = Kept()
     make = {"mlflow": like_mlflow, "wandb": like_wandb}[request.param]
     module = make(kept)
