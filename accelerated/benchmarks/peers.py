@@ -1,7 +1,7 @@
 """The IF neuron of other packages, if installed, set up as their documentation recommends for speed.
 
 A neuron takes currents [T, batch, ...] and returns theta s_t. All start at theta / 2 and subtract theta, so they
-compute the same as ours; a `Network` of theirs folds time into the batch.
+compute the same as ours (but see `SnnTorch`); a `Network` of theirs folds time into the batch.
 """
 
 import copy
@@ -60,7 +60,10 @@ class OnKernels(nn.Module):
 
 
 class SnnTorch(nn.Module):
-    """snntorch's Leaky without a leak, reset in the step of the spike."""
+    """snntorch's Leaky without a leak, reset in the step of the spike.
+
+    Not quite the same neuron: what is left above theta after a spike fires again from 2 theta on only.
+    """
 
     def __init__(self, theta):
         import snntorch

@@ -1,4 +1,4 @@
-"""`python -m accelerated.run export c|folder|js|onnx RUN`: a run's network in whole numbers, for others."""
+"""`python -m accelerated.run export c|folder|js|nir|onnx RUN`: a run's network in whole numbers, for others."""
 
 import re
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from .. import data as datasets
-from ..checks import InputError, one_of
+from ..checks import InputError, one_of, whole
 from ..conversion import convert
 from ..exports.c import c
 from ..exports.javascript import javascript
+from ..exports.nir import FORMS, kit, nir
 from ..exports.onnx import onnx
 from ..exports.program import Program
 from ..exports.weights import whole_file
@@ -57,6 +58,21 @@ class JsOptions:
     """Of the constant."""
     out: str = "network.js"
     """The file."""
+
+
+@dataclass(frozen=True)
+class NirOptions:
+    """Write a run's streaming network in whole numbers as NIR, in both forms, with a kit of images and the spikes that
+    they lead to; needs the extra "nir"."""
+
+    bits: int = 8
+    """Of the weights, 2 to 8, where the run itself is of real numbers."""
+    images: int = 64
+    """Test images of the kit."""
+    steps: int = 16
+    """T of the kit."""
+    out: str = ""
+    """Folder for neurons.nir, circuit.nir and kit.npz; by default RUN/nir."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,18 @@ def to_onnx(folder, options):
     return onnx(convert(network, "signed"), options.out, datasets.first(data, "test", 1, "cpu"), options.step)
 
 
+def to_nir(folder, options):
+    """NIR files and the kit of a run; their folder."""
+    count, steps = whole(options.images, "images"), whole(options.steps, "steps")
+    network, data = whole_of(folder, options.bits)
+    images, spiking = datasets.first(data, "test", count, "cpu"), convert(network, "streaming")
+    out = made(options.out or Path(folder) / "nir")
+    for form in FORMS:
+        nir(spiking, out / f"{form}.nir", images[:1], form)
+    kit(spiking, out / "kit.npz", images, steps)
+    return out
+
+
 def to_js(folder, options):
     """A script with a run's network and a test image of each class; its path."""
     if not re.fullmatch("[A-Z][A-Z0-9_]*", options.name):
@@ -137,5 +165,6 @@ KINDS = {
     "c": (COptions, to_c),
     "folder": (FolderOptions, to_folder),
     "js": (JsOptions, to_js),
+    "nir": (NirOptions, to_nir),
     "onnx": (OnnxOptions, to_onnx),
 }
