@@ -153,8 +153,8 @@ class SpikesAlone(nn.Module):
 
 
 def snntorch(graphs, first, mend):
-    """Imported by snnTorch: leaky (beta 0.9), from 0. What is above 2 theta after a step is not spent in the next: no
-    shim takes this away.
+    """Imported by snnTorch: leaky (beta 0.9), from 0. What a spike leaves above theta fires again from 2 theta on only,
+    which no shim takes away.
     """
     from snntorch.import_nir import import_from_nir
 
@@ -176,7 +176,7 @@ NOTES = {
     "nirtorch": "the circuit: modules for I, Threshold, Scale and the layers",
     "spikingjelly": "soft reset, first membrane; Scale and SumPool2d as convolutions",
     "sinabs": "single spikes, no lower bound, first membrane; branches in step",
-    "snntorch": "no leak, first membrane, spikes alone; Flatten's axes. A surplus above 2 theta stays unspent",
+    "snntorch": "no leak, first membrane, spikes alone; Flatten's axes. What is left above theta fires from 2 theta on only",
     "norse": "Flatten's axes. Its reset to 0 cannot be set",
 }
 

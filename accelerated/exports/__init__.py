@@ -1,1 +1,1 @@
-"""Networks on disk: saved weights, published checkpoints."""
+"""Networks on disk and out of the house: weights, published checkpoints, C, NIR, ONNX, scripts, folders."""
