@@ -176,7 +176,7 @@ NOTES = {
     "nirtorch": "the circuit: modules for I, Threshold, Scale and the layers",
     "spikingjelly": "soft reset, first membrane; Scale and SumPool2d as convolutions",
     "sinabs": "single spikes, no lower bound, first membrane; branches in step",
-    "snntorch": "no leak, first membrane, spikes alone; Flatten's axes. What is left above theta fires from 2 theta on only",
+    "snntorch": "no leak, first membrane, spikes alone; Flatten's axes. What is left above theta fires at 2 theta",
     "norse": "Flatten's axes. Its reset to 0 cannot be set",
 }
 

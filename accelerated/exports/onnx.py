@@ -7,6 +7,7 @@ The step is that of `signed` (worth 1) and `halving` on totals (T5): each layer 
 with this step. Numbers beyond 8 bits are taken apart into digits of base 128, so that every sum stays a whole one.
 """
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,20 @@ def onnx(network, path: str | Path, image, step: bool = False) -> Path:
     for a step also `worth` [] and `sent.LAYER` [n, ...], int32, 0 at first. Outputs: `answer` [n, classes] int32, the
     logits times `unit` in the metadata, and `levels.LAYER`. InputError names what has no form.
     """
-    try:
-        from onnx import save
-    except ImportError as error:
-        raise InputError("ONNX needs the package onnx: pip install onnx") from error
-    model = Builder(Program(network, image), step).model()
+    packaged()
+    return saved(Integers(Program(network, image), step).model(), path)
+
+
+def packaged():
+    """InputError where the package onnx is not installed."""
+    if importlib.util.find_spec("onnx") is None:
+        raise InputError("ONNX needs the package onnx: pip install onnx")
+
+
+def saved(model, path):
+    """Write a model to a path, which is returned."""
+    from onnx import save
+
     try:
         with whole_file(Path(path)) as part:
             save(model, part)
@@ -41,33 +51,29 @@ def onnx(network, path: str | Path, image, step: bool = False) -> Path:
     return Path(path)
 
 
-class Builder:
-    """The ONNX graph of a program."""
+class Graph:
+    """A program in operators; a subclass has a method for each kind of node."""
 
-    def __init__(self, program, step):
-        from onnx import TensorProto, helper
+    numbers: type = np.int32  # between layers
+    images: str | int = "n"
+    schedule = ""  # of a step
 
-        self.program, self.by_step, self.helper, self.int32 = program, step, helper, TensorProto.INT32
-        self.int8, self.uint8, self.int64 = TensorProto.INT8, TensorProto.UINT8, TensorProto.INT64
+    def __init__(self, program, pixels):
+        from onnx import helper
+
+        self.program, self.helper = program, helper
+        self.kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.numbers))
         self.lines: list = []
         self.constants: dict = {}
-        self.inputs = [self._value("pixels", program.nodes[0]["shape"], self.uint8)]
+        self.inputs = [self._value("pixels", program.nodes[0]["shape"], pixels)]
         self.outputs: list = []
-        if program.nodes[0]["most"] > 255:
-            raise InputError(f"pixels reach {program.nodes[0]['most']}, and the ONNX file reads bytes")
-        if step:
-            if not program.schedule.settles:
-                raise InputError(f"a step is that of signed or halving, got {program.schedule.name!r}")
-            if len({node["worths"] for node in program.nodes if node["op"] == "neuron"}) > 1:
-                raise InputError(
-                    "a step has one worth for all layers: choose worths, levels and a span that are the same"
-                )
-            self.inputs.append(helper.make_tensor_value_info("worth", self.int32, []))
-        for node in program.nodes:
+
+    def _build(self):
+        for node in self.program.nodes:
             getattr(self, f"_{node['op']}")(node["name"], node, [f"value.{source}" for source in node["inputs"]])
-        self._line("Identity", [f"value.{program.answer}"], "answer")
-        answer = next(node for node in program.nodes if node["name"] == program.answer)
-        self.outputs.insert(0, self._value("answer", answer["shape"], self.int32))
+        self._line("Identity", [f"value.{self.program.answer}"], "answer")
+        answer = next(node for node in self.program.nodes if node["name"] == self.program.answer)
+        self.outputs.insert(0, self._value("answer", answer["shape"], self.kind))
 
     def model(self):
         """The whole model; its metadata says what answers are divided by."""
@@ -76,16 +82,16 @@ class Builder:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8,
                                   producer_name="isospike", producer_version=isospike.__version__)  # fmt: skip
         unit = " ".join(repr(float(value)) for value in np.unique(self.program.unit))
-        helper.set_model_props(model, {"unit": unit, "schedule": self.program.schedule.name if self.by_step else ""})
+        helper.set_model_props(model, {"unit": unit, "schedule": self.schedule})
         return model
 
     def _value(self, name, shape, kind):
-        return self.helper.make_tensor_value_info(name, kind, ["n", *shape])
+        return self.helper.make_tensor_value_info(name, kind, [self.images, *shape])
 
-    def _constant(self, values, dtype=np.int32):
+    def _constant(self, values, dtype=None):
         from onnx import numpy_helper
 
-        array = np.asarray(values, dtype)
+        array = np.asarray(values, dtype or self.numbers)
         key = array.dtype.str, array.shape, array.tobytes()
         if key not in self.constants:
             self.constants[key] = numpy_helper.from_array(array, f"constant{len(self.constants)}")
@@ -100,12 +106,53 @@ class Builder:
     def _with(self, operation, value, constant):
         return self._line(operation, [value, self._constant(constant)])
 
+    def _scale(self, name, node, inputs):
+        self._line("Mul", [inputs[0], self._constant(node["factor"])], f"value.{name}")
+
+    def _add(self, name, node, inputs):
+        self._line("Add", inputs, f"value.{name}")
+
+    def _gather(self, name, node, inputs):
+        """The numbers of all inputs in a row behind a 0, by their places; a view is a view."""
+        shape = self._constant([0, *node["shape"]], np.int64)
+        source = next(each for each in self.program.nodes if each["name"] == node["inputs"][0])
+        if np.array_equal(node["index"], np.arange(int(np.prod(source["shape"])))):
+            self._line("Reshape", [inputs[0], shape], f"value.{name}")
+            return
+        rows = [self._line("Flatten", [value], axis=1) for value in inputs]
+        first = self._line("Slice", [rows[0], *(self._constant([n], np.int64) for n in (0, 1, 1))])
+        row = self._line("Concat", [self._with("Mul", first, 0), *rows], axis=1)
+        picked = self._line("Gather", [row, self._constant(node["index"] + 1, np.int64)], axis=1)
+        self._line("Reshape", [picked, shape], f"value.{name}")
+
+
+class Integers(Graph):
+    """The graph of integer operators: of one pass, or of a step."""
+
+    def __init__(self, program, step):
+        from onnx import TensorProto
+
+        self.by_step, self.schedule = step, program.schedule.name if step else ""
+        self.int8, self.uint8 = TensorProto.INT8, TensorProto.UINT8
+        super().__init__(program, self.uint8)
+        if program.nodes[0]["most"] > 255:
+            raise InputError(f"pixels reach {program.nodes[0]['most']}, and the ONNX file reads bytes")
+        if step:
+            if not program.schedule.settles:
+                raise InputError(f"a step is that of signed or halving, got {program.schedule.name!r}")
+            if len({node["worths"] for node in program.nodes if node["op"] == "neuron"}) > 1:
+                raise InputError(
+                    "a step has one worth for all layers: choose worths, levels and a span that are the same"
+                )
+            self.inputs.append(self.helper.make_tensor_value_info("worth", self.kind, []))
+        self._build()
+
     def _cast(self, value, kind):
         return self._line("Cast", [value], to=kind)
 
     def _image(self, name, node, _):
         zero = node["zero"].reshape(-1, *(1,) * (len(node["shape"]) - 1))
-        self._line("Sub", [self._cast("pixels", self.int32), self._constant(zero)], f"value.{name}")
+        self._line("Sub", [self._cast("pixels", self.kind), self._constant(zero)], f"value.{name}")
 
     def _neuron(self, name, node, inputs):
         """clip(floor((2 z + D) / (2 D)), lowest, L): of 2 z + D - 2 D lowest, at least 0, where truncating is floor.
@@ -120,17 +167,17 @@ class Builder:
             found = self._line("Min", [found, self._constant(levels)])
         else:
             sent = f"sent.{name}"
-            self.inputs.append(self._value(sent, node["shape"], self.int32))
+            self.inputs.append(self._value(sent, node["shape"], self.kind))
             left = self._line("Sub", [twice, self._with("Mul", sent, 2 * step)])
             bar = self._with("Mul", "worth", step)
             up = self._both("GreaterOrEqual", [left, bar], "LessOrEqual", self._line("Add", [sent, "worth"]), levels)
             least = self._line("Neg", [bar])
             down = self._both("Less", [left, least], "GreaterOrEqual", self._line("Sub", [sent, "worth"]), lowest)
-            spike = self._line("Sub", [self._cast(up, self.int32), self._cast(down, self.int32)])
+            spike = self._line("Sub", [self._cast(up, self.kind), self._cast(down, self.kind)])
             found = self._line("Add", [sent, self._line("Mul", [spike, "worth"])])
         self._line("Identity", [found], f"value.{name}")
         self._line("Identity", [found], f"levels.{name}")
-        self.outputs.append(self._value(f"levels.{name}", node["shape"], self.int32))
+        self.outputs.append(self._value(f"levels.{name}", node["shape"], self.kind))
 
     def _both(self, first, values, second, value, bound):
         return self._line("And", [self._line(first, values), self._with(second, value, bound)])
@@ -187,18 +234,4 @@ class Builder:
         down, across = node["padding"]
         found = self._line("MaxPool", [self._cast(inputs[0], TensorProto.DOUBLE)], kernel_shape=node["window"],
                            strides=node["stride"], pads=[down, across, down, across])  # fmt: skip
-        self._line("Cast", [found], f"value.{name}", to=self.int32)
-
-    def _scale(self, name, node, inputs):
-        self._line("Mul", [inputs[0], self._constant(node["factor"])], f"value.{name}")
-
-    def _add(self, name, node, inputs):
-        self._line("Add", inputs, f"value.{name}")
-
-    def _gather(self, name, node, inputs):
-        """The numbers of all inputs in a row behind a 0, by their places."""
-        rows = [self._line("Flatten", [value], axis=1) for value in inputs]
-        first = self._line("Slice", [rows[0], *(self._constant([n], np.int64) for n in (0, 1, 1))])
-        row = self._line("Concat", [self._with("Mul", first, 0), *rows], axis=1)
-        picked = self._line("Gather", [row, self._constant(node["index"] + 1, np.int64)], axis=1)
-        self._line("Reshape", [picked, self._constant([0, *node["shape"]], np.int64)], f"value.{name}")
+        self._line("Cast", [found], f"value.{name}", to=self.kind)

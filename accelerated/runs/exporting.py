@@ -13,7 +13,9 @@ from ..exports.c import c
 from ..exports.javascript import javascript
 from ..exports.nir import FORMS, kit, nir
 from ..exports.onnx import onnx
+from ..exports.onnx_floats import onnx_floats
 from ..exports.program import Program
+from ..exports.qonnx import qonnx
 from ..exports.weights import whole_file
 from ..schedules import SCHEDULES
 from ..sums import is_whole
@@ -77,12 +79,13 @@ class NirOptions:
 
 @dataclass(frozen=True)
 class OnnxOptions:
-    """Write a run's network in whole numbers as ONNX, of integer operators; needs the extra "onnx"."""
+    """Write a run's network as ONNX; needs the extra "onnx"."""
 
-    step: bool = False
-    """One time step of signed or halving, with its state as inputs and outputs, in place of the whole pass."""
+    form: str = "pass"
+    """pass: in whole numbers, of integer operators; step: one time step of signed or halving, with its state as inputs
+    and outputs; qonnx: one pass with MultiThreshold, as FINN reads it; floats: the quantised network as trained."""
     bits: int = 8
-    """Of the weights, 2 to 8, where the run itself is of real numbers."""
+    """Of the weights, 2 to 8, where the run itself is of real numbers; floats: not read."""
     out: str = "network.onnx"
     """The file."""
 
@@ -128,9 +131,23 @@ def made(folder):
 
 def to_onnx(folder, options):
     """An ONNX file of a run's network; its path."""
-    network, data = whole_of(folder, options.bits)
+    one_of(options.form, ONNX_FORMS, "form")
+    if options.form == "floats":
+        network, data = saved.load(folder), saved.data_of(folder)
+        if is_whole(network):
+            raise InputError("the network is in whole numbers: choose form pass, step or qonnx")
+    else:
+        network, data = whole_of(folder, options.bits)
     made(Path(options.out).parent)
-    return onnx(convert(network, "signed"), options.out, datasets.first(data, "test", 1, "cpu"), options.step)
+    return ONNX_FORMS[options.form](network, options.out, datasets.first(data, "test", 1, "cpu"))
+
+
+def _of_integers(write, **settings):
+    return lambda network, path, image: write(convert(network, "signed"), path, image, **settings)
+
+
+ONNX_FORMS = {"pass": _of_integers(onnx), "step": _of_integers(onnx, step=True), "qonnx": _of_integers(qonnx),
+              "floats": onnx_floats}  # fmt: skip
 
 
 def to_nir(folder, options):

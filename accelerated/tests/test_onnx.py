@@ -1,4 +1,6 @@
-"""Networks in whole numbers as ONNX, run by onnxruntime: the package's levels and answers, at once and step by step."""
+"""Networks as ONNX, run by onnxruntime and qonnx: the package's levels and answers, at once and step by step."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -7,10 +9,12 @@ from torch import nn
 
 import accelerated as acc
 from accelerated import data as datasets
-from accelerated import run
+from accelerated import models, run
 from accelerated.checks import InputError
 from accelerated.exports.onnx import onnx
+from accelerated.exports.onnx_floats import onnx_floats
 from accelerated.exports.program import Program
+from accelerated.exports.qonnx import qonnx, thresholds_of
 from accelerated.runs import receipts
 
 from .whole_numbers import images, random_networks
@@ -95,15 +99,19 @@ def test_what_has_no_form_is_named(tmp_path):
         onnx(acc.convert(network, "streaming"), tmp_path / "x.onnx", network.images[:1], step=True)
     with pytest.raises(InputError, match="cannot write"):
         onnx(acc.convert(network, "signed"), tmp_path / "nowhere" / "x.onnx", network.images[:1])
+    with pytest.raises(InputError, match="has no QCFS activation: quantise"):
+        onnx_floats(nn.Linear(3, 2), tmp_path / "x.onnx", torch.zeros(1, 3))
     assert not list(tmp_path.iterdir())
 
 
 def test_the_network_of_the_package_by_command(tmp_path, capsys):
-    for more in ([], ["--step"]):
-        out = tmp_path / "new" / f"digits{len(more)}.onnx"
-        assert run.main(["export", "onnx", "digits", "--out", str(out), *more]) == 0
+    for form in ("pass", "step"):
+        out = tmp_path / "new" / f"{form}.onnx"
+        assert run.main(["export", "onnx", "digits", "--out", str(out), "--form", form]) == 0
         assert f"written to {out}" in capsys.readouterr().out.replace("\n", "")
         assert opened(out).get_inputs()[0].name == "pixels"
+    assert run.main(["export", "onnx", "digits", "--out", str(tmp_path / "x.onnx"), "--form", "floats"]) == 2
+    assert "in whole numbers: choose form pass, step or qonnx" in capsys.readouterr().err
     assert run.main(["export", "onnx", "nowhere", "--out", str(tmp_path / "x.onnx")]) == 2
     assert "nowhere holds no run" in capsys.readouterr().err
 
@@ -131,3 +139,79 @@ def test_the_unit_is_exact(tmp_path):
     path = onnx(acc.convert(network, "signed"), tmp_path / "x.onnx", network.images[:1])
     (unit,) = (entry.value for entry in checker.load(path).metadata_props if entry.key == "unit")
     assert float(unit) == Program(acc.convert(network, "signed"), network.images[:1]).unit.item()
+
+
+def same_thresholds(network, x, path):
+    """Assert that qonnx's own executor gives the package's answers and levels."""
+    executor = pytest.importorskip("qonnx.core.onnx_exec", reason="its MultiThreshold: pip install qonnx")
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.transformation.infer_shapes import InferShapes
+
+    spiking = acc.convert(network, "signed")
+    program, model = Program(spiking, x[:1]), ModelWrapper(str(qonnx(spiking, path, x[:1]))).transform(InferShapes())
+    levels = acc.simulate(spiking, x, spiking.steps).counts
+    answers, shares = acc.answer(network, x).double().numpy(), []
+    for row, pixels in enumerate(receipts.pixels_of(network, x).numpy().astype(np.float32)):
+        found = executor.execute_onnx(model, {"pixels": pixels[None]}, return_full_exec_context=True)
+        assert (found["answer"] / program.unit == answers[row]).all(), row
+        for name, counts in levels.items():
+            assert (found[f"value.{name}"][0] == counts[row].numpy()).all(), (row, name)
+            shares.append(float((counts[row] != 0).float().mean()))
+    types = {node["name"]: str(model.get_tensor_datatype(f"value.{node['name']}")) for node in program.nodes}
+    assert {types[name] for name in levels} == {"UINT4"}
+    return np.mean(shares)
+
+
+def test_multithreshold_by_its_own_executor(whole, tmp_path):
+    digits, data = acc.load("digits"), datasets.load("digits")
+    assert same_thresholds(digits, data.test_x[:40], tmp_path / "digits.onnx") > 0.2
+    assert same_thresholds(whole, images(8), tmp_path / "mixed.onnx") > 0.2
+
+
+def test_thresholds_below_zero_and_odd_steps():
+    """MultiThreshold's thresholds are level(z)'s, at every whole z, with levels below zero and odd steps too."""
+    for lowest, levels, step in itertools.product((0, -1, -4), (1, 4, 8), (1, 2, 3, 10, 37)):
+        z = np.arange(-400, 400)
+        thresholds = thresholds_of(lowest, levels, np.array([step]))
+        found = lowest + (z[:, None] >= thresholds).sum(1)
+        assert (found == np.clip(np.floor(z / step + 0.5), lowest, levels)).all(), (lowest, levels, step)
+
+
+def test_floats_are_near(tmp_path, record_property):
+    """PyTorch's exporter: in floats, sums in another order put values at the edge of a level one level away."""
+    near, labels = floats_near("cnn", datasets.load("digits").test_x, tmp_path / "floats.onnx")
+    assert near > 0.9
+    assert labels > 0.99
+    record_property("seen", f"floats by onnxruntime: {near:.1%} of images within 1e-5 of the largest logit")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", ["resnet20", "vit_tiny", "swin_tiny"])
+def test_floats_of_larger_networks(name, tmp_path, record_property):
+    """Of random weights, whose logits are close together."""
+    x = nn.functional.interpolate(datasets.load("digits").test_x[:64], size=(32, 32))
+    near, labels = floats_near(name, x, tmp_path / "floats.onnx")
+    assert labels > 0.9
+    record_property("seen", f"{name}: {near:.1%} of images within 1e-5 of the largest logit, labels {labels:.1%}")
+
+
+def floats_near(name, x, path):
+    """(share of images whose logits are the network's up to rounding: no level differs; share of equal labels)."""
+    torch.manual_seed(0)
+    network = models.make(name, tuple(x.shape[1:]), 10, 0.5).eval()
+    network = acc.quantise(network, "cs-qcfs", 8, sample=x[:64]).eval()
+    session = runtime.InferenceSession(str(onnx_floats(network, path, x[:1])))
+    (found,) = session.run(None, {"image": x.numpy()})
+    wanted = acc.answer(network, x).numpy()
+    near = np.abs(found - wanted).max(1) <= 1e-5 * np.abs(wanted).max()
+    return near.mean(), (found.argmax(1) == wanted.argmax(1)).mean()
+
+
+def test_sums_beyond_float32_are_refused(tmp_path):
+    network = acc.load("digits")
+    spiking = acc.convert(network, "signed")
+    with torch.no_grad():
+        spiking.graph.fc.bias += 2**24
+    with pytest.raises(InputError, match="float32, which QONNX has, holds whole numbers up to 16777216"):
+        qonnx(spiking, tmp_path / "x.onnx", network.images[:1])
