@@ -22,6 +22,7 @@ from .engines.structure import images_lead, propagate
 from .graph.trace import evaluating, layer_name
 from .network import answer, images
 from .neuron import State
+from .pixels import Pixels
 from .schedules import arithmetic_of
 from .sums import held
 
@@ -115,15 +116,38 @@ def _chunks(network, run, times):
             now += count
 
 
-def _stepped(network, run, x, steps, seen):
-    """The logits of a run step by step; None before the last phase."""
+def _stepped(network, run, frames, steps, seen):
+    """The logits of a run step by step; None before the last phase. The last of `frames` stays."""
     for now in range(network.phases * steps):
-        yield run.step(x, now, seen, wanted=now // steps == network.phases - 1)
+        yield run.step(frames[min(now, len(frames) - 1)], now, seen, wanted=now // steps == network.phases - 1)
+
+
+def mean_frame(frames):
+    """The mean of frames [T, batch, ...]; of equal ones it is that frame."""
+    if len(frames) == 1:
+        return frames[0]
+    total = torch.zeros_like(frames[0])
+    for frame in frames:  # in this order, as the reference
+        total = total + (frame - frames[0])
+    return frames[0] + total / len(frames)
+
+
+def sequence(network, frames, times, engine):
+    """Frames [T, batch, ...] in the network's format, or the one frame that is their mean; InputError if none."""
+    if engine not in (None, "dense"):
+        raise InputError(f"frames are stepped: choose no engine, got {engine!r}")
+    frames = torch.as_tensor(frames)
+    if frames.ndim < 3 or not frames.numel():
+        raise InputError(f"frames must be a sequence [T, batch, ...], got shape {tuple(frames.shape)}")
+    if network.schedule.streams and times != [len(frames)]:
+        raise InputError(f"while streaming, each step has its frame: steps must be {len(frames)}, got {max(times)}")
+    shown = images(network, frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+    return shown if network.schedule.streams else images(network, mean_frame(shown))[None]
 
 
 def _checked(network, x, times, arithmetic, record, engine, start):
-    """(images, arithmetic) of a run, or InputError."""
-    x, schedule = images(network, x), network.schedule
+    """The arithmetic of a run, or InputError."""
+    schedule = network.schedule
     exact = EXACT, f"engine of schedule {schedule.name!r}:"
     one_of(engine or "dense", *((ENGINES, "engine") if schedule.streams else exact))
     if engine == "event" and schedule.waits and {neuron.levels for neuron in network.layers.values()} != {*times}:
@@ -145,7 +169,7 @@ def _checked(network, x, times, arithmetic, record, engine, start):
         counted, most = "levels" if schedule.settles else "steps", max(times)
         exact_levels(schedule.resolution(most, most, neuron.levels), x.dtype, name, counted)
     held(network.graph, x.dtype, max(times) if arithmetic == "increments" and schedule.waits else 1)
-    return x, arithmetic
+    return arithmetic
 
 
 def _by_theorem(network, x, steps):
@@ -227,7 +251,7 @@ def _result(network, x, states, rows, steps, seen):
     emitted, settles = {name: spikes.clone() for name, spikes in seen.emitted.items()}, network.schedule.settles
     if not seen.signed:
         emitted = {name: count + emitted[name] if name in emitted else count for name, count in counts.items()}
-    compared = settles or all(neuron.levels == steps for neuron in network.layers.values())
+    compared = x is not None and (settles or all(neuron.levels == steps for neuron in network.layers.values()))
     differ = differing(network, x, counts) if compared else {}
     last = list(network.layers)[-1]
     neurons = sum(count.numel() for count in counts.values())
@@ -248,20 +272,22 @@ def _result(network, x, states, rows, steps, seen):
 
 
 @torch.no_grad()
-def simulate_at(network, x, times, arithmetic=None, record=(), start=None, engine=None):
+def simulate_at(network, x, times, arithmetic=None, record=(), start=None, frames=False, engine=None):
     """Yield (T, result of `simulate` for T) for several T, in order; in one run, unless the schedule waits."""
     if network.schedule.waits and len(times) > 1:  # T is the length of a phase
         for steps in times:
-            yield steps, simulate(network, x, steps, arithmetic, record, start, engine)
+            yield steps, simulate(network, x, steps, arithmetic, record, start, frames, engine)
         return
-    x, arithmetic = _checked(network, x, times, arithmetic, record, engine, start)
+    shown = sequence(network, x, times, engine) if frames else images(network, x)[None]
+    x = mean_frame(shown)
+    arithmetic = _checked(network, x, times, arithmetic, record, engine, start)
     sent = begun(network, x, start)
     with evaluating(network):
         if arithmetic == "theorem":
             yield times[0], _by_theorem(network, x, times[0])
             return
         rows: list = []
-        kind = None if record else engine_named(engine or "dense", network.schedule)
+        kind = None if record or len(shown) > 1 else engine_named(engine or "dense", network.schedule)
         layerwise = kind and kind(network, x)
         if layerwise and layerwise.foldable:
             states, seen = layerwise.states, _Seen(network, x, {}, ())
@@ -271,12 +297,14 @@ def simulate_at(network, x, times, arithmetic=None, record=(), start=None, engin
             states = {name: State(max(times), arithmetic == "totals", sent=sent.get(name)) for name in network.layers}
             stepped, states = network.begin(x, max(times), arithmetic, states)
             seen = _Seen(network, x, states, record)
-            run = _stepped(network, stepped, x, max(times), seen)
+            run = _stepped(network, stepped, shown, max(times), seen)
+        of_pixels = len(shown) > 1 and any(isinstance(module, Pixels) for module in network.modules())
+        compared = None if of_pixels else x  # the mean of whole pixels is no image
         for logits in run:
             rows.append(logits)
             steps = len(rows) // network.phases
             if steps * network.phases == len(rows) and steps in times:
-                found = _result(network, x, states, rows, steps, seen)
+                found = _result(network, compared, states, rows, steps, seen)
                 yield steps, found if start is None else joined(start, found)
 
 
@@ -287,6 +315,7 @@ def simulate(
     arithmetic: str | None = None,
     record: Sequence[str] = (),
     start: Simulation | None = None,
+    frames: bool = False,
     engine: str | None = None,
 ) -> Simulation:
     """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`. The network stays as it is.
@@ -300,13 +329,17 @@ def simulate(
     (per layer, the faster one in the first steps) or "graph" (on a CUDA device, dense steps recorded once and
     replayed). `record` names layers whose spikes and membranes are kept for every step
     (`Recorded`). `start` is what a streaming network sent for the same images in T steps, where T divides each L: from
-    there a network that settles goes on (T6), and steps, spikes and logits of both are reported.
+    there a network that settles goes on (T6), and steps, spikes and logits of both are reported. With `frames`, x is a
+    sequence [T, batch, ...]: a streaming network sees its next frame in each step, any other waits for all of them and
+    sees their mean (derivations 16).
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
-    steps = whole(network.steps if steps is None else steps, "steps")
-    return dict(simulate_at(network, x, [steps], arithmetic, record, start, engine))[steps]
+    if steps is None:
+        steps = len(x) if frames and network.schedule.streams else network.steps
+    steps = whole(steps, "steps")
+    return dict(simulate_at(network, x, [steps], arithmetic, record, start, frames, engine))[steps]
 
 
 @overload

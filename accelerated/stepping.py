@@ -3,6 +3,8 @@
 They serve every schedule; engines compute the same faster for schedules that stream.
 """
 
+import torch
+
 from .engines.structure import propagate, sources_of
 from .engines.totals import Values
 from .graph.operations import module_of
@@ -61,6 +63,8 @@ class OnIncrements:
         self.done = read_last(self.nodes)
         reads = sources_of(network, [output_of(network.graph)])
         self.ending = [node for node in self.nodes if node in reads]
+        self.averages = network.schedule.streams and any(node.op == "placeholder" for node in self.ending)
+        self.frames: list = []  # the first one, and what all others differ from it
 
     def step(self, x, now, fired, wanted=True):
         """The logits of step `now`, None unless `wanted`; calls `fired(name, spikes, now)` for each layer."""
@@ -78,7 +82,15 @@ class OnIncrements:
                 values[node] = self.operators(node, values, now)
             for source in self.done.get(node, ()):
                 del values[source]
-        return propagate(self.network, x, self._sent, self.ending) if wanted else None
+        return propagate(self.network, self._seen(x, now), self._sent, self.ending) if wanted else None
+
+    def _seen(self, x, now):
+        """The image that a read-out reads beside the neurons: while streaming, the mean of those so far."""
+        if not self.averages:
+            return x
+        first, others = self.frames or (x.clone(), torch.zeros_like(x))
+        self.frames = [first, others + (x - first)]
+        return first + self.frames[1] / (now + 1)
 
     def _sent(self, name, module, _):
         return module.value(self.states[name])

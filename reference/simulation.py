@@ -12,7 +12,7 @@ from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .network import images
 from .schedules import arithmetic_of
-from .stepping import State, propagate, step_increments, step_totals
+from .stepping import State, mean_frame, propagate, step_increments, step_totals
 from .sums import held
 
 
@@ -77,6 +77,7 @@ def simulate(
     arithmetic: str | None = None,
     record: Sequence[str] = (),
     start: Simulation | None = None,
+    frames: bool = False,
 ) -> Simulation:
     """Simulate a spiking network on images x [batch, ...]; returns a `Simulation`.
 
@@ -85,13 +86,15 @@ def simulate(
     default, except under streaming) or "increments" (streaming has no other). `record` names layers whose spikes and
     membranes are kept for every step (`Recorded`). `start` is what a streaming network sent for the same images in T
     steps, where T divides each L: from there a network that settles goes on (T6), and steps, spikes and logits of both
-    are reported.
+    are reported. With `frames`, x is a sequence [T, batch, ...]: a streaming network sees its next frame in each step,
+    any other waits for all of them and sees their mean (derivations 16).
     InputError for steps < 1, images that are not finite or do not fit, and counts that the format cannot hold.
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
-    steps = whole(network.steps if steps is None else steps, "steps")
-    x, schedule = images(network.nodes, x), network.schedule
+    schedule = network.schedule
+    shown = sequence(network, x) if frames else images(network.nodes, x)[None]
+    x, steps = mean_frame(shown), steps_of(network, steps, len(shown) if frames and schedule.streams else None)
     arithmetic = arithmetic_of(schedule, arithmetic)
     step = {"totals": step_totals, "increments": step_increments}[arithmetic]
     if network.images is not None and not np.array_equal(network.images, x):
@@ -101,7 +104,7 @@ def simulate(
     state, logits, settled_at = State(begun(network, x, start), {}, {}), [], np.zeros(len(x), dtype=int)
     emitted = {node["name"]: network.pre_spikes.get(node["name"], 0) for node in network.layers}
     for now in range(network.phases * steps):
-        row, spikes, state = step(network, x, now, steps, state)
+        row, spikes, state = step(network, shown[: now + 1], now, steps, state)
         logits.append(row)
         for name, train in trains.items():
             train.append((spikes[name], state.membranes.get(name)))
@@ -111,13 +114,34 @@ def simulate(
             fired = np.asarray(spike != 0, dtype=bool)
             emitted[name] = emitted[name] + fired
             settled_at[fired.reshape(len(x), -1).any(axis=1)] = now + 1
-    for name, count in state.sent.items():
-        if not all(np.ravel(count == count)):
-            raise InputError(f"{name}: its input overflowed in {x.dtype} on the way; simulate in a wider format")
-    counts = {name: count.astype(int) for name, count in state.sent.items()}
+    counts = {name: counted(name, count) for name, count in state.sent.items()}
     recorded = {name: Recorded(*map(stacked, zip(*train, strict=True))) for name, train in trains.items()}
-    found = result(network, x, steps, logits, counts, emitted, settled_at, recorded)
+    found = result(network, shown, steps, logits, counts, emitted, settled_at, recorded)
     return found if start is None else joined(start, found)
+
+
+def counted(name, count):
+    """Counts as whole numbers; InputError if one is none."""
+    if not all(np.ravel(count == count)):
+        raise InputError(f"{name}: its input overflowed in {count.dtype} on the way; simulate in a wider format")
+    return count.astype(int)
+
+
+def steps_of(network, steps, frames):
+    """The number of steps: as many as there are `frames`, if not None; by default what makes the answer exact."""
+    if frames is not None and steps not in (None, frames):
+        raise InputError(f"while streaming, each step has its frame: steps must be {frames}, got {steps}")
+    usual = network.steps if frames is None else frames
+    return whole(usual if steps is None else steps, "steps")
+
+
+def sequence(network, frames):
+    """Frames [T, batch, ...] as arrays in the network's arithmetic, or the one that is their mean; InputError if none."""
+    frames = np.asarray(frames)
+    if frames.ndim < 3 or not frames.size:
+        raise InputError(f"frames must be a sequence [T, batch, ...], got shape {frames.shape}")
+    shown = images(network.nodes, frames.reshape(-1, *frames.shape[2:])).reshape(frames.shape)
+    return shown if network.schedule.streams else images(network.nodes, mean_frame(shown))[None]
 
 
 def representable(network, format, steps, arithmetic):
@@ -134,11 +158,12 @@ def stacked(parts):
     return None if parts[0] is None else np.stack(parts)
 
 
-def result(network, x, steps, logits, counts, emitted, settled_at, recorded):
+def result(network, shown, steps, logits, counts, emitted, settled_at, recorded):
     """The `Simulation` of a run, its counts compared with the quantised network's levels where they should be equal."""
     differ, last, settles = None, network.layers[-1]["name"], network.schedule.settles
-    if settles or all(node["levels"] == steps for node in network.layers):
-        levels = ann_levels(network, x)
+    of_pixels = any(node["op"] == "pixels" for node in network.nodes) and len(shown) > 1  # their mean is no image
+    if not of_pixels and (settles or all(node["levels"] == steps for node in network.layers)):
+        levels = ann_levels(network, mean_frame(shown))
         differ = {name: counts[name] != levels[name].astype(int) for name in counts}
     neurons = sum(count.size for count in counts.values())
     return Simulation(

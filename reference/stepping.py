@@ -1,4 +1,4 @@
-"""One time step of a spiking network, from state to state.
+"""One time step of a spiking network, from state to state; it is shown the last of `frames`, those so far.
 
 Layers update in network order within a step; there is no transmission delay. `totals` (T5) applies each operator to
 all that the layers before have sent. `increments` sends increments and sums them in membranes, as hardware does: exact
@@ -47,8 +47,14 @@ def read_out(network, x, sent, t, steps):
     return propagate(network, x, value)[network.nodes[-1]["name"]]
 
 
-def step_totals(network, x, now, steps, state):
+def mean_frame(frames):
+    """The mean of frames [T, batch, ...]; of equal ones it is that frame."""
+    return frames[0] if len(frames) == 1 else frames[0] + (frames - frames[0]).sum(axis=0) / len(frames)
+
+
+def step_totals(network, frames, now, steps, state):
     """(logits, spikes by layer, state) of step `now`: each neuron reads its operator applied to all that was sent."""
+    x = frames[-1]
     values, spikes, sent = {"image": x}, {}, {}
     for node in network.nodes:
         name, inputs = node["name"], [values[source] for source in node["inputs"]]
@@ -68,9 +74,9 @@ def step_totals(network, x, now, steps, state):
     return values[network.nodes[-1]["name"]], spikes, State(sent, {}, {})
 
 
-def step_increments(network, x, now, steps, state):
+def step_increments(network, frames, now, steps, state):
     """(logits, spikes by layer, state) of step `now`: neurons sum increments; logits are those of all that was sent."""
-    schedule, values, spikes = network.schedule, {"image": image(network, x, now, steps)}, {}
+    schedule, values, spikes = network.schedule, {"image": image(network, frames[-1], now, steps)}, {}
     sent, membranes, memories = {}, {}, {}
     for node in network.nodes:
         name, inputs = node["name"], [values[source] for source in node["inputs"]]
@@ -93,4 +99,4 @@ def step_increments(network, x, now, steps, state):
         change = number(worth, before) * spikes[name]
         sent[name] = before + change
         values[name] = schedule.sends(change + given, theta, node["levels"])
-    return read_out(network, x, sent, now + 1, steps), spikes, State(sent, membranes, memories)
+    return read_out(network, mean_frame(frames), sent, now + 1, steps), spikes, State(sent, membranes, memories)
