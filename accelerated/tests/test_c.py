@@ -1,8 +1,10 @@
 """Networks in C: compiled as a stranger would, they send the package's spikes, step by step and bit for bit."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,10 @@ def call(*arguments):
 
 
 SCHEDULES = ("streaming", "integrate-then-fire", "signed", "halving")
-COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
+COMMANDS = {name: [name] for name in ("gcc", "clang") if shutil.which(name)}
+if "clang" not in COMMANDS and importlib.util.find_spec("ziglang"):
+    COMMANDS["clang"] = [sys.executable, "-m", "ziglang", "cc"]
+COMPILERS = [*COMMANDS]
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2")
 RUN = """
 #include <stdio.h>
@@ -61,7 +66,7 @@ def compiled(path, compiler, name, flags):
     """The program of a C file and a loop over images; every warning is an error."""
     loop, program = path.with_name(f"{path.stem}_loop.c"), path.with_name(f"{path.stem}_{compiler}")
     loop.write_text(RUN.format(stem=path.stem, name=name, upper=name.upper()))
-    command = [compiler, *STRICT, *flags, str(path), str(loop), "-o", str(program)]
+    command = [*COMMANDS[compiler], *STRICT, *flags, str(path), str(loop), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return program
@@ -245,7 +250,7 @@ def test_a_run_is_exported_by_command(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["c"], "export needs what to write and the folder of a run: python -m accelerated.run export c RUN"),
-        (["cobol", "runs/x"], "unknown export 'cobol': choose from c, folder, js, onnx"),
+        (["cobol", "runs/x"], "unknown export 'cobol': choose from c, folder, js, nir, onnx"),
         (["c", "nowhere"], "nowhere holds no run"),
         (["c", "nowhere", "--schedule", "fast"], "unknown schedule 'fast'"),
         (
