@@ -102,7 +102,7 @@ def exported(arguments, out):
     asked = {"-h", "--help"} & set(arguments)
     if len(words) < 2 and not (words and asked):
         raise InputError(
-            f"export needs what to write and the folder of a run: {PROGRAM} export c RUN, or onnx, folder, js"
+            f"export needs what to write and the folder of a run: {PROGRAM} export c RUN, or folder, nir, onnx, page"
         )
     options, write = exporting.KINDS[one_of(words[0], exporting.KINDS, "export")]
     given = parse(options, arguments[len(words) :], f"{PROGRAM} export {words[0]} RUN")
@@ -127,7 +127,8 @@ Other commands:
   export c RUN     write a run's network in whole numbers as one C99 file and its header
   export onnx RUN  write it as ONNX, of integer operators
   export folder RUN  write it as a folder that others can load and verify
-  export js RUN    write it as a script for a page
+  export nir RUN   write it as graphs of NIR, with a kit of the spikes that they lead to
+  export page RUN  write it as one page on which it can be watched
   verify FOLDER    compute the digests of such a folder again; of digits, the network that comes with the package
   report RUN ...   rebuild tables and plots of runs from what is in their folders
   list             the thesis's tables and figures that can be rerun; then, for instance, table-3-2"""

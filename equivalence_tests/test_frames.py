@@ -46,7 +46,7 @@ def network_of(package, weights, of_image=False):
 
 @given(rational_array((3, 2, 2)), rational_array((STEPS, 2, 2)))
 def test_exact_schedules_answer_to_the_mean_frame(weights, frames):
-    """In exact arithmetic, totals and increments; frames of both signs, far outside of what a neuron takes in a step."""
+    """In exact arithmetic, totals and increments; frames of both signs, far outside of what a step takes."""
     network = network_of(ref, weights)
     wanted = ref.answer(network, sum(frames) / STEPS)
     for schedule in EXACT:

@@ -136,7 +136,7 @@ def steps_of(network, steps, frames):
 
 
 def sequence(network, frames):
-    """Frames [T, batch, ...] as arrays in the network's arithmetic, or the one that is their mean; InputError if none."""
+    """Frames [T, batch, ...] in the network's arithmetic, or the one that is their mean; InputError if none."""
     frames = np.asarray(frames)
     if frames.ndim < 3 or not frames.size:
         raise InputError(f"frames must be a sequence [T, batch, ...], got shape {frames.shape}")

@@ -1,6 +1,5 @@
-"""`python -m accelerated.run export c|folder|js|nir|onnx RUN`: a run's network in whole numbers, for others."""
+"""`python -m accelerated.run export c|folder|nir|onnx|page RUN`: a run's network in whole numbers, for others."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +9,10 @@ from .. import data as datasets
 from ..checks import InputError, one_of, whole
 from ..conversion import convert
 from ..exports.c import c
-from ..exports.javascript import javascript
 from ..exports.nir import FORMS, kit, nir
 from ..exports.onnx import onnx
 from ..exports.onnx_floats import onnx_floats
+from ..exports.page import page
 from ..exports.program import Program
 from ..exports.qonnx import qonnx
 from ..exports.weights import whole_file
@@ -51,14 +50,14 @@ class FolderOptions:
 
 
 @dataclass(frozen=True)
-class JsOptions:
-    """Write a run's network in whole numbers as a script that docs/_static/network.js computes."""
+class PageOptions:
+    """Write a run's network in whole numbers as one page on which an image is drawn and its spikes are watched."""
 
     bits: int = 8
     """Of the weights, 2 to 8, where the run itself is of real numbers."""
-    name: str = "NETWORK"
-    """Of the constant."""
-    out: str = "network.js"
+    title: str = "Draw an image; watch it become exact"
+    """The page's heading."""
+    out: str = "network.html"
     """The file."""
 
 
@@ -162,26 +161,23 @@ def to_nir(folder, options):
     return out
 
 
-def to_js(folder, options):
-    """A script with a run's network and a test image of each class; its path."""
-    if not re.fullmatch("[A-Z][A-Z0-9_]*", options.name):
-        raise InputError(f"name must be capital letters, digits and '_', beginning with a letter, got {options.name!r}")
+def to_page(folder, options):
+    """A page with a run's network and a test image of each class; its path."""
     network, data = whole_of(folder, options.bits)
-    if not data.in_memory:
-        raise InputError("scripts are of data sets in memory: digits, mnist5k, mnist or fashion-mnist")
-    rows = [int((data.test_y == label).nonzero()[0]) for label in range(data.classes)]
-    images = torch.stack([data.test_x[row] for row in rows])
-    program = Program(convert(network, "signed"), images[:1])
+    rows = torch.tensor([int((data.test_y == label).nonzero()[0]) for label in range(data.classes)])
+    images = next(iter(datasets.batches(data, "test", [rows], "cpu")))[0]
+    program, pixels = Program(convert(network, "signed"), images[:1]), receipts.pixels_of(network, images)
+    about = "the one that comes with the package" if str(folder) in saved.SHIPPED else Path(folder).name
     made(Path(options.out).parent)
     with whole_file(Path(options.out)) as part:
-        part.write_text(javascript(program, options.name, receipts.pixels_of(network, images), data.test_y[rows]))
+        part.write_text(page(program, pixels, data.test_y[rows], options.title, about))
     return options.out
 
 
 KINDS = {
     "c": (COptions, to_c),
     "folder": (FolderOptions, to_folder),
-    "js": (JsOptions, to_js),
     "nir": (NirOptions, to_nir),
     "onnx": (OnnxOptions, to_onnx),
+    "page": (PageOptions, to_page),
 }

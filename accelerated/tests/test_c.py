@@ -250,7 +250,7 @@ def test_a_run_is_exported_by_command(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["c"], "export needs what to write and the folder of a run: python -m accelerated.run export c RUN"),
-        (["cobol", "runs/x"], "unknown export 'cobol': choose from c, folder, js, nir, onnx"),
+        (["cobol", "runs/x"], "unknown export 'cobol': choose from c, folder, nir, onnx, page"),
         (["c", "nowhere"], "nowhere holds no run"),
         (["c", "nowhere", "--schedule", "fast"], "unknown schedule 'fast'"),
         (
