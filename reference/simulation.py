@@ -131,8 +131,7 @@ def steps_of(network, steps, frames):
     """The number of steps: as many as there are `frames`, if not None; by default what makes the answer exact."""
     if frames is not None and steps not in (None, frames):
         raise InputError(f"while streaming, each step has its frame: steps must be {frames}, got {steps}")
-    usual = network.steps if frames is None else frames
-    return whole(usual if steps is None else steps, "steps")
+    return whole((frames or network.steps) if steps is None else steps, "steps")
 
 
 def sequence(network, frames):
