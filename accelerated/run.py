@@ -61,6 +61,9 @@ def one_run(arguments, errors, out):
         with errors.status("drawing plots"):
             report.write(folder, results, quantised, image)
         what = "report.md, results.json, weights, plots"
+        if results["config"]["bits"]:
+            with errors.status("writing the page"):
+                what += f", {exporting.leave_page(folder, quantised)}"
     show(results, out)
     out.print(f"\nwritten to {folder}/ in {results['seconds']} s: {what}", highlight=False)
 

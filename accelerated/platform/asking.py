@@ -124,6 +124,7 @@ def test(answers: dict, options: PlatformOptions, source: Record | None) -> dict
             "schedules": [schedule.name for schedule in chosen],
             "times": steps,
             "calibrations": [values["calibration"]],
+            "bits": int(values["bits"]),
             "until": "simulation",
         }
         if values["calibration"] != "none":

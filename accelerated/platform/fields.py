@@ -148,6 +148,10 @@ TEST = (
           "from.", default="snn", choices=(("snn", "SNN", ""), ("ann", "ANN", ""))),
     Field("source", "Record", "The network to test. A spiking network is made from a quantised one (QANN).", "",
           "record"),
+    Field("bits", "Numbers", "In whole numbers, as chips compute, the spiking network can also be watched step by step "
+          "on a page of its own.", "", default="0",
+          choices=(("0", "As trained", ""), ("8", "Whole, weights of 8 bits", ""), ("4", "Whole, weights of 4 bits", "")),
+          more=True),
     Field("test_batch", "Batch size", "The number of images that are simulated at once.",
           "A larger batch needs more memory.", "whole", "256", least=1, most=4096),
     Field("steps", "Time steps T", "The number of time steps for which the spiking network sees an image. Accuracy is "

@@ -11,6 +11,7 @@ from .commands import UPLOAD
 from .database import Record, User
 from .records import KINDS
 from .refusals import NotHere, Refused
+from .security import APART
 from .web import COOKIE, gone_to, logged_in, numbered, page, sent, wants_json
 from .words import language_of, translator
 
@@ -238,6 +239,17 @@ def download(request: Request, number: int, name: str, user: User = Depends(logg
     inline = name.endswith(".png")
     return FileResponse(path, filename=f"record-{number}-{name}",
                         content_disposition_type="inline" if inline else "attachment")  # fmt: skip
+
+
+@router.get("/record/{number}/watch")
+def watch(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
+    """The page on which a network in whole numbers is watched: with scripts of its own, and kept apart from the site."""
+    with _database(request).begin() as db:
+        records.one(db, user, number)
+    path = _options(request).record(number) / shown.FILES["network.html"]
+    if not path.is_file():
+        raise NotHere
+    return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": APART})
 
 
 @router.post("/record/{number}/stop")

@@ -17,6 +17,10 @@ HEADERS = {
     "Cache-Control": "no-store",
 }  # fmt: skip
 
+APART = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob:"
+)
+
 
 def foreign(method: str, headers: Mapping[str, str]) -> bool:
     """Whether a request that changes something comes from a page of another origin.

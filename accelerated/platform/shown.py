@@ -21,7 +21,7 @@ FILES = {  # what can be downloaded: name on the page -> path in the record's fo
     "weights.safetensors": "run/weights.safetensors", "results.json": "run/results.json", "report.md": "run/report.md",
     "metrics.jsonl": "run/metrics.jsonl", "simulation.jsonl": "run/simulation.jsonl", "log.txt": "log.txt",
     "accuracy.png": "run/accuracy.png", "pareto.png": "run/pareto.png", "thresholds.png": "run/thresholds.png",
-    "neuron.png": "run/neuron.png", "upload.safetensors": "upload.safetensors",
+    "neuron.png": "run/neuron.png", "network.html": "run/network.html", "upload.safetensors": "upload.safetensors",
 }  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from ..sums import is_whole
 from . import evaluation, receipts, saved
 from .validation import schedule_with
 
+PAGE, MOST_WEIGHTS = "network.html", 10**6  # beside the report of a run in whole numbers
+
 
 @dataclass(frozen=True)
 class COptions:
@@ -164,14 +166,32 @@ def to_nir(folder, options):
 def to_page(folder, options):
     """A page with a run's network and a test image of each class; its path."""
     network, data = whole_of(folder, options.bits)
-    rows = torch.tensor([int((data.test_y == label).nonzero()[0]) for label in range(data.classes)])
-    images = next(iter(datasets.batches(data, "test", [rows], "cpu")))[0]
-    program, pixels = Program(convert(network, "signed"), images[:1]), receipts.pixels_of(network, images)
     about = "the one that comes with the package" if str(folder) in saved.SHIPPED else Path(folder).name
     made(Path(options.out).parent)
-    with whole_file(Path(options.out)) as part:
-        part.write_text(page(program, pixels, data.test_y[rows], options.title, about))
-    return options.out
+    return write_page(network, data, Path(options.out), options.title, about)
+
+
+def write_page(network, data, path, title, about):
+    """The page of a network in whole numbers; its path. InputError where it has none."""
+    rows = torch.tensor([int((data.test_y == label).nonzero()[0]) for label in data.test_y.unique().tolist()])
+    images = next(iter(datasets.batches(data, "test", [rows], "cpu")))[0]
+    program = Program(convert(network, "signed"), images[:1])
+    text = page(program, receipts.pixels_of(network, images), data.test_y[rows], title, about)
+    with whole_file(path) as part:
+        part.write_text(text)
+    return path
+
+
+def leave_page(folder, network):
+    """Beside the report of a run in whole numbers, its page; the reason where it has none."""
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    if weights > MOST_WEIGHTS:
+        return f"no page: {weights / 1e6:.1f} million weights, and a page is for up to {MOST_WEIGHTS / 1e6:g}"
+    try:
+        write_page(network.cpu(), saved.data_of(folder), Path(folder) / PAGE, PageOptions().title, Path(folder).name)
+    except InputError as error:
+        return f"no page: {error}"
+    return PAGE
 
 
 KINDS = {
