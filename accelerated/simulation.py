@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 
 from .activation import qcfs_counts
 from .anytime import begun, joined
-from .checks import InputError, one_of, whole
+from .checks import InputError, first_line, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .engines import ENGINES, EXACT, engine_named
 from .engines.structure import images_lead, propagate
@@ -132,11 +132,24 @@ def mean_frame(frames):
     return frames[0] + total / len(frames)
 
 
+def _tensor(frames):
+    """A sequence of frames as one tensor; InputError if it is none."""
+    try:
+        together = isinstance(frames, (list, tuple)) and all(isinstance(frame, torch.Tensor) for frame in frames)
+        return torch.stack([*frames]) if together else torch.as_tensor(frames)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(frames).__name__
+        raise InputError(
+            f"frames must be a tensor or an array [T, batch, ...], got {kind}: {first_line(error)}"
+        ) from error
+
+
 def sequence(network, frames, times, engine):
     """Frames [T, batch, ...] in the network's format, or the one frame that is their mean; InputError if none."""
     if engine not in (None, "dense"):
         raise InputError(f"frames are stepped: choose no engine, got {engine!r}")
-    frames = torch.as_tensor(frames)
+    if network.images is not None:
+        raise InputError("a calibrated network simulates the images that it was calibrated on, and no frames")
     if frames.ndim < 3 or not frames.numel():
         raise InputError(f"frames must be a sequence [T, batch, ...], got shape {tuple(frames.shape)}")
     if network.schedule.streams and times != [len(frames)]:
@@ -336,8 +349,9 @@ def simulate(
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
+    x = _tensor(x) if frames else x
     if steps is None:
-        steps = len(x) if frames and network.schedule.streams else network.steps
+        steps = len(x) if frames and network.schedule.streams and x.ndim else network.steps
     steps = whole(steps, "steps")
     return dict(simulate_at(network, x, [steps], arithmetic, record, start, frames, engine))[steps]
 

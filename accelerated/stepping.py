@@ -5,6 +5,7 @@ They serve every schedule; engines compute the same faster for schedules that st
 
 import torch
 
+from .checks import InputError
 from .engines.structure import propagate, sources_of
 from .engines.totals import Values
 from .graph.operations import module_of
@@ -12,6 +13,7 @@ from .graph.trace import layer_name, output_of
 from .graph.values import read_last
 from .increments import IncrementalOperators, Shown
 from .neuron import SpikingNeuron
+from .pixels import Pixels
 
 
 class OnTotals:
@@ -64,6 +66,7 @@ class OnIncrements:
         reads = sources_of(network, [output_of(network.graph)])
         self.ending = [node for node in self.nodes if node in reads]
         self.averages = network.schedule.streams and any(node.op == "placeholder" for node in self.ending)
+        self.of_pixels = any(isinstance(module, Pixels) for module in network.modules())
         self.frames: list = []  # the first one, and what all others differ from it
 
     def step(self, x, now, fired, wanted=True):
@@ -89,6 +92,8 @@ class OnIncrements:
         if not self.averages:
             return x
         first, others = self.frames or (x.clone(), torch.zeros_like(x))
+        if self.of_pixels and (x != first).any():
+            raise InputError("the read-out sees the image, and the mean of frames of whole pixels is none: show one")
         self.frames = [first, others + (x - first)]
         return first + self.frames[1] / (now + 1)
 

@@ -119,3 +119,38 @@ def test_what_is_no_sequence_is_named(package):
         package.simulate(streaming, shown[0], frames=True)
     with pytest.raises(InputError, match="each step has its frame: steps must be 4, got 7"):
         package.simulate(streaming, shown, 7, frames=True)
+
+
+@pytest.mark.parametrize("package", [ref, acc])
+def test_calibrated_networks_and_read_outs_of_whole_pixels_take_no_frames(package):
+    """Frames whose mean is the calibration's image; an image in the read-out, whose mean is not of whole pixels."""
+    weights, frames = drawn(5)
+    x = frames[0]
+    shown = np.stack([x - 2, x + 2] * 2)
+    as_input = torch.from_numpy if package is acc else np.asarray
+    network = package.convert(network_of(package, weights), "streaming")
+    calibrated = package.calibrate(network, as_input(x), "cos", 4)
+    with pytest.raises(InputError, match="a calibrated network simulates the images that it was calibrated on"):
+        package.simulate(calibrated, as_input(shown), frames=True)
+
+
+def test_a_read_out_of_whole_pixels_takes_one_image():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 2, 4)) / 255
+    layers = [*nodes(drawn(6)[0]), {"name": "e", "op": "linear", "inputs": ["image"], "weight": drawn(7)[0][0],
+                                    "bias": None}, {"name": "d", "op": "add", "inputs": ["c", "e"]}]  # fmt: skip
+    for package, shown in ((ref, pixels), (acc, torch.from_numpy(pixels))):
+        network = package.integers(package.build(layers), shown[0])
+        streaming = package.convert(network, "streaming")
+        with pytest.raises(InputError, match="the read-out sees the image, and the mean of frames of whole pixels"):
+            package.simulate(streaming, shown, frames=True)
+        package.simulate(streaming, shown[:1], frames=True)
+
+
+def test_a_list_of_tensors_is_a_sequence():
+    weights, frames = drawn(8)
+    network, shown = acc.convert(network_of(acc, weights), "streaming"), torch.from_numpy(frames)
+    assert torch.equal(acc.simulate(network, [*shown], frames=True).logits,
+                       acc.simulate(network, shown, frames=True).logits)  # fmt: skip
+    for wrong in ([*shown[:2], shown[2][:1]], "frames", None):
+        with pytest.raises(InputError, match=r"frames must be a tensor or an array \[T, batch, ...\], got"):
+            acc.simulate(network, wrong, frames=True)

@@ -97,7 +97,7 @@ def simulate(
     x, steps = mean_frame(shown), steps_of(network, steps, len(shown) if frames and schedule.streams else None)
     arithmetic = arithmetic_of(schedule, arithmetic)
     step = {"totals": step_totals, "increments": step_increments}[arithmetic]
-    if network.images is not None and not np.array_equal(network.images, x):
+    if network.images is not None and (frames or not np.array_equal(network.images, x)):
         raise InputError("a calibrated network simulates the images that it was calibrated on: calibrate it for these")
     representable(network, x.dtype, steps, arithmetic)
     trains = {one_of(name, [node["name"] for node in network.layers], "layer to record"): [] for name in record}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .activation import level_value
-from .checks import array, number
+from .checks import InputError, array, number
 from .increments import image, operate
 from .operators import FORWARD
 
@@ -50,6 +50,17 @@ def read_out(network, x, sent, t, steps):
 def mean_frame(frames):
     """The mean of frames [T, batch, ...]; of equal ones it is that frame."""
     return frames[0] if len(frames) == 1 else frames[0] + (frames - frames[0]).sum(axis=0) / len(frames)
+
+
+def seen(network, frames):
+    """The image that a read-out sees beside the neurons: the mean of the frames so far; InputError if that is none."""
+    reads, of_pixels = {network.nodes[-1]["name"]}, any(node["op"] == "pixels" for node in network.nodes)
+    for node in reversed(network.nodes):
+        if node["name"] in reads and node["op"] != "spiking":
+            reads |= {*node["inputs"]}
+    if of_pixels and "image" in reads and any((frame != frames[0]).any() for frame in frames):
+        raise InputError("the read-out sees the image, and the mean of frames of whole pixels is none: show one")
+    return mean_frame(frames)
 
 
 def step_totals(network, frames, now, steps, state):
@@ -99,4 +110,4 @@ def step_increments(network, frames, now, steps, state):
         change = number(worth, before) * spikes[name]
         sent[name] = before + change
         values[name] = schedule.sends(change + given, theta, node["levels"])
-    return read_out(network, mean_frame(frames), sent, now + 1, steps), spikes, State(sent, membranes, memories)
+    return read_out(network, seen(network, frames), sent, now + 1, steps), spikes, State(sent, membranes, memories)

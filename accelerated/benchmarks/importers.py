@@ -25,7 +25,8 @@ from torch import nn
 
 from ..checks import InputError, first_line
 from ..exports.from_nir import stateless
-from ..exports.nir import FIRST, FORMS, imported, written
+from ..exports.nir import FIRST, FORMS, imported
+from ..exports.weights import written
 from ..run import parse
 
 NEURONS, _ = FORMS
@@ -236,7 +237,7 @@ def cell(found):
 
 def rows(folder):
     """The table's rows of a kit."""
-    if not (folder / "kit.npz").is_file():
+    if not all((folder / name).is_file() for name in ("kit.npz", *(f"{form}.nir" for form in FORMS))):
         raise InputError(f"{folder} holds no kit: python -m accelerated.run export nir RUN --out {folder}")
     for name, importer in IMPORTERS.items():
         if importlib.util.find_spec(name) is None:

@@ -45,6 +45,7 @@ def frames_of(events: Events, steps: int, side: int = SIDE) -> np.ndarray:
 
     InputError for events outside of side x side.
     """
+    side = whole(side, "side")
     frames = np.zeros((whole(steps, "steps"), 2, side, side), np.float32)
     if not len(events.x):
         return frames
@@ -62,6 +63,7 @@ def nmnist(
 
     `simulate(network, frames, frames=True)` takes them; their mean over the steps is what a network is trained on.
     """
+    images = None if images is None else whole(images, "images")
     place = Path(folder) / PARTS[one_of(part, PARTS, "part")]
     classes = sorted(path for path in place.glob("*") if path.is_dir() and path.name.isdecimal())
     files = [(path, int(kind.name)) for kind in classes for path in sorted(kind.glob("*.bin"))[:images]]

@@ -49,13 +49,13 @@ class Graph(nn.Module):
 
 
 def own_name(name):
-    """The name of a node's module: "if" is a usual one."""
+    """The name of a node's module: "if" is a usual one, and containers have attributes of their own."""
     own = name.replace(".", "_")
-    return own + "_" if keyword.iskeyword(own) else own
+    return own + "_" if keyword.iskeyword(own) or hasattr(nn.ModuleDict, own) or own in ("", "training") else own
 
 
 def from_nir(graph, levels: int | None = None) -> SpikingNetwork:
-    """The streaming network of a NIR graph (or of the file at a path), in the graph's format of numbers.
+    """The streaming network of a NIR graph (or of the file at a path), in the widest of the graph's formats of numbers.
 
     `levels` is the L of the quantised network that belongs to it, T = L; by default that of the metadata. Inputs are
     constant over the steps, logits are means of the graph's outputs over them. InputError names what has no such form.
@@ -64,8 +64,10 @@ def from_nir(graph, levels: int | None = None) -> SpikingNetwork:
     if isinstance(graph, (str, Path)):
         try:
             graph = package.read(graph)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # of any kind, by h5py and nir
             raise InputError(f"{graph} is not a readable NIR file: {first_line(error)}") from error
+    if not isinstance(graph, package.NIRGraph):
+        raise InputError(f"from_nir takes a NIRGraph or the path of its file, got {type(graph).__name__}")
     return Reader(package, graph, levels).network()
 
 
@@ -82,6 +84,8 @@ class Reader:
         self.nir, self.nodes, self.levels = package, dict(graph.nodes), levels
         self.sources: dict = {name: [] for name in self.nodes}
         for source, target in graph.edges:
+            if unknown := {source, target} - self.nodes.keys():
+                raise InputError(f"an edge goes from {source!r} to {target!r}, and there is no {unknown.pop()!r}")
             self.sources[target].append(source)
         self.first: dict = {}  # {module of neurons: their first membrane}
 
@@ -103,9 +107,12 @@ class Reader:
             order = [*TopologicalSorter(self.sources).static_order()]
         except CycleError as error:
             raise InputError(f"recurrent graphs have no form here: {' -> '.join(error.args[1])}") from error
-        network = convert(Graph(modules, self.sources, order, output).eval(), "streaming")
+        whole_graph = Graph(modules, self.sources, order, output).eval()
+        kinds = [value.dtype for value in (*whole_graph.parameters(), *whole_graph.buffers())]
+        dtype = max(kinds, key=lambda kind: kind.itemsize, default=torch.float32)
+        network = convert(whole_graph.to(dtype), "streaming")
         for name, neuron in network.layers.items():
-            neuron.start = self.first[name.removeprefix("nodes.")]
+            neuron.start = self.first[name.removeprefix("nodes.")].to(dtype)
         return network
 
     def _only(self, kind):
@@ -117,12 +124,14 @@ class Reader:
     def _circuit(self, name):
         """The neurons of I -> Threshold with a way back through Scale; its other two nodes go."""
         readers = {source: [target for target, read in self.sources.items() if source in read] for source in self.nodes}
-        (membrane, *others), threshold = self.sources[name], self.nodes[name].threshold
+        if len(self.sources[name]) != 1:
+            raise InputError(f"{name!r} is a Threshold without I before it and a Scale back to it alone")
+        (membrane,), threshold = self.sources[name], array(self.nodes[name].threshold, name)
         back = [node for node in readers[name] if readers[node] == [membrane] and self.sources[node] == [name]]
         kinds = [type(self.nodes[node]) for node in (membrane, *back)]
-        if others or kinds != [self.nir.I, self.nir.Scale] or readers[membrane] != [name]:
+        if kinds != [self.nir.I, self.nir.Scale] or readers[membrane] != [name]:
             raise InputError(f"{name!r} is a Threshold without I before it and a Scale back to it alone")
-        theta = -self.nodes[back[0]].scale
+        theta = -array(self.nodes[back[0]].scale, back[0])
         self._unit(membrane, self.nodes[membrane].r)
         self.sources[name] = [source for source in self.sources[membrane] if source != back[0]]
         for gone in (membrane, back[0]):
@@ -130,8 +139,9 @@ class Reader:
         return self._neurons(name, theta, theta - threshold - 2 * np.spacing(theta))  # NIR fires above, ours from on
 
     def _unit(self, name, r):
-        if (np.asarray(r) != 1).any():
-            raise InputError(f"{name!r} has r = {np.ravel(r)[0]:g}, and steps of 1 with r = 1 are read")
+        r = np.ravel(array(r, name))
+        if (r != 1).any():
+            raise InputError(f"{name!r} has r = {r[r != 1][0]:g}, and steps of 1 with r = 1 are read")
 
     def _if(self, name, node):
         """The neurons of an IF node."""
@@ -142,15 +152,15 @@ class Reader:
             raise InputError(
                 f"{name!r} does not say that it resets as ours: its metadata need reset {RESET!r} and {FIRST!r}"
             )
-        return self._neurons(name, node.v_threshold, node.metadata[FIRST])
+        return self._neurons(name, array(node.v_threshold, name), array(node.metadata[FIRST], name))
 
     def _neurons(self, name, theta, first):
         """Neurons with soft reset, each with its threshold and first membrane."""
-        levels = self.levels or self.nodes[name].metadata.get(LEVELS)
+        levels = self.nodes[name].metadata.get(LEVELS) if self.levels is None else self.levels
         if levels is None:
             raise InputError(f"the L of {name!r} is not in its metadata: give levels")
-        self.first[own_name(name)] = torch.from_numpy(np.array(first))
-        return QCFS(np.shape(theta), whole(int(levels), "levels"), "raw", torch.from_numpy(np.array(theta)))
+        self.first[own_name(name)] = torch.from_numpy(first)
+        return QCFS(theta.shape, whole(levels, "levels"), "raw", torch.from_numpy(theta))
 
 
 def stateless(package, name, node):
@@ -159,7 +169,7 @@ def stateless(package, name, node):
     if kind in (package.Input, package.Output):
         return nn.Identity()
     if kind is package.Scale:
-        return Scale(torch.from_numpy(np.array(node.scale)))
+        return Scale(torch.from_numpy(array(node.scale, name)))
     if kind is package.Flatten:
         return nn.Flatten(
             *(int(axis) + (axis >= 0) for axis in (node.start_dim, node.end_dim))
@@ -169,18 +179,27 @@ def stateless(package, name, node):
         return pool(*map(sides_of, (node.kernel_size, node.stride, node.padding)))
     if kind in (package.Affine, package.Linear):
         out, inside = node.weight.shape
-        return with_weights(nn.Linear(inside, out, bias=kind is package.Affine), node)
+        return with_weights(nn.Linear(inside, out, bias=kind is package.Affine), node, name)
     if kind is package.Conv2d:
         out, inside, *window = node.weight.shape
         stride, padding, dilation = map(sides_of, (node.stride, node.padding, node.dilation))
         groups = int(node.groups)
         layer = nn.Conv2d(inside * groups, out, tuple(window), stride, padding, dilation, groups)
-        return with_weights(layer, node)
+        return with_weights(layer, node, name)
     raise InputError(f"{name!r} is {kind.__name__}, which has no form here")
 
 
-def with_weights(module, node):
+def with_weights(module, node, name):
     """A layer with a node's weights."""
     for key, _ in [*module.named_parameters()]:
-        setattr(module, key, nn.Parameter(torch.from_numpy(np.array(getattr(node, key)))))
+        setattr(module, key, nn.Parameter(torch.from_numpy(array(getattr(node, key), name))))
     return module
+
+
+def array(values, name):
+    """A copy of a node's numbers in a floating format; InputError if they are none."""
+    try:
+        found = np.array(values)
+        return found if found.dtype in (np.float32, np.float64) else found.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name!r} holds {str(values)[:40]!r}, which are no numbers") from error

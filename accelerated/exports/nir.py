@@ -11,6 +11,7 @@ of 1 / (2 L D), so that 1 / (4 L D) more in the beginning changes no spike, and 
 >= are the same then, and smaller rounding errors do no harm.
 """
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ import torch
 
 import isospike
 
-from ..checks import InputError, first_line, one_of
+from ..checks import InputError, one_of
 from ..pixels import Pixels
 from ..simulation import simulate
 from .program import Program
-from .weights import whole_file
+from .weights import written
 
 FORMS = ("neurons", "circuit")
 RESET = "subtract the threshold"
@@ -49,16 +50,6 @@ def nir(network, path: str | Path, image, form: str = "neurons") -> Path:
     return written(path, lambda part: imported().write(part, graph))
 
 
-def written(path, write):
-    """The path of a whole file that write(path) has written; InputError where it cannot be."""
-    try:
-        with whole_file(Path(path)) as part:
-            write(part)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {first_line(error)}") from error
-    return Path(path)
-
-
 def kit(network, path: str | Path, images, steps: int) -> Path:
     """Write images and what a streaming network in whole numbers does with them to `path`, and return the path.
 
@@ -66,10 +57,12 @@ def kit(network, path: str | Path, images, steps: int) -> Path:
     by the name of its node in either form of `nir`; `outputs` [steps, n, classes] of the graph.
     """
     builder = Builder(Program(network, images[:1]), "neurons")
+    network, images = copy.deepcopy(network).cpu().double(), images.cpu().double()  # means times steps are sums again
     run = simulate(network, images, steps, record=[*network.layers])
     times = torch.arange(1, steps + 1).reshape(-1, 1, 1)
     totals = (run.logits.double() * times * torch.from_numpy(builder.program.unit)).round()
     frames = next(module for module in network.graph.modules() if isinstance(module, Pixels))(images)
+    frames = frames.float()
     spikes = {f"spikes.{builder.neurons[name]}": run.recorded[name].spikes.to(torch.uint8) for name in builder.neurons}
     outputs = torch.cat([totals[:1], totals.diff(dim=0)])
     arrays = {name: value.numpy() for name, value in ({"frames": frames, "outputs": outputs} | spikes).items()}
@@ -97,6 +90,9 @@ class Builder:
         self.nodes: dict = {}
         self.edges: list = []
         self.neurons: dict = {}  # {layer: its node}
+        self.taken = {"input", "output"}
+        for key in (node["name"] for node in program.nodes if node["op"] == "neuron"):
+            self.neurons[key] = self._unused(node_name(key))
         self.written: dict = {}
         answer = self.known[program.answer]
         self._put("output", self.nir.Output({"output": np.array(answer["shape"])}), self._value(program.answer, 1))
@@ -107,11 +103,16 @@ class Builder:
         return self.nir.NIRGraph(self.nodes, self.edges, about)
 
     def _put(self, name, node, sources):
-        """A node that reads the sum of `sources`; its name, which no other has."""
-        while name in self.nodes:
-            name += "_"
+        """A node that reads the sum of `sources`; its name."""
         self.nodes[name] = node
         self.edges += [(source, name) for source in sources]
+        return name
+
+    def _unused(self, name):
+        """A name that no other node has."""
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
         return name
 
     def _own_unit(self, key):
@@ -126,22 +127,23 @@ class Builder:
         unit = np.asarray(unit)
         again = key, unit.tobytes()
         if again not in self.written:
-            self.written[again] = self._nodes_of(key, unit, node_name(key))
+            self.written[again] = self._nodes_of(key, unit)
         return self.written[again]
 
-    def _nodes_of(self, key, unit, name):
+    def _nodes_of(self, key, unit):
         node, own = self.known[key], self._own_unit(key)
         if node["op"] in ("conv2d", "linear", "scale"):
-            return [self._put(name, *self._weighted(node, unit))]
+            return [self._put(self._unused(node_name(key)), *self._weighted(node, unit))]
         if node["op"] == "add":
             return [source for part in node["inputs"] for source in self._value(part, unit)]
         if (unit != own).any():
+            name = self._unused(node_name(key))
             return [self._put(name, self._scale(own / unit, node), self._value(key, own))]
         if node["op"] == "image":
             return [self._put("input", self.nir.Input({"input": np.array(node["shape"])}), [])]
         if node["op"] == "neuron":
-            self.neurons[key] = self._neuron(node)
-            return [self.neurons[key]]
+            return [self._neuron(node, self.neurons[key])]
+        name = self._unused(node_name(key))
         return [self._put(name, self._moved(node), self._value(node["inputs"][0], own))]
 
     def _scale(self, factor, node):
@@ -165,15 +167,16 @@ class Builder:
         own = self._own_unit(source)
         if node["op"] == "scale":
             return self._scale(node["factor"] * own / unit, node), self._value(source, own)
+        before = self.known[source]["shape"]
+        if node["op"] == "linear" and len(before) != 1:
+            raise InputError(f"{node['name']!r} acts on {len(before)} axes, which has no form in NIR: on one alone")
         rows = np.broadcast_to(unit, node["shape"]).reshape(node["shape"][0], -1)
         if (rows != rows[:, :1]).any():
             raise InputError(f"thresholds after {node['name']!r} differ within a channel, which weights cannot follow")
         rows = rows[:, 0]
         weight = node["weight"] * own / rows.reshape(-1, *(1,) * (node["weight"].ndim - 1))
-        bias, before = node["bias"] / rows, self.known[source]["shape"]
+        bias = node["bias"] / rows
         if node["op"] == "linear":
-            if len(before) != 1:
-                raise InputError(f"{node['name']!r} acts on {len(before)} axes, which has no form in NIR: on one alone")
             return self.nir.Affine(weight, bias), self._value(source, own)
         sides, groups = (node["stride"], node["padding"], node["dilation"]), np.arange(len(weight)) * node["groups"]
         dense = np.zeros((len(weight), node["groups"], *weight.shape[1:]))  # nir's types know no groups
@@ -181,18 +184,19 @@ class Builder:
         dense = dense.reshape(len(weight), -1, *weight.shape[2:])
         return self.nir.Conv2d(tuple(before[1:]), dense, *sides, 1, bias), self._value(source, own)
 
-    def _neuron(self, node):
+    def _neuron(self, node, name):
         """A layer of neurons, in the graph's form."""
         if node["lowest"]:
             raise InputError(f"{node['name']!r} has levels below 0, which NIR's neurons have not")
         theta, ones = node["levels"] * node["factor"], np.ones(node["shape"])
         first = ones / 2 + 1 / (4 * theta)
-        name, sources = node_name(node["name"]), self._value(node["inputs"][0], theta)
+        sources = self._value(node["inputs"][0], theta)
         if self.form == "circuit":
-            membrane = self._put(f"{name}_membrane", self.nir.I(ones), sources)
+            membrane = self._put(self._unused(f"{name}_membrane"), self.nir.I(ones), sources)
             fires = self.nir.Threshold(ones - first, metadata={LEVELS: node["levels"]})
             fires = self._put(name, fires, [membrane])
-            self.edges.append((self._put(f"{name}_reset", self.nir.Scale(-ones), [fires]), membrane))
+            back = self._put(self._unused(f"{name}_reset"), self.nir.Scale(-ones), [fires])
+            self.edges.append((back, membrane))
             return fires
         about = {"reset": RESET, FIRST: first, "fires": "from the threshold on", LEVELS: node["levels"]}
         known = {"v_reset": ones * 0} if "v_reset" in self.nir.IF.__dataclass_fields__ else {}

@@ -16,7 +16,7 @@ import isospike
 
 from ..checks import InputError
 from .program import Program, in_8_bits
-from .weights import whole_file
+from .weights import written
 
 OPSET = 17
 BASE = 128  # digits 0..127, the last one with its sign
@@ -43,12 +43,7 @@ def saved(model, path):
     """Write a model to a path, which is returned."""
     from onnx import save
 
-    try:
-        with whole_file(Path(path)) as part:
-            save(model, part)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-    return Path(path)
+    return written(path, lambda part: save(model, part))
 
 
 class Graph:

@@ -60,5 +60,6 @@ def onnx_floats(network: nn.Module, path: str | Path, image: torch.Tensor) -> Pa
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     except Exception as error:  # of any kind, by the exporter
-        raise InputError(f"PyTorch's exporter has no form for this network: {first_line(error)}") from error
+        reason = first_line(error.__cause__ or error)
+        raise InputError(f"PyTorch's exporter has no form for this network: {reason}") from error
     return Path(path)

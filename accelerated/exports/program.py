@@ -84,7 +84,8 @@ def span(node, inputs):
         sides = {key: node[key] for key in ("stride", "padding", "dilation", "groups") if key in node}
         function = partial(F.conv2d, **sides) if op == "conv2d" else F.linear
         found = _signs(node["weight"], least, most, lambda w, x: function(x, w))
-        bias = torch.from_numpy(node["bias"]).double().reshape(-1, *(1,) * (len(node["shape"]) - 1))
+        behind = len(node["shape"]) - 1 if op == "conv2d" else 0  # a linear layer's are on the last axis
+        bias = torch.from_numpy(node["bias"]).double().reshape(-1, *(1,) * behind)
         return found[0] + bias.clamp(max=0), found[1] + bias.clamp(min=0)
     windows = node["window"], node["stride"], node["padding"]
     if op == "max_pool2d":

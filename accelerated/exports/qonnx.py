@@ -82,12 +82,16 @@ class Multithreshold(Graph):
         self._line("Sub", ["pixels", self._constant(zero)], f"value.{name}")
 
     def _neuron(self, name, node, inputs):
+        if node["factor"].size not in (1, node["shape"][0]):
+            raise InputError(f"thresholds of {name} differ within a channel, which has no form in QONNX")
         thresholds = thresholds_of(node["lowest"], node["levels"], node["factor"].reshape(-1))
         kind = kind_of(node["lowest"], node["levels"])
         self._line("MultiThreshold", [inputs[0], self._typed(thresholds)], f"value.{name}", domain=DOMAIN,
                    out_dtype=kind, out_bias=float(node["lowest"]))  # fmt: skip
 
     def _linear(self, name, node, inputs):
+        if len(node["shape"]) != 1:
+            raise InputError(f"{name} acts on {len(node['shape'])} axes, which has no form in QONNX: on one alone")
         self._summing(name, node, inputs, "MatMul", node["weight"].T)
 
     def _conv2d(self, name, node, inputs):

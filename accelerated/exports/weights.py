@@ -23,6 +23,16 @@ def whole_file(path):
         part.unlink(missing_ok=True)
 
 
+def written(path, write):
+    """The path of a whole file that write(path) has written; InputError where it cannot be."""
+    try:
+        with whole_file(Path(path)) as part:
+            write(part)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {first_line(error)}") from error
+    return Path(path)
+
+
 def activations(network):
     """{layer: "L = 8, softplus"} of a quantised or spiking network: what its parameters alone do not determine.
 

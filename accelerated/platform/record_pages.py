@@ -243,7 +243,7 @@ def download(request: Request, number: int, name: str, user: User = Depends(logg
 
 @router.get("/record/{number}/watch")
 def watch(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
-    """The page on which a network in whole numbers is watched: with scripts of its own, and kept apart from the site."""
+    """The page on which a network in whole numbers is watched: with its own scripts, apart from the site."""
     with _database(request).begin() as db:
         records.one(db, user, number)
     path = _options(request).record(number) / shown.FILES["network.html"]

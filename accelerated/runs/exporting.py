@@ -15,7 +15,7 @@ from ..exports.onnx_floats import onnx_floats
 from ..exports.page import page
 from ..exports.program import Program
 from ..exports.qonnx import qonnx
-from ..exports.weights import whole_file
+from ..exports.weights import written
 from ..schedules import SCHEDULES
 from ..sums import is_whole
 from . import evaluation, receipts, saved
@@ -121,6 +121,14 @@ def to_folder(folder, options):
     return out
 
 
+def made_for(path):
+    """The path of a file whose folder is there now; InputError where it cannot be."""
+    if not Path(path).name:
+        raise InputError(f"out must be the path of a file, got {str(path)!r}")
+    made(Path(path).parent)
+    return Path(path)
+
+
 def made(folder):
     """The folder, which is there now; InputError where it cannot be."""
     try:
@@ -139,8 +147,7 @@ def to_onnx(folder, options):
             raise InputError("the network is in whole numbers: choose form pass, step or qonnx")
     else:
         network, data = whole_of(folder, options.bits)
-    made(Path(options.out).parent)
-    return ONNX_FORMS[options.form](network, options.out, datasets.first(data, "test", 1, "cpu"))
+    return ONNX_FORMS[options.form](network, made_for(options.out), datasets.first(data, "test", 1, "cpu"))
 
 
 def _of_integers(write, **settings):
@@ -167,8 +174,7 @@ def to_page(folder, options):
     """A page with a run's network and a test image of each class; its path."""
     network, data = whole_of(folder, options.bits)
     about = "the one that comes with the package" if str(folder) in saved.SHIPPED else Path(folder).name
-    made(Path(options.out).parent)
-    return write_page(network, data, Path(options.out), options.title, about)
+    return write_page(network, data, made_for(options.out), options.title, about)
 
 
 def write_page(network, data, path, title, about):
@@ -177,9 +183,7 @@ def write_page(network, data, path, title, about):
     images = next(iter(datasets.batches(data, "test", [rows], "cpu")))[0]
     program = Program(convert(network, "signed"), images[:1])
     text = page(program, receipts.pixels_of(network, images), data.test_y[rows], title, about)
-    with whole_file(path) as part:
-        part.write_text(text)
-    return path
+    return written(path, lambda part: part.write_text(text, encoding="utf-8", errors="replace"))
 
 
 def leave_page(folder, network):

@@ -121,6 +121,8 @@ def test_what_is_no_recording_is_named(folder, tmp_path):
         nmnist(tmp_path)
     with pytest.raises(InputError, match="unknown part 'all'"):
         nmnist(folder, "all")
+    with pytest.raises(InputError, match="images must be a whole number of at least 1, got -1"):
+        nmnist(folder, images=-1)
     events = read_written(np.array([40]), np.array([3]), np.array([0]), np.array([1]))
     with pytest.raises(InputError, match=r"events reach pixel \(40, 3\): 34 x 34 are expected"):
         frames_of(events, 4)

@@ -1,5 +1,7 @@
 """NIR graphs: read again by ours, and run by somebody else's code, with the package's spike in every step."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
@@ -194,7 +196,9 @@ def neurons(**changes):
 
 LAYER = package.Affine(np.eye(2), np.zeros(2))
 REFUSED = {
-    "r": (package.IF(np.full(2, 2.0), np.ones(2)), "has r = 2, and steps of 1 with r = 1 are read"),
+    "start": (neurons(**{FIRST: "abc"}), "holds 'abc', which are no numbers"),
+    "levels": (neurons(levels=2.5), "levels must be a whole number of at least 1, got 2.5"),
+    "r": (package.IF(np.array([1.0, 2.0]), np.ones(2)), "has r = 2, and steps of 1 with r = 1 are read"),
     "reset": (package.IF(np.ones(2), np.ones(2)), "does not say that it resets as ours"),
     "first": (neurons(reset="to zero"), "does not say that it resets as ours"),
     "leak": (package.LIF(*np.ones((4, 2))), "is LIF, which has no form here"),
@@ -224,6 +228,43 @@ def test_files_levels_and_cycles(tmp_path):
     graph.edges.append(("affine_1", "if"))
     with pytest.raises(InputError, match=r"recurrent graphs have no form here: .*if.* -> "):
         from_nir(graph)
+
+
+def test_names_that_containers_have_and_whole_weights():
+    """Whatever a stranger's nodes are called, and whichever format their numbers have."""
+    nodes = {"keys": package.Input(np.array([2])), "training": package.Affine(np.eye(2, dtype=int), np.zeros(2, int)),
+             "": neurons(), "type": package.Affine(np.eye(2, dtype=np.float32), np.zeros(2, np.float32)),
+             "output": package.Output(np.array([2]))}  # fmt: skip
+    network = from_nir(package.NIRGraph(nodes, [*zip(nodes, [*nodes][1:], strict=False)]))
+    result = acc.simulate(network, torch.tensor([[0.5, 1.0]]).double(), 4)
+    assert result.logits[-1].tolist() == [[0.5, 1.0]]
+    with pytest.raises(InputError, match="an edge goes from 'keys' to 'nowhere', and there is no 'nowhere'"):
+        from_nir(package.NIRGraph(nodes, [("keys", "nowhere")], type_check=False))
+    with pytest.raises(InputError, match="takes a NIRGraph or the path of its file, got NoneType"):
+        from_nir(None)
+    with pytest.raises(InputError, match="levels must be a whole number of at least 1, got 0"):
+        from_nir(graph_of(LAYER, neurons(), LAYER), levels=0)
+
+
+def test_layers_named_like_parts_of_a_neuron(tmp_path):
+    """A layer `q_membrane` beside `q`: the kit's names are those of its layers in both forms."""
+    torch.manual_seed(0)
+    x = datasets.load("digits").test_x[:32]
+    layers = {"flat": nn.Flatten(), "a": nn.Linear(64, 16), "q": nn.ReLU(), "b": nn.Linear(16, 16),
+              "q_membrane": nn.ReLU(), "c": nn.Linear(16, 10)}  # fmt: skip
+    assert same_again(tmp_path, written(whole(nn.Sequential(OrderedDict(layers)), x, most=16), x, tmp_path)) > 0.02
+
+
+def test_outputs_of_many_steps_are_the_sums_of_the_spikes(tmp_path):
+    """Where floats of 32 bits would no longer hold means times steps."""
+    torch.manual_seed(0)
+    x = images(2)
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 10))
+    network = whole(network, x, mean=(0.5, 0.4, 0.45), std=(0.2, 0.25, 0.3))
+    arrays = written(network, x, tmp_path, steps=256)
+    node = package.read(tmp_path / "neurons.nir").nodes["3"]
+    spikes = arrays["spikes.1"].reshape(256, 2, -1)
+    assert (spikes @ np.rint(node.weight).T + np.rint(node.bias) == arrays["outputs"]).all()
 
 
 def test_strict_and_not_strict_thresholds():

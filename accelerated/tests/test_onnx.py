@@ -215,3 +215,25 @@ def test_sums_beyond_float32_are_refused(tmp_path):
         spiking.graph.fc.bias += 2**24
     with pytest.raises(InputError, match="float32, which QONNX has, holds whole numbers up to 16777216"):
         qonnx(spiking, tmp_path / "x.onnx", network.images[:1])
+
+
+def test_tokens_have_no_form_in_exports_and_are_named(tmp_path):
+    """A linear layer on tokens: as many as features, and not."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 256, (8, 1, 8, 8)) / 255
+    for features in (4, 6):
+        layers = nn.Conv2d(1, features, 4, 4), nn.ReLU(), Tokens(), nn.Linear(features, features), nn.ReLU()
+        network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * features, 3)).eval()
+        whole = acc.integers(acc.quantise(network, "s-qcfs", 8, sample=x), x)
+        spiking = acc.convert(whole, "signed")
+        for write in (onnx, qonnx):
+            with pytest.raises(InputError, match="acts on 2 axes, which has no form in"):
+                write(spiking, tmp_path / "x.onnx", x[:1])
+    assert not list(tmp_path.iterdir())
+
+
+class Tokens(nn.Module):
+    """Places as tokens."""
+
+    def forward(self, x):
+        return x.flatten(2).transpose(1, 2)

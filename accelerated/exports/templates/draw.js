@@ -7,6 +7,8 @@
   const cell = paper.width / columns, gap = 2, wide = 720;
   const neurons = PROGRAM.nodes.filter((node) => node.op === "neuron");
   const image = new Array(channels * area).fill(0);
+  const levels = Math.max(...neurons.map((node) => node.levels)), same = neurons.every((node) => node.levels === levels);
+  const deepest = Math.max(...Object.values(Network.depths(PROGRAM))), longest = 2 * (deepest + 1) * levels, last = 1000;
   let run, quantised, spikes, exactSince, at = 0, timer = null, pointed = null, due = null;
 
   const best = (values) => values.indexOf(Math.max(...values));
@@ -36,6 +38,7 @@
   }
 
   function step() {
+    if (run.now >= last) return;  // while streaming, sums grow without end
     spikes += run.step();
     if (!exact()) exactSince = null;
     else if (exactSince === null) exactSince = run.now;
@@ -49,11 +52,11 @@
     if (!run.now) return ["open", `Nothing has fired. The quantised network says ${best([...quantised[PROGRAM.answer]])}.`];
     const said = `Step ${run.now}, ${spikes} spikes: the spiking network says ${best([...run.answer])}, ` +
       `the quantised one ${best([...quantised[PROGRAM.answer]])}. `;
-    const same = run.answer.every((value, i) => value === quantised[PROGRAM.answer][i]);
+    const equal = run.answer.every((value, i) => value === quantised[PROGRAM.answer][i]);
     if (run.schedule === "streaming")
-      return run.now < neurons[0].levels ? ["open", said]
-        : ["missed", said + (exact() ? "Every count is the level." : "Counts are not the levels, and need not become so.")];
-    if (exactSince !== null && same) return ["exact", said + `Exact since step ${exactSince}: every level, every bit of the answer.`];
+      return run.now !== levels || !same ? ["open", said]
+        : [exact() ? "exact" : "missed", said + (exact() ? "Every count is the level." : "Counts are not the levels, and need not become so.")];
+    if (exactSince !== null && equal) return ["exact", said + `Exact since step ${exactSince}: every level, every bit of the answer.`];
     return ["open", said + "Not exact yet."];
   }
 
@@ -226,13 +229,14 @@
   byId("reset").addEventListener("click", () => { stop(); begin(); });
   byId("play").addEventListener("click", () => {
     if (timer) return stop();
-    if (over()) begin();
+    if (over() || run.now >= longest) begin();
     byId("play").textContent = "Stop";
     byId("play").setAttribute("aria-pressed", "true");
-    timer = setInterval(() => { step(); if (over() || run.now >= 64) stop(); }, 400);
+    timer = setInterval(() => { step(); if (over() || run.now >= longest) stop(); }, 400);
   });
   at = Math.floor(rows / 2 - 0.5) * columns + Math.floor(columns / 2 - 0.5);
   byId("ink-label").hidden = channels !== 3;
+  document.querySelector("[value=integrate-then-fire]").disabled = !same;  // its phases have one length
   layers();
   byId("example").value = Math.min(3, PROGRAM.examples.length - 1);
   load(PROGRAM.examples[byId("example").value].pixels);
