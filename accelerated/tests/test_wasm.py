@@ -78,8 +78,7 @@ def module(network, image, folder):
 
 @pytest.mark.parametrize("schedule", ["streaming", "integrate-then-fire", "signed", "halving"])
 def test_digits_as_webassembly(schedule, tmp_path):
-    """The whole test set."""
-    network, x = acc.load("digits"), datasets.load("digits").test_x
+    network, x = acc.load("digits"), datasets.load("digits").test_x[:60]
     spiking = acc.convert(network, schedule)
     code, steps = module(spiking, x[:1], tmp_path), spiking.phases * spiking.steps
     assert len(code) < 50_000
