@@ -60,6 +60,7 @@ TIMMS += [pytest.param(*case, marks=pytest.mark.long) for case in
           ((NAMES[1], "bfloat16", 64), *itertools.product(NAMES, ("float32", "bfloat16"), (224,)))]  # fmt: skip
 
 
+@pytest.mark.timeout(900)  # 58 phases of 8 steps are minutes where a core is slow or shared
 @pytest.mark.parametrize(("name", "format", "size"), TIMMS)
 def test_T5_timms_transformers_bit_for_bit(name, format, size, record_property):
     """All blocks and stages, random weights, thresholds from the maximum: 64 x 64, L = 8; if long 224, L = 16."""
