@@ -22,9 +22,8 @@ from .engines.structure import images_lead, propagate
 from .graph.trace import evaluating, layer_name
 from .network import answer, images
 from .neuron import State
-from .pixels import Pixels
 from .schedules import arithmetic_of
-from .sums import held
+from .sums import held, is_whole
 
 
 class Recorded(NamedTuple):
@@ -311,8 +310,7 @@ def simulate_at(network, x, times, arithmetic=None, record=(), start=None, frame
             stepped, states = network.begin(x, max(times), arithmetic, states)
             seen = _Seen(network, x, states, record)
             run = _stepped(network, stepped, shown, max(times), seen)
-        of_pixels = len(shown) > 1 and any(isinstance(module, Pixels) for module in network.modules())
-        compared = None if of_pixels else x  # the mean of whole pixels is no image
+        compared = None if len(shown) > 1 and is_whole(network.graph) else x  # the mean of whole pixels is no image
         for logits in run:
             rows.append(logits)
             steps = len(rows) // network.phases

@@ -13,7 +13,7 @@ from .graph.trace import layer_name, output_of
 from .graph.values import read_last
 from .increments import IncrementalOperators, Shown
 from .neuron import SpikingNeuron
-from .pixels import Pixels
+from .sums import is_whole
 
 
 class OnTotals:
@@ -66,7 +66,7 @@ class OnIncrements:
         reads = sources_of(network, [output_of(network.graph)])
         self.ending = [node for node in self.nodes if node in reads]
         self.averages = network.schedule.streams and any(node.op == "placeholder" for node in self.ending)
-        self.of_pixels = any(isinstance(module, Pixels) for module in network.modules())
+        self.of_pixels = is_whole(network.graph)
         self.frames: list = []  # the first one, and what all others differ from it
 
     def step(self, x, now, fired, wanted=True):

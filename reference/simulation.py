@@ -13,7 +13,7 @@ from .conversion import SpikingNetwork, exact_levels
 from .network import images
 from .schedules import arithmetic_of
 from .stepping import State, mean_frame, propagate, step_increments, step_totals
-from .sums import held
+from .sums import held, is_whole
 
 
 class Recorded(NamedTuple):
@@ -160,7 +160,7 @@ def stacked(parts):
 def result(network, shown, steps, logits, counts, emitted, settled_at, recorded):
     """The `Simulation` of a run, its counts compared with the quantised network's levels where they should be equal."""
     differ, last, settles = None, network.layers[-1]["name"], network.schedule.settles
-    of_pixels = any(node["op"] == "pixels" for node in network.nodes) and len(shown) > 1  # their mean is no image
+    of_pixels = is_whole(network.nodes) and len(shown) > 1  # their mean is no image
     if not of_pixels and (settles or all(node["levels"] == steps for node in network.layers)):
         levels = ann_levels(network, mean_frame(shown))
         differ = {name: counts[name] != levels[name].astype(int) for name in counts}

@@ -13,6 +13,7 @@ from .activation import level_value
 from .checks import InputError, array, number
 from .increments import image, operate
 from .operators import FORWARD
+from .sums import is_whole
 
 
 class State(NamedTuple):
@@ -54,11 +55,11 @@ def mean_frame(frames):
 
 def seen(network, frames):
     """The image that a read-out sees beside the neurons: the mean of the frames so far; InputError if that is none."""
-    reads, of_pixels = {network.nodes[-1]["name"]}, any(node["op"] == "pixels" for node in network.nodes)
+    reads = {network.nodes[-1]["name"]}
     for node in reversed(network.nodes):
         if node["name"] in reads and node["op"] != "spiking":
             reads |= {*node["inputs"]}
-    if of_pixels and "image" in reads and any((frame != frames[0]).any() for frame in frames):
+    if is_whole(network.nodes) and "image" in reads and any((frame != frames[0]).any() for frame in frames):
         raise InputError("the read-out sees the image, and the mean of frames of whole pixels is none: show one")
     return mean_frame(frames)
 

@@ -23,7 +23,7 @@ import isospike
 
 from ..checks import InputError
 from .program import HELD, Program, in_8_bits
-from .weights import whole_file
+from .weights import written
 
 PER_LINE = 24
 SIZES = {"int8_t": 1, "int16_t": 2, "int32_t": 4}
@@ -40,11 +40,7 @@ def c(network, path: str | Path, image, name: str = "network") -> Path:
     path = Path(path)
     source, header = Writer(Program(network, image), name, path.stem).files()
     for text, suffix in ((header, ".h"), (source, ".c")):
-        try:
-            with whole_file(path.with_suffix(suffix)) as part:
-                part.write_text(text)
-        except OSError as error:
-            raise InputError(f"cannot write {path.with_suffix(suffix)}: {error.strerror}") from error
+        written(path.with_suffix(suffix), lambda part, text=text: part.write_text(text))
     return path.with_suffix(".c")
 
 

@@ -94,9 +94,9 @@ class Reader:
         self._only(self.nir.Input)
         output = self._only(self.nir.Output)
         made = {name: self._circuit(name) for name, node in [*self.nodes.items()] if type(node) is self.nir.Threshold}
-        for name in self.nodes.keys() - made.keys():
-            node = self.nodes[name]
-            made[name] = self._if(name, node) if type(node) is self.nir.IF else stateless(self.nir, name, node)
+        for name, node in self.nodes.items():
+            if type(node) is not self.nir.Threshold:
+                made[name] = self._if(name, node) if type(node) is self.nir.IF else stateless(self.nir, name, node)
         modules = {own_name(name): module for name, module in made.items()}
         if len(modules) < len(made):
             raise InputError("two nodes have the same name once its dots are _: rename one")

@@ -37,7 +37,7 @@ class Operators(nn.Module):
 def onnx_floats(network: nn.Module, path: str | Path, image: torch.Tensor) -> Path:
     """Write a quantised network to `path` as ONNX; returns the path. InputError where there is no such form.
 
-    Input `image` [n, ...], outputs as the network's, named `output_0`, ...; `image` is one of its images.
+    Input `image` [n, ...], outputs in the network's order; `image` is one of its images.
     """
     for name in ("onnx", "onnxscript"):
         if importlib.util.find_spec(name) is None:
