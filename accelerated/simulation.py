@@ -117,6 +117,7 @@ def _chunks(network, run, times):
 
 def _stepped(network, run, frames, steps, seen):
     """The logits of a run step by step; None before the last phase. The last of `frames` stays."""
+    frames = frames.unbind()  # once: a frame that stays is seen to be the same
     for now in range(network.phases * steps):
         yield run.step(frames[min(now, len(frames) - 1)], now, seen, wanted=now // steps == network.phases - 1)
 
