@@ -15,10 +15,11 @@ from torch.utils._pytree import tree_map, tree_map_only
 
 from .activation import qcfs_counts
 from .anytime import begun, joined
-from .checks import InputError, first_line, one_of, whole
+from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
 from .engines import ENGINES, EXACT, engine_named
 from .engines.structure import images_lead, propagate
+from .frames import mean_frame, sequence, together
 from .graph.trace import evaluating, layer_name
 from .network import answer, images
 from .neuron import State
@@ -120,42 +121,6 @@ def _stepped(network, run, frames, steps, seen):
     frames = frames.unbind()  # once: a frame that stays is seen to be the same
     for now in range(network.phases * steps):
         yield run.step(frames[min(now, len(frames) - 1)], now, seen, wanted=now // steps == network.phases - 1)
-
-
-def mean_frame(frames):
-    """The mean of frames [T, batch, ...]; of equal ones it is that frame."""
-    if len(frames) == 1:
-        return frames[0]
-    total = torch.zeros_like(frames[0])
-    for frame in frames:  # in this order, as the reference
-        total = total + (frame - frames[0])
-    return frames[0] + total / len(frames)
-
-
-def _tensor(frames):
-    """A sequence of frames as one tensor; InputError if it is none."""
-    try:
-        together = isinstance(frames, (list, tuple)) and all(isinstance(frame, torch.Tensor) for frame in frames)
-        return torch.stack([*frames]) if together else torch.as_tensor(frames)
-    except (TypeError, ValueError, RuntimeError) as error:
-        kind = type(frames).__name__
-        raise InputError(
-            f"frames must be a tensor or an array [T, batch, ...], got {kind}: {first_line(error)}"
-        ) from error
-
-
-def sequence(network, frames, times, engine):
-    """Frames [T, batch, ...] in the network's format, or the one frame that is their mean; InputError if none."""
-    if engine not in (None, "dense"):
-        raise InputError(f"frames are stepped: choose no engine, got {engine!r}")
-    if network.images is not None:
-        raise InputError("a calibrated network simulates the images that it was calibrated on, and no frames")
-    if frames.ndim < 3 or not frames.numel():
-        raise InputError(f"frames must be a sequence [T, batch, ...], got shape {tuple(frames.shape)}")
-    if network.schedule.streams and times != [len(frames)]:
-        raise InputError(f"while streaming, each step has its frame: steps must be {len(frames)}, got {max(times)}")
-    shown = images(network, frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-    return shown if network.schedule.streams else images(network, mean_frame(shown))[None]
 
 
 def _checked(network, x, times, arithmetic, record, engine, start):
@@ -348,7 +313,7 @@ def simulate(
     """
     if not isinstance(network, SpikingNetwork):
         raise InputError(f"simulate takes a spiking network, got {type(network).__name__}: convert it first")
-    x = _tensor(x) if frames else x
+    x = together(x) if frames else x
     if steps is None:
         steps = len(x) if frames and network.schedule.streams and x.ndim else network.steps
     steps = whole(steps, "steps")

@@ -3,11 +3,10 @@
 They serve every schedule; engines compute the same faster for schedules that stream.
 """
 
-import torch
-
 from .checks import InputError
 from .engines.structure import propagate, sources_of
 from .engines.totals import Values
+from .frames import Mean
 from .graph.operations import module_of
 from .graph.trace import layer_name, output_of
 from .graph.values import read_last
@@ -67,7 +66,7 @@ class OnIncrements:
         self.ending = [node for node in self.nodes if node in reads]
         self.averages = network.schedule.streams and any(node.op == "placeholder" for node in self.ending)
         self.of_pixels = is_whole(network.graph)
-        self.frames: list = []  # the first one, and what all others differ from it
+        self.mean = Mean()
 
     def step(self, x, now, fired, wanted=True):
         """The logits of step `now`, None unless `wanted`; calls `fired(name, spikes, now)` for each layer."""
@@ -85,17 +84,16 @@ class OnIncrements:
                 values[node] = self.operators(node, values, now)
             for source in self.done.get(node, ()):
                 del values[source]
-        return propagate(self.network, self._seen(x, now), self._sent, self.ending) if wanted else None
+        return propagate(self.network, self._seen(x), self._sent, self.ending) if wanted else None
 
-    def _seen(self, x, now):
+    def _seen(self, x):
         """The image that a read-out reads beside the neurons: while streaming, the mean of those so far."""
         if not self.averages:
             return x
-        first, others = self.frames or (x.clone(), torch.zeros_like(x))
-        if self.of_pixels and (x != first).any():
+        mean = self.mean.add(x)
+        if self.of_pixels and self.mean.others.any():
             raise InputError("the read-out sees the image, and the mean of frames of whole pixels is none: show one")
-        self.frames = [first, others + (x - first)]
-        return first + self.frames[1] / (now + 1)
+        return mean
 
     def _sent(self, name, module, _):
         return module.value(self.states[name])

@@ -22,7 +22,7 @@ import numpy as np
 import isospike
 
 from ..checks import InputError
-from .program import HELD, Program, in_8_bits
+from .program import HELD, Program, in_8_bits, on_one_axis
 from .weights import written
 
 PER_LINE = 24
@@ -216,8 +216,8 @@ class Writer:
     def _geometry(self, node, window, stride, padding, dilation=(1, 1), groups=1):
         """The name of the geometry of a convolution or pooling; a linear layer is one on a single pixel."""
         before, after = (tuple(n["shape"]) for n in (self.nodes[node["inputs"][0]], node))
-        if node["op"] == "linear" and len(before) != 1:
-            raise InputError(f"{node['name']} acts on {len(before)} axes, which has no form in C: on one alone")
+        if node["op"] == "linear":
+            on_one_axis(node, "C")
         before, after = ((*shape, 1, 1) if len(shape) == 1 else shape for shape in (before, after))
         numbers = *before, *after, *window, *stride, *padding, *dilation, groups
         if len(numbers) != 15 or max(numbers) > 32767:

@@ -22,7 +22,7 @@ import isospike
 from ..checks import InputError, one_of
 from ..pixels import Pixels
 from ..simulation import simulate
-from .program import Program
+from .program import Program, on_one_axis
 from .weights import written
 
 FORMS = ("neurons", "circuit")
@@ -168,8 +168,8 @@ class Builder:
         if node["op"] == "scale":
             return self._scale(node["factor"] * own / unit, node), self._value(source, own)
         before = self.known[source]["shape"]
-        if node["op"] == "linear" and len(before) != 1:
-            raise InputError(f"{node['name']!r} acts on {len(before)} axes, which has no form in NIR: on one alone")
+        if node["op"] == "linear":
+            on_one_axis(node, "NIR")
         rows = np.broadcast_to(unit, node["shape"]).reshape(node["shape"][0], -1)
         if (rows != rows[:, :1]).any():
             raise InputError(f"thresholds after {node['name']!r} differ within a channel, which weights cannot follow")

@@ -15,7 +15,7 @@ import numpy as np
 import isospike
 
 from ..checks import InputError
-from .program import Program, in_8_bits
+from .program import Program, in_8_bits, on_one_axis
 from .weights import written
 
 OPSET = 17
@@ -206,8 +206,7 @@ class Integers(Graph):
         self._line("Add", [total, self._constant(node["bias"].reshape(column))], f"value.{name}")
 
     def _linear(self, name, node, inputs):
-        if len(node["shape"]) != 1:
-            raise InputError(f"{name} acts on {len(node['shape'])} axes, which has no form in ONNX: on one alone")
+        on_one_axis(node, "ONNX")
         self._layer(name, node, inputs, "MatMulInteger", True)
 
     def _conv2d(self, name, node, inputs):

@@ -56,6 +56,13 @@ def spread(factor, shape):
     return factor if factor.size == factor.shape[0] == shape[0] else np.broadcast_to(factor, shape).copy()
 
 
+def on_one_axis(node, form):
+    """InputError unless a linear layer acts on one axis alone, of several of which a form knows nothing."""
+    if len(node["shape"]) != 1:
+        axes = len(node["shape"])
+        raise InputError(f"{node['name']!r} acts on {axes} axes, which has no form in {form}: on one alone")
+
+
 def _signs(weight, least, most, apply):
     """(least, most) of a linear operator's output, from those of its inputs, all of which may still be 0."""
     weight = torch.from_numpy(weight).double()

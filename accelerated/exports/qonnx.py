@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checks import InputError
 from .onnx import Graph, packaged, saved
-from .program import Program
+from .program import Program, on_one_axis
 
 DOMAIN = "qonnx.custom_op.general"
 HELD = 2**24  # whole numbers in float32
@@ -90,8 +90,7 @@ class Multithreshold(Graph):
                    out_dtype=kind, out_bias=float(node["lowest"]))  # fmt: skip
 
     def _linear(self, name, node, inputs):
-        if len(node["shape"]) != 1:
-            raise InputError(f"{name} acts on {len(node['shape'])} axes, which has no form in QONNX: on one alone")
+        on_one_axis(node, "QONNX")
         self._summing(name, node, inputs, "MatMul", node["weight"].T)
 
     def _conv2d(self, name, node, inputs):
