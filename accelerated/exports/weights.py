@@ -48,11 +48,16 @@ def activations(network):
 
 def save_weights(network, path):
     """Write all parameters and buffers of a network; the file is either the old one or the whole new one."""
+    save_state(network.state_dict(), activations(network), path)
+
+
+def save_state(state, kinds, path):
+    """Write a state dictionary and the `activations` of its network, as `save_weights` does."""
     path = Path(path)
-    weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
     try:
         with whole_file(path) as part:
-            save_file(weights, part, {"activations": json.dumps(activations(network))})
+            save_file(weights, part, {"activations": json.dumps(kinds)})
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {path}: {first_line(error)}") from error
 

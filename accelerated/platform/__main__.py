@@ -21,7 +21,7 @@ except ImportError as error:
 
 from ..checks import InputError
 from ..run import parse
-from . import accounts, worker
+from . import accounts, copies, identity, worker
 from .database import Database, Record
 from .options import PlatformOptions, checked
 from .records import ACTIVE
@@ -69,11 +69,18 @@ def serve(options: PlatformOptions) -> None:
 
     database = Database(options.database)
     database.migrate()
+    identity.belong(options, database)
     if options.new_password:
         with database.begin() as db:
             secret = accounts.renew(db, options.new_password)
         print(f"with this link, {options.new_password} can set a new password; it works once:")
         print(f"  {address(options)}/invitations/{secret}")
+        return
+    if options.backup:
+        print(f"{options.backup} holds {copies.backup(options, database)} records")
+        return
+    if options.copy_database:
+        print(f"{copies.database(options, database)} records are in the other database: give its DATABASE_URL now")
         return
     server = Server(uvicorn.Config(app.make(options, database), options.host, options.port, log_level="warning",
                                    timeout_graceful_shutdown=2, server_header=False))  # fmt: skip

@@ -11,10 +11,9 @@ from . import networks
 from .database import Record
 from .fields import ANN, CNN_TYPES, FORMS, QANN, TEST, TRANSFORMER_TYPES, UPLOAD, Field
 from .options import PlatformOptions
-from .records import ENDED
+from .records import BROKEN, checkpoint
 from .refusals import Refused
 
-BROKEN = set(ENDED) - {"finished"}
 RATES = {"sgd": 0.1, "adamw": 0.001}
 WANTED = {
     None: "Choose a record of a network.",
@@ -35,6 +34,10 @@ def read(form: Iterable[Field], answers: dict) -> dict:
         elif field.kind not in ("file", "record"):
             values[field.name] = field.read(answers.get(field.name))
     return values
+
+
+def _restarting(values):
+    return {"after_restart": "wait"} if values["after_restart"] == "wait" else {}
 
 
 def _usual(values, model):
@@ -69,7 +72,8 @@ def ann(answers: dict, options: PlatformOptions) -> dict:
     """Settings of the training of a ReLU network."""
     values = read(ANN, answers)
     more = _usual(values, values["model"]) | {key: values[key] for key in ("batch", "seed", "weight_decay")}
-    return _checked(_shared(values) | more | {"epochs": [values["epochs"], 0, 0], "until": "relu"}, options)
+    more |= {"epochs": [values["epochs"], 0, 0], "until": "relu"}
+    return _checked(_shared(values) | more | _restarting(values), options)
 
 
 def upload(answers: dict, options: PlatformOptions, path: Path) -> dict:
@@ -85,7 +89,7 @@ def upload(answers: dict, options: PlatformOptions, path: Path) -> dict:
 def qann(answers: dict, options: PlatformOptions, source: Record | None) -> dict:
     """Settings of a quantised network, trained from the weights of `source` or (None) from scratch."""
     values = read([field for field in QANN if source is None or field.name not in networks.SHARED], answers)
-    _usable(source, "ann")
+    _usable(source, "ann", options)
     shared = _shared(values if source is None else source.settings)
     transformer = networks.is_transformer(shared["model"])
     offered = dict(TRANSFORMER_TYPES if transformer else CNN_TYPES)
@@ -99,7 +103,7 @@ def qann(answers: dict, options: PlatformOptions, source: Record | None) -> dict
     more = {key: values[key] for key in ("levels", "initial_threshold", "batch", "seed", "weight_decay")}
     more |= _usual(values, shared["model"])
     settings = shared | more | {"activation": activation, "epochs": epochs, "until": "training"}
-    return _checked(settings | ({"start": "source"} if source else {}), options)
+    return _checked(settings | _restarting(values) | (_start(source) if source else {}), options)
 
 
 def test(answers: dict, options: PlatformOptions, source: Record | None) -> dict:
@@ -108,11 +112,12 @@ def test(answers: dict, options: PlatformOptions, source: Record | None) -> dict
     if source is None:
         raise Refused("Choose a record.", field="source")
     spiking = values["network"] == "snn"
-    _usable(source, "qann" if spiking else None)
+    _usable(source, "qann" if spiking else None, options)
     quantised = ("activation", "levels", "initial_threshold")
     kept = {key: source.settings[key] for key in (*networks.SHARED, *quantised) if key in source.settings}
     settings = kept | {"epochs": [0, 0, 0], "test_batch": values["test_batch"], "test_images": values["test_images"],
-                       "until": "training" if source.kind == "qann" else "relu", "start": "source"}  # fmt: skip
+                       "until": "training" if source.kind == "qann" else "relu"}  # fmt: skip
+    settings |= _restarting(values) | _start(source)
     if spiking:
         chosen = SCHEDULES.values() if values["schedule"] == "all" else [SCHEDULES[values["schedule"]]]
         if values["calibration"] != "none" and not any(schedule.streams for schedule in chosen):
@@ -166,13 +171,18 @@ def _threshold(text):
         raise Refused("{got} is neither a positive number nor max.", field="initial_threshold", got=text)
 
 
-def _usable(source, kind):
+def _usable(source, kind, options):
     if source is None:
         return
     if source.kind == "test" or (kind and source.kind != kind):
         raise Refused(WANTED[kind], field="source")
-    if source.state in BROKEN or source.request:
-        raise Refused("That record did not finish: choose another.", field="source")
+    if source.request == "delete" or (source.state in BROKEN and not checkpoint(options, source)):
+        raise Refused("That record learnt nothing before it ended: choose another.", field="source")
+
+
+def _start(source):
+    """How a record starts from another: as soon as that is finished, or with what it had learnt when it ended."""
+    return {"start": "checkpoint" if source.state in BROKEN else "source"}
 
 
 EXAMPLE: dict = {  # the five-minute example: answers of the three forms

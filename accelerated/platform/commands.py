@@ -8,8 +8,10 @@ from ..runs.config import Config
 from . import networks
 from .database import Record
 from .options import PlatformOptions
+from .records import waits_for
 
-UPLOAD = "upload.safetensors"
+UPLOAD, CHECKPOINT = "upload.safetensors", "start.safetensors"  # weights that a record has in its own folder
+OWN = {"upload": UPLOAD, "checkpoint": CHECKPOINT}  # by how it starts
 
 
 def words_of(settings: dict) -> list[str]:
@@ -29,10 +31,8 @@ def words_of(settings: dict) -> list[str]:
 
 def weights(record: Record) -> str | None:
     """The path of the weights that a record starts from, relative to its folder; or None."""
-    kind = record.settings.get("start")
-    if kind == "upload":
-        return UPLOAD
-    return f"../{record.source_id}/run/weights.safetensors" if kind == "source" else None
+    kind = record.settings.get("start", "")
+    return f"../{record.source_id}/run/weights.safetensors" if kind == "source" else OWN.get(kind)
 
 
 def environment(record: Record) -> dict[str, str]:
@@ -54,20 +54,21 @@ def command(record: Record, options: PlatformOptions) -> list[str]:
     return [
         sys.executable, *launch(record), "-m", "accelerated.run", *words_of(record.settings),
         *(["--start", start] if start else []), *(["--data-root", str(options.data)] if from_folder else []),
-        "--out", ".", "--name", "run",
+        "--out", ".", "--name", "run", *(["--resume"] if (options.record(record.id) / "run").exists() else []),
     ]  # fmt: skip
 
 
 def typed(record: Record) -> list[str]:
-    """The commands that do the same in a terminal, those of its sources first; an uploaded file goes by its name."""
-    before = typed(record.source) if record.source else []
+    """The commands that do the same in a terminal, those of its sources first; files of its own go by their names."""
+    kind, source = record.settings.get("start"), waits_for(record)
+    before = typed(source) if source else []
     start = []
-    if record.settings.get("start") == "upload":
-        start = ["--start", f"record-{record.id}-{UPLOAD}"]
-    elif record.settings.get("start") == "source" and record.source is None:
-        start = ["--start", "WEIGHTS-OF-A-RECORD-THAT-WAS-DELETED"]
-    elif record.source:
+    if kind in OWN:
+        start = ["--start", f"record-{record.id}-{OWN[kind]}"]
+    elif source:
         start = ["--start", f"runs/record-{record.source_id}/weights.safetensors"]
+    elif kind == "source":
+        start = ["--start", "WEIGHTS-OF-A-RECORD-THAT-WAS-DELETED"]
     words = [*words_of(record.settings), *start, "--name", f"record-{record.id}"]
     variables = [f"{key}={value}" for key, value in environment(record).items()]
     return [*before, " ".join([*variables, shlex.join(["python", *launch(record), "-m", "accelerated.run", *words])])]

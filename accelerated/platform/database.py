@@ -8,9 +8,10 @@ from typing import ClassVar, cast
 
 import alembic.command
 import alembic.config
+from alembic.util import CommandError
 from sqlalchemy import JSON, CursorResult, Double, Executable, ForeignKey, create_engine, event, orm
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 
 from ..checks import InputError, first_line
@@ -71,6 +72,14 @@ class Attempt(Base):
     at: Mapped[float] = mapped_column(default=time.time)
 
 
+class Installation(Base):
+    """The one row says to which folder of records the database belongs; `identity.py` compares."""
+
+    __tablename__ = "installation"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    folder: Mapped[str]  # where it was last
+
+
 class Record(Base):
     """A run: its settings, its state and its result."""
 
@@ -107,7 +116,7 @@ class Database:
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise InputError(f"DATABASE_URL is not usable ({first_line(error)}): give an address such as "
                              "postgresql://USER:PASSWORD@HOST/NAME (extra 'postgres'), or none") from None  # fmt: skip
-        self.url = url
+        self.url, self.lite = url, lite
         if lite:
             event.listen(self.engine, "connect", _set_pragmas)
         self.sessions = sessionmaker(self.engine, expire_on_commit=False)
@@ -118,12 +127,20 @@ class Database:
         with self.sessions.begin() as session:
             yield session
 
+    def within(self, folder: Path) -> bool:
+        """Whether the database is a file in a folder, with which it is moved and copied."""
+        return self.lite and folder in Path(self.url.database or "").resolve().parents
+
     def migrate(self) -> None:
-        """Bring the tables to this version's schema."""
+        """Bring the tables to this version's schema; InputError where that cannot be."""
         try:
             alembic.command.upgrade(self.migrations(), "head")
         except OperationalError as error:
             raise InputError(f"the database does not answer: {first_line(error.orig)}") from None
+        except DatabaseError as error:
+            raise InputError(f"the database is damaged, or none: {first_line(error.orig)}; restore a backup") from None
+        except CommandError as error:
+            raise InputError(f"a newer version made this database ({first_line(error)}): install that one") from None
 
     def migrations(self) -> alembic.config.Config:
         """The migrations of `migrations/versions`, for this database."""

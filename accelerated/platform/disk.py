@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,18 @@ def size(folder: Path) -> int:
             except OSError:
                 continue
     return total
+
+
+def set_aside(options: PlatformOptions, folder: Path) -> None:
+    """Make way where a folder is to be made: one that is there and holds something goes to leftovers/, never away."""
+    if not folder.exists():
+        return
+    try:
+        folder.rmdir()
+    except OSError:
+        place = options.home / "leftovers"
+        place.mkdir(exist_ok=True)
+        folder.rename(place / f"{folder.name}-{time.time_ns()}")
 
 
 def room(options: PlatformOptions, folders: Iterable[Path], more: int = 0) -> None:

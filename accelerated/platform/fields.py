@@ -94,12 +94,15 @@ BATCH = Field("batch", "Batch size", "The number of images per update of the wei
 SEED = Field("seed", "Random seed", "The same seed gives the same result again.", "", "whole", "0", most=2**31)
 DECAY = Field("weight_decay", "Weight decay", "How strongly the weights are pulled towards 0.", "", "number", "0.0005",
               most=1, more=True)  # fmt: skip
+RESTART = Field("after_restart", "If the machine is restarted", "A run that was interrupted can go on from its last "
+                "whole epoch.", choices=(("", "Go on by itself", ""), ("wait", "Wait until I let it go on", "")),
+                more=True)  # fmt: skip
 
 ANN = (
     NAME, DATA, MODEL, OPTIMISER, LR,
     Field("epochs", "Epochs", "How often the network sees every training image.", "A larger number takes longer.",
           "whole", "12", most=1000),
-    BATCH, SEED, WIDTH, SIZE, DECAY,
+    BATCH, SEED, WIDTH, SIZE, DECAY, RESTART,
 )  # fmt: skip
 
 UPLOAD = (
@@ -137,7 +140,7 @@ QANN = (
     Field("epochs2", "Epochs with finer thresholds", "The second stage: one threshold per channel, head or neuron. It "
           "is skipped for types with one threshold per layer.", "A larger number takes longer.", "whole", "6",
           most=1000),
-    OPTIMISER, LR, BATCH, SEED, WIDTH, SIZE, DECAY,
+    OPTIMISER, LR, BATCH, SEED, WIDTH, SIZE, DECAY, RESTART,
 )  # fmt: skip
 
 WAYS = (("all", "All, to compare"),
@@ -168,5 +171,6 @@ TEST = (
           least=1, most=256),
     Field("test_images", "Test images", "Use only this many, from the first on; 0 uses all.",
           "A larger number takes longer.", "whole", "0", most=10**6, more=True),
+    RESTART,
 )  # fmt: skip
 FORMS = {"ann": ANN, "qann": QANN, "test": TEST}

@@ -40,11 +40,17 @@ def start(folder: Path, attempt: int, command: Sequence[str], variables: dict | 
 
 
 def begun(folder: Path, attempt: int) -> dict | None:
-    """{"pid", "began", "mark", "at"} of an attempt's runner, pid 0 if it was prevented; None if it has not begun."""
+    """{"pid", "began", "mark", "at", "boot", "place"} of an attempt's runner; None if it has not begun.
+
+    Pid 0: it was prevented; -1: it began before the machine was restarted, or in the folder of which this is a copy,
+    so that no process here belongs to it.
+    """
     try:
-        return json.loads((folder / f"begun-{attempt}").read_text())
+        leader = json.loads((folder / f"begun-{attempt}").read_text())
+        here = leader.get("boot") in (None, runner.boot()) and leader.get("place") in (None, runner.place(folder))
     except (OSError, ValueError):
         return None
+    return leader if here or not leader["pid"] else leader | {"pid": -1, "began": None, "mark": ""}
 
 
 def ended(folder: Path, attempt: int) -> Ended | None:
@@ -71,7 +77,7 @@ def members(leader: dict) -> set[psutil.Process]:
     """All processes of a job: its group, and those with its mark (torchrun's workers lead groups of their own)."""
     pid = leader["pid"]
     found: set = set()
-    if not pid:
+    if pid <= 0:
         return found
     ours = runner.began(pid) in (None, leader["began"])  # else the number now belongs to another process
     for process in psutil.process_iter():

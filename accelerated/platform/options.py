@@ -39,6 +39,12 @@ class PlatformOptions:
     """The largest file of weights, in MiB, that can be uploaded."""
     new_password: str = ""
     """Print a link with which this user sets a new password, and exit."""
+    backup: str = ""
+    """Copy everything but data sets to this new folder, and exit; the platform may be running. To go back to it, start
+    with it as --folder."""
+    copy_database: str = ""
+    """Copy the database to the empty one at this address, for example postgresql://USER:PASSWORD@HOST/NAME, and exit.
+    Give the same address as DATABASE_URL from then on."""
     worker: int = 0
     """Run only the worker of the server with this process number; the server itself uses this option."""
 

@@ -93,7 +93,7 @@ def last_lines(folder: Path) -> list[str]:
 def of(record: Record, folder: Path, end: Ended | None) -> dict:
     """The row's new values, from how the job ended (None: it left no report)."""
     values = {"ended": end.at if end else time.time(), "best": best(folder)}
-    if end and end.code == 0:
+    if (end and end.code == 0) or _done(folder, end):
         (folder / "run" / "resume.pt").unlink(missing_ok=True)  # as large as two copies of the weights
         return values | {"state": "finished", "request": "" if record.request == "stop" else record.request}
     if record.request:
@@ -102,6 +102,18 @@ def of(record: Record, folder: Path, end: Ended | None) -> dict:
     if end is None:
         return values | {"state": "lost", "message": LOST, "detail": log[-1] if log else ""}
     return values | {"state": "failed"} | _failure(end, log)
+
+
+def _done(folder, end):
+    """Whether a run that was killed had written all of its results before."""
+    killed = end is None or (isinstance(end.code, int) and end.code < 0)
+    return killed and results(folder) is not None and (folder / "run" / "weights.safetensors").is_file()
+
+
+def kept(folder: Path) -> dict | None:
+    """The line of the last whole epoch of a run that did not finish, which it can go on from; or None."""
+    lines = metrics(folder) if (folder / "run" / "resume.pt").is_file() else []
+    return lines[-1] if lines else None
 
 
 def _failure(end, log):

@@ -1,13 +1,17 @@
 """Home, the three forms, records, their logs and files, comparison."""
 
+import contextlib
 import shutil
+import time
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.datastructures import UploadFile
 
+from ..checks import InputError
+from ..runs.folders import save_checkpoint
 from . import accounts, asking, fields, following, networks, records, shown
-from .commands import UPLOAD
+from .commands import CHECKPOINT, UPLOAD
 from .database import Record, User
 from .records import KINDS
 from .refusals import NotHere, Refused
@@ -57,12 +61,13 @@ def _settings(kind, answers, options, source):
     return {"qann": asking.qann, "test": asking.test}[kind](answers, options, source)
 
 
-def _sources(db, user, kind, requested):
+def _sources(db, options, user, kind, requested):
     """Records that a new one may start from: the latest, and the requested one."""
     kinds = {"qann": ("ann",), "test": ("qann", "ann")}.get(kind, ())
-    query = records.visible(user).where(Record.kind.in_(kinds), Record.request == "")
+    query = records.visible(user).where(Record.kind.in_(kinds))
     found = [*db.scalars(query.limit(200)), *db.scalars(query.where(Record.id == (numbered(requested) or 0)))]
-    return [shown.row(record) for record in dict.fromkeys(found) if record.state not in asking.BROKEN]
+    usable = [r for r in dict.fromkeys(found) if r.state not in records.BROKEN or records.checkpoint(options, r)]
+    return [shown.row(record) for record in usable]
 
 
 def _form(request, user, kind, answers, refused=None, form=None):
@@ -71,7 +76,7 @@ def _form(request, user, kind, answers, refused=None, form=None):
     if refused and wants_json(request):
         return page(request, "form.html", {"refused": refused.data}, refused.status)
     with _database(request).begin() as db:
-        sources = _sources(db, user, kind, str(answers.get("source") or ""))
+        sources = _sources(db, options, user, kind, str(answers.get("source") or ""))
     if not refused:
         answers = _initial(kind, sources, answers)
     commands = {name: networks.missing(name, options.data) for name in networks.DATA}
@@ -137,20 +142,20 @@ def _uploaded(request, user, answers, file):
             shutil.copyfileobj(file.file, target, 2**20)
         name = fields.NAME.read(answers.get("name") or "upload")
         settings = asking.upload(answers | {"name": name}, options, part)
-        return _kept(request, user, name, settings, part)
+        return _kept(request, user, ("ann", name, settings), part, UPLOAD)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _kept(request, user, name, settings, part):
-    """A record with its uploaded file, or neither."""
-    options = _options(request)
+def _kept(request, user, what, part, own, source=None):
+    """A record with a file of weights of its own, or neither."""
+    options, (kind, name, settings) = _options(request), what
     record = None
     try:
         with _database(request).begin() as db:
-            record = records.create(db, user, options, "ann", name, settings, more=part.stat().st_size)
+            record = records.create(db, user, options, kind, name, settings, source, more=part.stat().st_size)
             options.record(record.id).mkdir(parents=True)
-            part.replace(options.record(record.id) / UPLOAD)  # before the worker can see the record
+            part.replace(options.record(record.id) / own)  # before the worker can see the record
         return record
     except BaseException:
         if record is not None:
@@ -169,13 +174,35 @@ def create(request: Request, kind: str, user: User = Depends(logged_in), answers
             source = records.one(db, user, numbered(requested)) if requested not in ("", "scratch") else None
             name = fields.NAME.read(answers.get("name") or (source.name if source else kind))
             settings = _settings(kind, answers | {"name": name}, _options(request), source)
-            record = records.create(db, user, _options(request), kind, name, settings, source)
+            if settings.get("start") != "checkpoint":
+                record = records.create(db, user, _options(request), kind, name, settings, source)
+        if settings.get("start") == "checkpoint":
+            record = _from_checkpoint(request, user, (kind, name, settings), source)
     except NotHere:
         refused = Refused("There is no such record.", field="source")
         return _form(request, user, kind, answers, refused)
     except Refused as refused:
         return _form(request, user, kind, answers, refused)
     return gone_to(request, f"/record/{record.id}", {"id": record.id})
+
+
+@contextlib.contextmanager
+def _checkpoint(options, record):
+    """A file with what a record had learnt when it ended, for as long as it is needed."""
+    part = options.home / f"checkpoint-{record.id}-{time.time_ns()}.part"
+    try:
+        save_checkpoint(options.record(record.id) / "run", part)
+        yield part
+    except InputError as error:
+        raise Refused("What this record had learnt cannot be read.", detail=str(error)) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _from_checkpoint(request, user, what, source):
+    """A record that starts with what another had learnt when it ended, which it gets a copy of."""
+    with _checkpoint(_options(request), source) as part:
+        return _kept(request, user, what, part, CHECKPOINT, source)
 
 
 @router.get("/records/{kind}")
@@ -232,7 +259,11 @@ def events(request: Request, number: int, user: User = Depends(logged_in)) -> Re
 def download(request: Request, number: int, name: str, user: User = Depends(logged_in)) -> Response:
     """One of a record's files, by the names that its page lists."""
     with _database(request).begin() as db:
-        records.one(db, user, number)
+        record = records.one(db, user, number)
+    if name == "checkpoint.safetensors" and records.checkpoint(_options(request), record):
+        with _checkpoint(_options(request), record) as part:
+            attached = {"Content-Disposition": f'attachment; filename="record-{number}-{name}"'}
+            return Response(part.read_bytes(), media_type="application/octet-stream", headers=attached)
     path = _options(request).record(number) / shown.FILES.get(name, "?")
     if name not in shown.FILES or not path.is_file():
         raise NotHere
@@ -257,6 +288,14 @@ def stop(request: Request, number: int, user: User = Depends(logged_in)) -> Resp
     """Request that a record is stopped."""
     with _database(request).begin() as db:
         records.stop(db, records.one(db, user, number))
+    return gone_to(request, f"/record/{number}", status=202)
+
+
+@router.post("/record/{number}/resume")
+def resume(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
+    """Let a record that ended before it finished go on from its last whole epoch."""
+    with _database(request).begin() as db:
+        records.resume(db, _options(request), records.one(db, user, number))
     return gone_to(request, f"/record/{number}", status=202)
 
 

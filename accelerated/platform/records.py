@@ -1,7 +1,7 @@
 """Records: runs of users, from the request until they are deleted."""
 
-import shutil
 import time
+from pathlib import Path
 
 from sqlalchemy import Select, func, orm, select, update
 
@@ -12,7 +12,8 @@ from .refusals import NotHere, Refused
 
 KINDS = {"ann": "ANN pre-training", "qann": "QANN training", "test": "Test"}
 ACTIVE = ("starting", "running")
-ENDED = ("finished", "failed", "stopped", "lost")
+BROKEN = ("failed", "stopped", "lost")
+ENDED = ("finished", *BROKEN)
 STATES = ("queued", *ACTIVE, *ENDED)
 
 
@@ -43,17 +44,40 @@ def create(
     more: int = 0,
 ) -> Record:
     """A new record that waits for its turn; `more` is the size of the file that comes with it. It has no folder yet."""
-    queued = select(Record.id).where(Record.user_id == user.id, Record.state == "queued")
-    if len(db.scalars(queued).all()) >= options.queue_per_user:
-        raise Refused("You have too many runs waiting: stop some, or come back later.", status=429)
+    _queue(db, options, user.id)
     mine = db.scalars(select(Record.id).where(Record.user_id == user.id)).all()
     disk.room(options, map(options.record, mine), more)
     settings = settings | options.shared
     record = Record(user_id=user.id, kind=kind, name=name, settings=settings, source_id=source and source.id)
     db.add(record)
     db.flush()
-    shutil.rmtree(options.record(record.id), ignore_errors=True)  # left by a record that was never committed
+    disk.set_aside(options, options.record(record.id))  # left by a record that was never committed
     return record
+
+
+def checkpoint(options: PlatformOptions, record: Record) -> Path | None:
+    """The folder of a run that ended before it finished, with what it learnt until its last whole epoch; or None."""
+    run = options.record(record.id) / "run"
+    return run if record.state in BROKEN and record.request != "delete" and (run / "resume.pt").is_file() else None
+
+
+def waits_for(record: Record) -> Record | None:
+    """The record whose finished network this one starts from; None for one that has the weights in its own folder."""
+    return record.source if record.settings.get("start") == "source" else None
+
+
+def resume(db: orm.Session, options: PlatformOptions, record: Record) -> None:
+    """Let a record that ended before it finished wait for its turn again, and go on from its last whole epoch."""
+    _queue(db, options, record.user_id)
+    again = update(Record).where(Record.id == record.id, Record.state.in_(BROKEN), Record.request != "delete")
+    if not changed(db, again.values(state="queued", request="", ended=None, message="", detail="")):
+        raise Refused("Only a run that ended before it finished can go on.", status=409)
+
+
+def _queue(db, options, user):
+    queued = select(func.count()).select_from(Record).where(Record.user_id == user, Record.state == "queued")
+    if db.scalar(queued) >= options.queue_per_user:
+        raise Refused("You have too many runs waiting: stop some, or come back later.", status=429)
 
 
 def stop(db: orm.Session, record: Record) -> None:

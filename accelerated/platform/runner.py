@@ -31,6 +31,20 @@ def began(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def boot() -> str:
+    """This start of the machine: process numbers mean nothing after another."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def place(folder: Path) -> str:
+    """A folder on this machine: moved, it stays the same, and a copy of it is another."""
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
+
+
 def take(path: Path, content: str) -> bool:
     """Make a new file, with its whole content or not at all; False if it exists."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
@@ -68,7 +82,8 @@ def _as_child():
 def main(folder: Path, attempt: str, command: list[str]) -> None:
     """Run the command; its output is added to log.txt."""
     mark = os.environ.get(MARK, "")
-    start = {"pid": os.getpid(), "began": began(os.getpid()), "mark": mark, "at": time.time()}
+    start = {"pid": os.getpid(), "began": began(os.getpid()), "mark": mark, "at": time.time(),
+             "boot": boot(), "place": place(folder)}  # fmt: skip
     if not take(folder / f"begun-{attempt}", json.dumps(start)):
         return
     end = os.open(folder / f"ended-{attempt}", os.O_RDWR | os.O_CREAT, 0o600)

@@ -6,9 +6,9 @@ from pathlib import Path
 from ..reports import report
 from ..reports.plots import label
 from . import figures, following, networks, outcomes
-from .commands import typed
+from .commands import CHECKPOINT, UPLOAD, typed
 from .database import Record
-from .records import ACTIVE, ENDED, KINDS
+from .records import ACTIVE, BROKEN, ENDED, KINDS, waits_for
 
 STAGES = {
     "relu": "ANN",
@@ -21,7 +21,7 @@ FILES = {  # what can be downloaded: name on the page -> path in the record's fo
     "weights.safetensors": "run/weights.safetensors", "results.json": "run/results.json", "report.md": "run/report.md",
     "metrics.jsonl": "run/metrics.jsonl", "simulation.jsonl": "run/simulation.jsonl", "log.txt": "log.txt",
     "accuracy.png": "run/accuracy.png", "pareto.png": "run/pareto.png", "thresholds.png": "run/thresholds.png",
-    "neuron.png": "run/neuron.png", "network.html": "run/network.html", "upload.safetensors": "upload.safetensors",
+    "neuron.png": "run/neuron.png", "network.html": "run/network.html", UPLOAD: UPLOAD, CHECKPOINT: CHECKPOINT,
 }  # fmt: skip
 
 
@@ -47,13 +47,15 @@ def record(found: Record, folder: Path) -> dict:
         "title": KINDS[found.kind], "settings": found.settings, "commands": typed(found),
         "files": [name for name, path in FILES.items() if _holds(folder / path)],
         "results": results(folder), "epochs": outcomes.metrics(folder),
+        "kept": outcomes.kept(folder) if found.state in BROKEN else None,
         "live": following.Simulation(folder).read() if found.state in ACTIVE else [],
     }  # fmt: skip
 
 
 def sources(found: Record) -> list[Record]:
     """The chain of records that one starts from, the oldest first."""
-    return [*sources(found.source), found.source] if found.source else []
+    source = waits_for(found)
+    return [*sources(source), source] if source else []
 
 
 def results(folder: Path) -> dict | None:

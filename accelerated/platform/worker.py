@@ -18,17 +18,16 @@ from typing import Any, TextIO
 from sqlalchemy import func, select, update
 
 from ..checks import first_line
-from . import disk, jobs, outcomes
+from . import disk, jobs, outcomes, runner
 from .commands import command, environment
 from .database import Database, Record, Unreachable, changed
 from .options import PlatformOptions
-from .records import ACTIVE, ENDED
+from .records import ACTIVE, BROKEN, ENDED, waits_for
 
 PAUSE = 0.3  # seconds between two looks
 RETRY = 2  # seconds until the next try after an error of the database or the disk
 READ_EVERY = 2  # seconds between two readings of a running job's epochs
 ATTEMPTS = 5  # to begin a job at all
-BROKEN = set(ENDED) - {"finished"}
 
 
 @contextmanager
@@ -119,9 +118,17 @@ class Worker:
             values = outcomes.of(record, folder, end)
             if late and values["state"] != "finished":
                 values |= {"state": "stopped", "message": outcomes.LATE}
+            if values["state"] == "lost" and self.goes_on(record, leader):
+                values = {"state": "queued"}
             self.change(record, **{"began": leader["at"]} | values)
             self.started.pop((record.id, attempt), None)
             self.progress.pop(record.id, None)
+
+    @staticmethod
+    def goes_on(record: Record, leader: dict) -> bool:
+        """Whether a job that ended with the machine is to go on by itself; not for ever, in case it ended it."""
+        restarted = leader.get("boot") not in (None, runner.boot())
+        return restarted and record.settings.get("after_restart") != "wait" and record.attempt < ATTEMPTS
 
     @staticmethod
     def leader(folder: Path, attempt: int, process: Popen | None) -> dict | None:
@@ -175,7 +182,8 @@ class Worker:
             waiting = db.scalars(select(Record).where(Record.state == "queued").order_by(Record.id)).all()
             for record in sorted(waiting, key=lambda r: busy.get(r.user_id, 0)):  # users with fewer jobs first
                 free = busy.get(record.user_id, 0) < self.options.jobs_per_user
-                if _given_up(record) or not free or (record.source and record.source.state != "finished"):
+                source = waits_for(record)
+                if _given_up(record) or not free or (source and source.state != "finished"):
                     continue
                 if _marked_starting(db, record):
                     return record
@@ -184,8 +192,9 @@ class Worker:
     def start(self, record: Record) -> None:
         """Start a claimed record's job; its state is "starting" already, so that another worker knows of it."""
         folder = self.options.record(record.id)
-        shutil.rmtree(folder / "run", ignore_errors=True)  # normally there is none
         try:
+            if not (folder / "run" / "config.json").exists():  # nothing to go on from
+                disk.set_aside(self.options, folder / "run")
             process = jobs.start(folder, record.attempt, command(record, self.options), environment(record))
         except OSError as error:
             self.change(record, state="failed", ended=time.time(), message=outcomes.FULL if error.errno == 28

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ..checks import InputError
-from ..exports.weights import whole_file
+from ..exports.weights import save_state, whole_file
 from . import learning
 from .config import NOT_PART_OF_A_RUN, default_name
 
@@ -125,6 +125,16 @@ def read_state(folder, settings, device):
                 f"{folder} was started with {key}={before.get(key)!r}, not {value!r}: choose another --name"
             )
     return state
+
+
+def save_checkpoint(folder, path):
+    """Write the weights of a run's last whole epoch as a file to start from; InputError where there are none."""
+    try:
+        state = torch.load(folder / "resume.pt", weights_only=True, map_location="cpu")
+        weights, kinds = state["network"], state["activations"]
+    except Exception as error:  # a damaged file can raise anything
+        raise InputError(f"{folder} holds no readable checkpoint ({type(error).__name__})") from error
+    save_state(weights, kinds, path)
 
 
 def lock(folder):

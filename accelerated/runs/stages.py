@@ -10,7 +10,7 @@ from torch import nn
 from .. import data as datasets
 from ..activation import QCFS
 from ..checks import InputError
-from ..exports.weights import load_weights, thresholds_in, whole_file
+from ..exports.weights import activations, load_weights, thresholds_in, whole_file
 from ..graph.timm import with_sites
 from ..models import TRANSFORMERS, make
 from . import distributed, learning
@@ -192,7 +192,8 @@ class Stages:
             return
         now = {
             "stage": stage, "epoch": epoch + 1, "accuracies": self.accuracies, "metrics": self.metrics,
-            "network": network.state_dict(), "sgd": sgd.state_dict(), "generator": self.generator.get_state(),
+            "network": network.state_dict(), "activations": activations(network), "sgd": sgd.state_dict(),
+            "generator": self.generator.get_state(),
             "scaler": scaler.state_dict() if scaler else None, "seconds": self.clock(),
             "teacher": self.teacher.state_dict() if self.teacher is not None else None, "origin": self.origin,
         }  # fmt: skip

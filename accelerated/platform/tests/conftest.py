@@ -14,11 +14,13 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import sync_playwright
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from accelerated.platform import accounts, app
-from accelerated.platform.database import Database
+from accelerated.platform import accounts, app, runner
+from accelerated.platform.database import Database, User
 from accelerated.platform.options import PlatformOptions, checked
+from accelerated.platform.web import COOKIE
 
 PASSWORD = "a good long password"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -48,6 +50,14 @@ class Inside:
         assert client.post("/login", data={"name": name, "password": PASSWORD}).status_code == 200
         return client
 
+    def session(self, name):
+        """A browser in which a user, who is there already, is logged in; without the time that a password takes."""
+        client = self.client()
+        with self.database.begin() as db:
+            user = db.scalars(select(User).where(User.name == name)).one()
+            client.cookies.set(COOKIE, accounts.open_session(db, user, "test"))
+        return client
+
 
 @pytest.fixture
 def inside(tmp_path):
@@ -75,6 +85,11 @@ def wait_for(holds, otherwise, seconds=PATIENCE):
         assert time.monotonic() < deadline, f"{otherwise} (waited {seconds:g} s)"
         time.sleep(0.02)
     return found
+
+
+def gone(pid):
+    """Whether a process ends."""
+    return wait_for(lambda: runner.began(pid) is None, f"process {pid} lives on")
 
 
 def contention():

@@ -16,7 +16,7 @@ from accelerated.platform import jobs, outcomes, records, runner, worker
 from accelerated.platform.commands import environment, typed
 from accelerated.platform.database import Record, User
 
-from .conftest import PATIENCE, Inside, wait_for
+from .conftest import PATIENCE, Inside, gone, wait_for
 
 TALK = "import time\nfor i in range(200):\n    print('line', i, flush=True)\n    time.sleep(0.02)\n"
 SLEEP = "import time; time.sleep(600)"
@@ -38,6 +38,7 @@ class Place:
         self.database = inside.database
         self.programs: dict = {}
         self.worker = worker.Worker(self.options, self.database)
+        self.client_of: Any = inside.session
         for name in ("ada", "bob"):
             with self.database.begin() as db:
                 db.add(User(name=name, password="-"))
@@ -98,11 +99,6 @@ def place(inside, monkeypatch):
             leader = jobs.begun(place.options.record(record.id), record.attempt)
             if leader and leader["pid"]:
                 jobs.end(leader, wait=0)
-
-
-def gone(pid):
-    """Whether a process ends."""
-    return wait_for(lambda: runner.began(pid) is None, f"process {pid} lives on")
 
 
 def test_a_job_ends_and_its_log_is_kept(place):

@@ -85,17 +85,24 @@ def processes(platform, number):
 
 
 def kill_rounds(folder, rounds, seed, epochs=EPOCHS, latest=6.0):
-    """Kill each round's targets, each at most `latest` seconds after the one before; returns counts, all checked."""
+    """Kill each round's targets, each at most `latest` seconds after the one before; returns counts, all checked.
+
+    What a kill ended is gone on with: all rounds have the same settings, and end with the same weights.
+    """
     draw = random.Random(seed)
     platform = Started(folder)
-    seen: dict = {"kills": 0, "reconnections": 0, "states": []}
+    seen: dict = {"kills": 0, "reconnections": 0, "gone on with": 0, "states": []}
     try:
         client = platform.administrator()
+        answers = {"name": "whole", "epochs": epochs, "width": 0.5}
+        number = client.post("/ann/new", json=answers).json()["id"]
+        wait(client, number, lambda record: record["state"] == "finished")
+        whole = weights_of(platform, number)
         for targets in rounds:
-            answers = {"name": f"kill-{'-'.join(targets)}", "epochs": epochs, "width": 0.5}
-            number = client.post("/ann/new", json=answers).json()["id"]
+            number = client.post("/ann/new", json=answers | {"name": f"kill-{'-'.join(targets)}"}).json()["id"]
             reader = Reader(platform, dict(client.cookies), number)
-            wait(client, number, lambda record: record["state"] == "running")
+            learnt = {"job", "runner"} & set(targets)  # what these end has learnt something before
+            wait(client, number, lambda record: record["epochs"] if learnt else record["state"] == "running")
             hit = [target for target in targets if kill(platform, number, target, draw, latest)]
             seen["kills"] += len(hit)
             client.base_url = platform.base
@@ -103,12 +110,24 @@ def kill_rounds(folder, rounds, seed, epochs=EPOCHS, latest=6.0):
             reader.thread.join(30)
             check(platform.folder / "records" / str(number), record, reader, hit, epochs)
             seen["states"].append(record["state"])
+            if record["state"] != "finished":
+                seen["gone on with"] += record["kept"] is not None
+                assert client.post(f"/record/{number}/resume").status_code == 202
+                wait(client, number, lambda record: record["state"] == "finished")
+                shown = client.get(f"/record/{number}").json()["record"]["epochs"]
+                assert [line["epoch"] for line in shown] == [*range(1, epochs + 1)]
+            assert weights_of(platform, number) == whole, "the kill changed what was learnt"
             seen["reconnections"] += reader.broken - 1
         assert not [line for line in of(folder) if "accelerated.run" in line], "a job outlived its record"
     finally:
         platform.stop()
     wait_for(lambda: not of(folder), "a process outlived the platform")
     return seen
+
+
+def weights_of(platform, number):
+    """The bytes of a record's weights."""
+    return (platform.folder / "records" / str(number) / "run" / "weights.safetensors").read_bytes()
 
 
 def kill(platform, number, target, draw, latest):
@@ -153,11 +172,12 @@ def test_a_worker_whose_server_died_before_it_looked_ends(tmp_path):
 
 
 def test_nothing_is_lost_when_something_is_killed(tmp_path, record_property):
-    """The short form: server and worker, then server and job; test_jobs.py covers the runner."""
-    seen = kill_rounds(tmp_path / "data", [("worker", "server"), ("server", "job")], seed=1, epochs=30, latest=2)
+    """The short form: server and worker, then job and server; test_jobs.py covers the runner."""
+    seen = kill_rounds(tmp_path / "data", [("worker", "server"), ("job", "server")], seed=1, epochs=30, latest=2)
     record_property("seen", f"kill: {seen}")
     assert seen["kills"] >= 3
     assert seen["reconnections"] >= 1, "the reader never had to come back"
+    assert seen["gone on with"] >= 1, "nothing had to go on"
 
 
 @pytest.mark.long

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from accelerated.platform import app, worker
+from accelerated.checks import InputError
+from accelerated.platform import app, copies, worker
 from accelerated.platform.database import Base, Database, Record, Unreachable
 from accelerated.platform.options import PlatformOptions, checked
 
-from .conftest import PATIENCE, Inside
+from .conftest import PASSWORD, PATIENCE, Inside
 
 TOOLS = next((str(path.parent) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), "")
 INITDB, PG_CTL = (shutil.which(name, path=TOOLS) or shutil.which(name) for name in ("initdb", "pg_ctl"))
@@ -86,6 +87,24 @@ def test_people_and_records_as_on_sqlite(inside, monkeypatch):
     at_work.step()
     assert ada.get(f"/record/{number}").status_code == 404
     assert ada.post("/ann/new", json={}).json()["id"] > number
+
+
+def test_a_platform_moves_here_from_sqlite(server, inside, tmp_path, monkeypatch):
+    monkeypatch.delenv("DATABASE_URL")
+    lite = Inside(tmp_path / "lite")
+    ada = lite.user("ada")
+    numbers = [ada.post("/ann/new", json={"name": name}).json()["id"] for name in ("first", "second")]
+    test = ada.post("/test/new", json={"source": numbers[0], "network": "ann"}).json()["id"]
+    assert copies.tables(lite.database, inside.database) == [*numbers, test]
+    monkeypatch.setenv("DATABASE_URL", server.url)
+    moved = Inside(tmp_path / "lite")
+    client = moved.client()
+    assert client.post("/login", data={"name": "ada", "password": PASSWORD}).status_code == 200
+    found = client.get(f"/record/{test}").json()["record"]
+    assert (found["source"], found["settings"]) == (numbers[0], ada.get(f"/record/{test}").json()["record"]["settings"])
+    assert client.post("/ann/new", json={}).json()["id"] == test + 1, "and goes on counting where SQLite was"
+    with pytest.raises(InputError, match="holds users already"):
+        copies.tables(lite.database, inside.database)
 
 
 def test_two_workers_never_claim_the_same_record(inside):
