@@ -7,10 +7,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from types import FrameType
 
 try:
-    import uvicorn
+    import uvicorn  # noqa: F401 (its own needs get this line, too)
     from sqlalchemy import func, select
 
     from . import web  # noqa: F401 (its own needs get this line, too)
@@ -54,18 +53,9 @@ def address(options: PlatformOptions) -> str:
     return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{options.port}"
 
 
-class Server(uvicorn.Server):
-    """A server that ends its event streams before it ends itself."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """On Ctrl-C or another signal to end."""
-        self.config.app.state.closing = True  # type: ignore[union-attr]
-        super().handle_exit(sig, frame)
-
-
 def serve(options: PlatformOptions) -> None:
     """Migrate the database, print the address, and serve until Ctrl-C."""
-    from . import app
+    from . import app, serving
 
     database = Database(options.database)
     database.migrate()
@@ -82,8 +72,7 @@ def serve(options: PlatformOptions) -> None:
     if options.copy_database:
         print(f"{copies.database(options, database)} records are in the other database: give its DATABASE_URL now")
         return
-    server = Server(uvicorn.Config(app.make(options, database), options.host, options.port, log_level="warning",
-                                   timeout_graceful_shutdown=2, server_header=False))  # fmt: skip
+    server = serving.server(options, app.make(options, database))
     sockets = [_bound_socket(server, options)]
     _announce(options, database)
     stopping = threading.Event()

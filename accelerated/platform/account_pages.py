@@ -8,11 +8,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import delete, select
 
 from . import accounts
-from .database import Invitation, Session, User, changed
+from .database import Attempt, Invitation, Session, User, changed
+from .fields import Field
 from .refusals import NotHere, Refused
 from .web import COOKIE, answers, current, gone_to, local, logged_in, page, sent
 
 router = APIRouter()
+USES = Field("uses", "How many accounts it makes", "", kind="whole", default="1", least=1, most=1000)
 
 
 def _enter(request, user, address="/"):
@@ -97,7 +99,7 @@ def register(request: Request, answers: dict = Depends(answers)) -> Response:
 
     def make(db, name, password):
         with request.app.state.database.begin() as counting:
-            accounts.attempted(counting, "", _address(request))
+            accounts.attempted(counting, "", _address(request), accounts.JOINING)
         return accounts.register(db, name, password)
 
     return _joining(request, "join.html", {"action": "/register", "administrator": False, "whose": ""}, make, answers)
@@ -147,9 +149,12 @@ def change_password(request: Request, user: User = Depends(logged_in), answers: 
     try:
         if _text(answers, "password") != _text(answers, "again"):
             raise Refused("The two passwords are not the same.", field="again")
+        with request.app.state.database.begin() as counting:
+            accounts.attempted(counting, user.name, _address(request))
         with request.app.state.database.begin() as db:
             keep = request.cookies[COOKIE]
             accounts.change_password(db, user, _text(answers, "old"), _text(answers, "password"), keep)
+            db.execute(delete(Attempt).where(Attempt.name == user.name, Attempt.address == _address(request)))
     except Refused as refused:
         return _account(request, user, refused.data, status=refused.status)
     return _account(request, user, done="The password is changed; all other sessions have ended.")
@@ -178,14 +183,17 @@ def _administrator(user):
         raise NotHere
 
 
-def _users(request, link="", refused=None):
+def _users(request, link="", uses=1):
     with request.app.state.database.begin() as db:
         users = [{"id": u.id, "name": u.name, "administrator": u.administrator, "created": u.created,
                   "open": bool(u.password)}
                  for u in db.scalars(select(User).order_by(User.id))]  # fmt: skip
         names = {user["id"]: user["name"] for user in users}
-        links = [{"id": i.id, "whose": names.get(i.user_id, ""), "expires": i.expires} for i in accounts.open_links(db)]
-    return page(request, "users.html", {"users": users, "links": links, "link": link, "refused": refused})
+        links = [
+            {"id": i.id, "whose": names.get(i.user_id, ""), "expires": i.expires, "uses": i.uses}
+            for i in accounts.open_links(db)
+        ]
+    return page(request, "users.html", {"users": users, "links": links, "link": link, "uses": uses})
 
 
 @router.get("/users")
@@ -196,12 +204,13 @@ def users(request: Request, user: User = Depends(logged_in)) -> Response:
 
 
 @router.post("/users/invite")
-def invite(request: Request, user: User = Depends(logged_in)) -> Response:
-    """A link that makes one account, shown once."""
+def invite(request: Request, user: User = Depends(logged_in), answers: dict = Depends(sent)) -> Response:
+    """A link that makes one account, or as many as a class has users; shown once."""
     _administrator(user)
+    uses = int(USES.read(_text(answers, "uses") or "1"))
     with request.app.state.database.begin() as db:
-        secret = accounts.invite(db, note=f"by {user.name}, {time.strftime('%Y-%m-%d')}")
-    return _users(request, link=_link(request, secret))
+        secret = accounts.invite(db, note=f"by {user.name}, {time.strftime('%Y-%m-%d')}", uses=uses)
+    return _users(request, link=_link(request, secret), uses=uses)
 
 
 @router.post("/users/links/{digest}/withdraw")

@@ -6,11 +6,14 @@ import re
 import secrets
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 
+from confusable_homoglyphs import confusables
 from pwdlib import PasswordHash
 from sqlalchemy import delete, func, orm, select, update
 from sqlalchemy.exc import OperationalError
+from zxcvbn import zxcvbn
 
 from .database import Attempt, Database, Invitation, Session, User, changed
 from .refusals import Refused
@@ -21,11 +24,13 @@ INVITATION = 7 * DAY
 WINDOW = 900.0  # the time within which failed log-ins are counted
 ATTEMPTS = 5  # failed log-ins within a window, of one name from one address
 ATTEMPTS_OF_ONE = 200  # of one name from anywhere
-ATTEMPTS_FROM_ONE = 50  # of any names from one address
+ATTEMPTS_FROM_ONE = 50  # of any names from one address, or as many as all users have together: a room may share one
+JOINING = 100  # accounts that may be made from one address within a window, where anyone can make one
 AT_ONCE = 2  # hashes that are computed at once (each takes 64 MiB)
 PATIENCE = 10.0  # seconds that other log-ins wait
 LEAST = 8  # characters of a password
 MOST = 200
+FIRST_GUESSES = 1000  # among so many passwords that are tried first, one is refused
 WRONG = "The name or the password is wrong."
 
 hasher = PasswordHash.recommended()
@@ -53,25 +58,36 @@ def digest(secret: str) -> str:
 
 def name_of(text: str) -> str:
     """A user's name as it is stored; Refused if it is not valid."""
-    if not re.fullmatch(r"[\w.@+-]{1,64}", text := text.strip().casefold()):
+    if not re.fullmatch(r"[\w.@+-]{1,64}", text := unicodedata.normalize("NFKC", text).strip().casefold()):
         raise Refused("A name has 1 to 64 letters, digits or . @ + - _", field="name")
     return text
+
+
+def looks(name: str) -> str:
+    """A name with Latin letters for those of other alphabets that look like them: equal for names that look alike."""
+    found = confusables.is_confusable(name, greedy=True, preferred_aliases=["latin"]) or []
+    alike = {one["character"]: other["c"] for one in found for other in one["homoglyphs"] if other["c"].isascii()}
+    return "".join(alike.get(letter, letter) for letter in name).casefold()
 
 
 def _hash(password, name):
     if not LEAST <= len(password) <= MOST or password.casefold() == name:
         raise Refused("A password has 8 to 200 characters and must differ from the name.", field="password")
+    if zxcvbn(password[:64], [name])["guesses"] < FIRST_GUESSES:
+        raise Refused("Whoever tries passwords tries this one among the first: choose another.", field="password")
     with computing():
         return hasher.hash(password)
 
 
-def invite(db: orm.Session, administrator: bool = False, note: str = "", user_id: int | None = None) -> str:
-    """The secret of a new invitation."""
+def invite(
+    db: orm.Session, administrator: bool = False, note: str = "", user_id: int | None = None, uses: int = 1
+) -> str:
+    """The secret of a new invitation, which makes as many accounts as `uses` says."""
     secret = secrets.token_urlsafe(24)
     now = time.time()
     db.execute(delete(Invitation).where(Invitation.expires < now))
     db.add(Invitation(id=digest(secret), administrator=administrator, note=note[:200], user_id=user_id,
-                      expires=now + INVITATION))  # fmt: skip
+                      uses=uses, expires=now + INVITATION))  # fmt: skip
     return secret
 
 
@@ -98,7 +114,7 @@ def register(db: orm.Session, name: str, password: str, administrator: bool = Fa
     """A new user; Refused if the name is taken or not valid."""
     name = name_of(name)
     hashed = _hash(password, name)
-    if db.scalar(select(User).where(User.name == name)):
+    if looks(name) in map(looks, db.scalars(select(User.name))):
         raise Refused("This name is taken.", field="name")
     user = User(name=name, password=hashed, administrator=administrator)
     db.add(user)
@@ -131,13 +147,15 @@ def _renewed(db, found, password):
 
 
 def accept(db: orm.Session, secret: str, name: str, password: str) -> User:
-    """The user that an invitation makes, or whose password it renews; it works once."""
+    """The user that an invitation makes, or whose password it renews; it works as often as it says."""
     found = invitation(db, secret)
     if found is None:
         raise Refused("This link has already been used or has expired: ask for a new one.", status=404)
     user = _renewed(db, found, password) if found.user_id else register(db, name, password, found.administrator)
-    if not changed(db, delete(Invitation).where(Invitation.id == found.id)):
+    left = update(Invitation).where(Invitation.id == found.id, Invitation.uses > 0)
+    if not changed(db, left.values(uses=Invitation.uses - 1)):
         raise Refused("This link has already been used or has expired: ask for a new one.", status=404)
+    db.execute(delete(Invitation).where(Invitation.uses < 1))
     return user
 
 
@@ -158,16 +176,21 @@ def log_in(database: Database, name: str, password: str, address: str) -> User:
     return known
 
 
-def attempted(db: orm.Session, name: str, address: str) -> None:
-    """Count an attempt before it is made, so that attempts at once are counted too. Refused if there were too many."""
+def attempted(db: orm.Session, name: str, address: str, most: int = ATTEMPTS) -> None:
+    """Count an attempt before it is made, so that attempts at once are counted too. Refused if there were too many.
+
+    Of one name from one address there are `most`; from one address as many as all its users could make together.
+    """
 
     def count(*conditions):
         return db.scalar(select(func.count()).select_from(Attempt).where(*conditions))
 
     of_name = Attempt.name == name
     from_address = Attempt.address == address
-    if (count(of_name, from_address) >= ATTEMPTS or count(of_name) >= ATTEMPTS_OF_ONE
-            or count(from_address) >= ATTEMPTS_FROM_ONE):  # fmt: skip
+    users = db.scalar(select(func.count()).select_from(User)) or 0
+    room = max(ATTEMPTS_FROM_ONE, most * users)
+    if (count(of_name, from_address) >= most or count(of_name) >= ATTEMPTS_OF_ONE
+            or count(from_address) >= room):  # fmt: skip
         raise Refused("Too many attempts: try again in 15 minutes.", status=429)
     db.add(Attempt(name=name, address=address))
 

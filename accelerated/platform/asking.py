@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
+import torch
+
 from ..checks import InputError
 from ..runs.config import Config
 from ..runs.validation import checked
@@ -54,6 +57,7 @@ def _checked(settings, options):
         limits = {"got": settings["batch"], "least": 1, "most": most}
         raise Refused("{got} is not a whole number from {least} to {most}.", field="batch", **limits)
     try:
+        _fits(networks.least_memory(settings, options.processes) if any(settings["epochs"]) else 0, options)
         networks.build(settings)
         values: dict = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
         checked(Config(**{key: value for key, value in values.items() if key != "start"}))
@@ -62,6 +66,14 @@ def _checked(settings, options):
     if networks.missing(settings["data"], options.data):
         raise Refused("This data set is not on this machine: ask the administrator to get it.", field="data")
     return settings
+
+
+def _fits(needed, options):
+    """Refused if training needs more memory than a run may take, or than there is."""
+    most = options.memory or psutil.virtual_memory().total // 2**20 // options.jobs
+    if needed > most and not torch.cuda.is_available():
+        raise Refused("Training this needs {needed} MiB of memory at the least, and a run may take {most} here: choose "
+                      "a smaller batch, network or image size.", field="batch", needed=needed, most=most)  # fmt: skip
 
 
 def _shared(values):

@@ -9,6 +9,7 @@ from . import networks
 from .database import Record
 from .options import PlatformOptions
 from .records import waits_for
+from .runner import MEMORY
 
 UPLOAD, CHECKPOINT = "upload.safetensors", "start.safetensors"  # weights that a record has in its own folder
 OWN = {"upload": UPLOAD, "checkpoint": CHECKPOINT}  # by how it starts
@@ -35,10 +36,14 @@ def weights(record: Record) -> str | None:
     return f"../{record.source_id}/run/weights.safetensors" if kind == "source" else OWN.get(kind)
 
 
-def environment(record: Record) -> dict[str, str]:
-    """Environment variables of a record's processes: the number of threads, which sums in floating point depend on."""
+def environment(record: Record, options: PlatformOptions | None = None) -> dict[str, str]:
+    """Environment variables of a record's processes: the number of threads, which sums in floating point depend on.
+
+    With `options`, of a job here: also the memory that it may take.
+    """
     threads = record.settings.get("threads")
-    return {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    limit = {MEMORY: str(options.memory)} if options and options.memory else {}
+    return limit | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
 def launch(record: Record) -> list[str]:

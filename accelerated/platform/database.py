@@ -37,6 +37,8 @@ class User(Base):
     password: Mapped[str]  # its hash; empty if the account is disabled
     administrator: Mapped[bool] = mapped_column(default=False)
     created: Mapped[float] = mapped_column(default=time.time)
+    turn: Mapped[float] = mapped_column(default=0.0)  # when a run of this user was last started
+    quota: Mapped[int | None]  # MiB of the disk; None: as --quota says
 
 
 class Session(Base):
@@ -52,7 +54,7 @@ class Session(Base):
 
 
 class Invitation(Base):
-    """A link that makes one account, or renews the password of one; `id` is the hash of its secret."""
+    """A link that makes accounts, or renews the password of one; `id` is the hash of its secret."""
 
     __tablename__ = "invitations"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -60,6 +62,7 @@ class Invitation(Base):
     note: Mapped[str] = mapped_column(default="")
     user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     expires: Mapped[float]
+    uses: Mapped[int] = mapped_column(default=1)  # accounts that it can still make
 
 
 class Attempt(Base):
@@ -92,6 +95,8 @@ class Record(Base):
     source_id: Mapped[int | None] = mapped_column(ForeignKey("records.id", ondelete="SET NULL"), index=True)
     state: Mapped[str] = mapped_column(default="queued", index=True)  # see records.STATES
     request: Mapped[str] = mapped_column(default="")  # "", stop or delete
+    priority: Mapped[int] = mapped_column(default=0)  # above 0: before all others
+    tags: Mapped[str] = mapped_column(default="")  # words, with a space between
     attempt: Mapped[int] = mapped_column(default=0)  # how many times it was started
     created: Mapped[float] = mapped_column(default=time.time)
     began: Mapped[float | None]

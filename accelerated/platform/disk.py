@@ -38,11 +38,14 @@ def set_aside(options: PlatformOptions, folder: Path) -> None:
         folder.rename(place / f"{folder.name}-{time.time_ns()}")
 
 
-def room(options: PlatformOptions, folders: Iterable[Path], more: int = 0) -> None:
-    """Refused where `more` bytes would leave too little on the disk, or take a user's `folders` over the limit."""
+def room(options: PlatformOptions, folders: Iterable[Path], more: int = 0, quota: int | None = None) -> None:
+    """Refused where `more` bytes would leave too little on the disk, or take a user's `folders` over the limit.
+
+    That is `quota` in MiB, where a user has one of his own.
+    """
     if shutil.disk_usage(options.home).free < LEAST_FREE + more:
         raise Refused("The disk is full: nothing was changed. Delete records that are no longer needed.", status=507)
-    if sum(map(size, folders)) + more > options.quota * MIB:
+    if sum(map(size, folders)) + more > (options.quota if quota is None else quota) * MIB:
         raise Refused("Your records take up all the space that you may use: delete some first.", status=507)
 
 

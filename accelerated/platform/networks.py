@@ -92,6 +92,20 @@ def build(settings: dict) -> nn.Module:
         return network_for(Config(**{key: settings[key] for key in SHARED}), _shape(settings))
 
 
+@torch.no_grad()
+def least_memory(settings: dict, processes: int = 1) -> int:
+    """MiB that training takes at the least in each of several processes: weights, gradients and momentum, and what
+    layers with weights put out for a batch, kept for the way back. InputError if the network does not exist.
+    """
+    network, sizes = build(settings), [0]
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(lambda _, __, out: sizes.append(out.numel()))
+    network.eval()(torch.empty(1, *_shape(settings).shape, device="meta"))
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    return 4 * (3 * weights + settings.get("batch", 1) // processes * sum(sizes)) // 2**20
+
+
 def is_transformer(model: str) -> bool:
     """Whether a network has thresholds per head and neuron (chapter 4) instead of per channel (chapter 3)."""
     return model in TRANSFORMERS
@@ -132,6 +146,10 @@ def _compare(path, wanted):
         if found[name] != tuple(value.shape):
             raise InputError(f"it does not fit the network: {name!r} has shape {found[name]}, "
                              f"the network needs {tuple(value.shape)}")  # fmt: skip
+    with safe_open(path, "pt") as file:
+        for name in wanted:
+            if not torch.isfinite(file.get_tensor(name)).all():
+                raise InputError(f"{name!r} holds values that are no numbers, or infinite: the training went wrong")
     extra = sorted(set(found) - set(wanted))
     if extra:
         raise InputError(f"it does not fit the network: it has {extra[0]!r}, which the network does not have")

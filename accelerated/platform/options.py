@@ -33,6 +33,8 @@ class PlatformOptions:
     """Processes of each run, started by torchrun: one per GPU."""
     quota: int = 10240
     """Disk space, in MiB, that the records of a user may take."""
+    memory: int = 0
+    """Memory, in MiB, that each process of a run may take for its data, that of GPUs not counted; 0 is no limit."""
     hours: float = 0.0
     """Hours after which a run is stopped; 0 is never."""
     upload_limit: int = 1024
@@ -95,6 +97,7 @@ def checked(options: PlatformOptions) -> PlatformOptions:
     """The options, checked, with their folder made; InputError for invalid ones."""
     for name in ("jobs", "jobs_per_user", "queue_per_user", "processes", "upload_limit", "quota"):
         whole(getattr(options, name), name)
+    whole(options.memory, "memory", 0)
     if not 0 <= options.port < 2**16:
         raise InputError(f"port must lie in 0..65535, got {options.port}")
     if not 0 <= options.hours < float("inf"):

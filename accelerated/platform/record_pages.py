@@ -10,13 +10,14 @@ from starlette.datastructures import UploadFile
 
 from ..checks import InputError
 from ..runs.folders import save_checkpoint
-from . import accounts, asking, fields, following, networks, records, shown
+from . import accounts, asking, fields, following, networks, records, shown, turns
 from .commands import CHECKPOINT, UPLOAD
 from .database import Record, User
 from .records import KINDS
 from .refusals import NotHere, Refused
 from .security import APART
 from .web import COOKIE, gone_to, logged_in, numbered, page, sent, wants_json
+from .web import answers as answers_of
 from .words import language_of, translator
 
 router = APIRouter()
@@ -120,8 +121,20 @@ def upload_page(request: Request, user: User = Depends(logged_in)) -> Response:
     return _form(request, user, "ann", {}, form=fields.UPLOAD)
 
 
+def _fits(request: Request, user: User = Depends(logged_in)) -> User:
+    """The user, if there is room for what is about to be sent; nothing of it is read or written before."""
+    length = request.headers.get("content-length", "")
+    with _database(request).begin() as db:
+        records.room(db, _options(request), user, int(length) if length.isdigit() else 0)
+    return user
+
+
+async def _uploading(request: Request, user: User = Depends(_fits)) -> dict:
+    return await answers_of(request)
+
+
 @router.post("/ann/upload")
-def upload(request: Request, user: User = Depends(logged_in), answers: dict = Depends(sent)) -> Response:
+def upload(request: Request, user: User = Depends(logged_in), answers: dict = Depends(_uploading)) -> Response:
     """Upload the weights of a network, instead of training it here."""
     file = answers.pop("file", None)
     try:
@@ -220,9 +233,10 @@ def listed(request: Request, kind: str, before: str = "", user: User = Depends(l
 
 
 def _one(request, user, number):
+    options = _options(request)
     with _database(request).begin() as db:
         record = records.one(db, user, number)
-        return shown.record(record, _options(request).record(number))
+        return shown.record(record, options.record(number)) | {"turn": turns.place(db, options, record)}
 
 
 @router.get("/record/{number}")
@@ -296,6 +310,16 @@ def resume(request: Request, number: int, user: User = Depends(logged_in)) -> Re
     """Let a record that ended before it finished go on from its last whole epoch."""
     with _database(request).begin() as db:
         records.resume(db, _options(request), records.one(db, user, number))
+    return gone_to(request, f"/record/{number}", status=202)
+
+
+@router.post("/record/{number}/first")
+def first(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
+    """Put a record that waits before all others, for the administrator."""
+    if not user.administrator:
+        raise NotHere
+    with _database(request).begin() as db:
+        records.put_first(db, records.one(db, user, number))
     return gone_to(request, f"/record/{number}", status=202)
 
 

@@ -33,6 +33,12 @@ def one(db: orm.Session, user: User, number: int | None) -> Record:
     return found
 
 
+def room(db: orm.Session, options: PlatformOptions, user: User, more: int) -> None:
+    """Refused where `more` bytes of a user do not fit."""
+    mine = db.scalars(select(Record.id).where(Record.user_id == user.id)).all()
+    disk.room(options, map(options.record, mine), more, user.quota)
+
+
 def create(
     db: orm.Session,
     user: User,
@@ -45,8 +51,7 @@ def create(
 ) -> Record:
     """A new record that waits for its turn; `more` is the size of the file that comes with it. It has no folder yet."""
     _queue(db, options, user.id)
-    mine = db.scalars(select(Record.id).where(Record.user_id == user.id)).all()
-    disk.room(options, map(options.record, mine), more)
+    room(db, options, user, more)
     settings = settings | options.shared
     record = Record(user_id=user.id, kind=kind, name=name, settings=settings, source_id=source and source.id)
     db.add(record)
@@ -72,6 +77,14 @@ def resume(db: orm.Session, options: PlatformOptions, record: Record) -> None:
     again = update(Record).where(Record.id == record.id, Record.state.in_(BROKEN), Record.request != "delete")
     if not changed(db, again.values(state="queued", request="", ended=None, message="", detail="")):
         raise Refused("Only a run that ended before it finished can go on.", status=409)
+
+
+def put_first(db: orm.Session, record: Record) -> None:
+    """Let a record that waits be the next, before those that were put first earlier."""
+    highest = db.scalar(select(func.max(Record.priority)).where(Record.state == "queued")) or 0
+    waiting = update(Record).where(Record.id == record.id, Record.state == "queued")
+    if not changed(db, waiting.values(priority=highest + 1)):
+        raise Refused("Only a run that waits can be put first.", status=409)
 
 
 def _queue(db, options, user):

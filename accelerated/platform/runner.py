@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 ROOM = 512  # bytes that are reserved for ended-ATTEMPT
 PR_SET_PDEATHSIG = 1
 MARK = "ISOSPIKE_JOB"  # an environment variable that all processes of a job inherit
+MEMORY = "ISOSPIKE_MEMORY"  # another: the MiB of data that each of them may have; none: as many as there are
 
 
 def began(pid: int) -> int | None:
@@ -75,6 +77,8 @@ def killed_for_memory() -> int:
 def _as_child():
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if most := int(os.environ.get(MEMORY, "0")) * 2**20:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     with contextlib.suppress(AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the job dies with its runner
 

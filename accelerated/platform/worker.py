@@ -15,10 +15,10 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any, TextIO
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from ..checks import first_line
-from . import disk, jobs, outcomes, runner
+from . import disk, jobs, outcomes, runner, turns
 from .commands import command, environment
 from .database import Database, Record, Unreachable, changed
 from .options import PlatformOptions
@@ -175,13 +175,11 @@ class Worker:
     def claim(self) -> Record | None:
         """The next record to start, marked as starting; None if there is none or no room."""
         with self.database.begin() as db:
-            running = select(Record.user_id, func.count()).where(Record.state.in_(ACTIVE)).group_by(Record.user_id)
-            busy: dict = {user: number for user, number in db.execute(running)}
-            if sum(busy.values()) >= self.options.jobs:
+            queue, busy = turns.waiting(db)
+            if busy.total() >= self.options.jobs:
                 return None
-            waiting = db.scalars(select(Record).where(Record.state == "queued").order_by(Record.id)).all()
-            for record in sorted(waiting, key=lambda r: busy.get(r.user_id, 0)):  # users with fewer jobs first
-                free = busy.get(record.user_id, 0) < self.options.jobs_per_user
+            for record in queue:
+                free = busy[record.user_id] < self.options.jobs_per_user
                 source = waits_for(record)
                 if _given_up(record) or not free or (source and source.state != "finished"):
                     continue
@@ -195,7 +193,9 @@ class Worker:
         try:
             if not (folder / "run" / "config.json").exists():  # nothing to go on from
                 disk.set_aside(self.options, folder / "run")
-            process = jobs.start(folder, record.attempt, command(record, self.options), environment(record))
+            process = jobs.start(
+                folder, record.attempt, command(record, self.options), environment(record, self.options)
+            )
         except OSError as error:
             self.change(record, state="failed", ended=time.time(), message=outcomes.FULL if error.errno == 28
                         else "The job could not be started.", detail=str(error))  # fmt: skip
@@ -222,6 +222,7 @@ def _marked_starting(db, record):
     queued = update(Record).where(Record.id == record.id, Record.state == "queued")
     if not changed(db, queued.values(state="starting", attempt=Record.attempt + 1)):
         return False
+    record.user.turn = time.time()
     db.flush()
     db.refresh(record)
     return True

@@ -102,7 +102,7 @@ def kill_rounds(folder, rounds, seed, epochs=EPOCHS, latest=6.0):
             number = client.post("/ann/new", json=answers | {"name": f"kill-{'-'.join(targets)}"}).json()["id"]
             reader = Reader(platform, dict(client.cookies), number)
             learnt = {"job", "runner"} & set(targets)  # what these end has learnt something before
-            wait(client, number, lambda record: record["epochs"] if learnt else record["state"] == "running")
+            wait(client, number, lambda record, learnt=learnt: record["epochs" if learnt else "began"])
             hit = [target for target in targets if kill(platform, number, target, draw, latest)]
             seen["kills"] += len(hit)
             client.base_url = platform.base

@@ -18,7 +18,7 @@ def invited(page, chromium, started):
     join(page, started.link, "boss")
     shot(page, "home")
     page.get_by_role("link", name="Users").click()
-    page.get_by_role("button", name="Invite a user").click()
+    page.get_by_role("button", name="Make a link").click()
     link = page.locator("#link").inner_text()
     shot(page, "users")
     ada = chromium.new_context(locale="en-GB").new_page()
