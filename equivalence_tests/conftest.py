@@ -141,12 +141,12 @@ def first_seed(request):
     return request.config.getoption("--first-seed")
 
 
-@pytest.fixture(params=[1, pytest.param(30, marks=pytest.mark.long)], ids=["short", "long"])
+@pytest.fixture(params=[0.4, pytest.param(30, marks=pytest.mark.long)], ids=["short", "long"])
 def rounds(request):
-    """`@rounds(n)` sets the number of examples: n in the default round, 30 n in its twin that `-m long` runs."""
+    """`@rounds(n)` sets the number of examples: 0.4 n in the default round, 30 n in its twin that `-m long` runs."""
     if request.config.getoption("--hypothesis-profile") in ("no-shrinking", "grading"):
         return lambda n: settings(max_examples=min(n, settings().max_examples))
-    return lambda n: settings(max_examples=n * request.param)
+    return lambda n: settings(max_examples=max(2, int(n * request.param)))
 
 
 @pytest.fixture

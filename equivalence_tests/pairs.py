@@ -24,7 +24,7 @@ class Pair:
     strategy: st.SearchStrategy
     tolerance: float = 0.0
     reason: str = "the same IEEE operations in the same order"
-    rounds: int = 100  # examples in the default round; 30 times as many with -m long
+    rounds: int = 100  # of examples; see the fixture of this name
     call: Callable | None = None  # (impl, *arguments) -> answer, where it is not simply impl.name(*arguments)
 
 

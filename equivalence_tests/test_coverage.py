@@ -6,7 +6,7 @@ from .coverage import builders, rows, tried
 
 ROWS = rows()
 SHORT = {
-    "torchvision": ("squeezenet", "mobilenetv3", "segmentation.lraspp", "convnext"),
+    "torchvision": ("squeezenet", "segmentation.lraspp", "convnext"),
     "timm": ("resnet", "vision_transformer", "mobilenetv3"),
 }
 EACH = [pytest.param(*key, marks=() if key[1] in SHORT[key[0]] else pytest.mark.long) for key in ROWS]

@@ -131,6 +131,7 @@ CASES = [  # every other one by default, as on a chessboard: each of two that di
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lowest", [0, -3])
 @pytest.mark.parametrize(("shape", "blocks", "layout", "dtype", "levels"), CASES)
 def test_elementwise_kernels_are_the_torch_code_bit_for_bit(shape, blocks, layout, dtype, levels, lowest, served):

@@ -96,6 +96,7 @@ def test_every_operation_of_the_table_is_drawn_or_has_its_reason():
     assert drawn_names() & known == set()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", sorted(drawn_names()))
 def test_an_operation_is_exact_wherever_it_stands(name):
     tried(zlib.crc32(name.encode()), name)
@@ -171,10 +172,13 @@ def equal(a, b):
     return all(torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two for one, two in pairs)
 
 
-def test_random_networks_in_whole_numbers(record_property):
+@pytest.mark.sampled(2)
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seeds", [range(150), range(150, 3000)], ids=["short", "long"])
+def test_random_networks_in_whole_numbers(seeds, record_property):
     found: list = []
     by_events: list = []
-    for seed in range(400):
+    for seed in seeds:
         torch.manual_seed(seed)
         network, shape = draw(np.random.default_rng(seed), length=5 + seed % 4)
         difference, has_form = whole_differs(network, shape, by_events)
