@@ -50,7 +50,7 @@ def tend(options: PlatformOptions, stopping: threading.Event) -> None:
 def address(options: PlatformOptions) -> str:
     """The address of the server for a browser on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(options.host, options.host)
-    return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{options.port}"
+    return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{options.port}{options.path}"
 
 
 def serve(options: PlatformOptions) -> None:

@@ -1,20 +1,26 @@
 """Log in and out, register, accept an invitation, change the password; users, for the administrator."""
 
+import csv
+import io
 import time
 from collections.abc import Callable
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
 from sqlalchemy import delete, select
 
-from . import accounts
-from .database import Attempt, Invitation, Session, User, changed
+from . import accounts, disk
+from .database import Attempt, Invitation, Record, Session, User, changed
 from .fields import Field
 from .refusals import NotHere, Refused
-from .web import COOKIE, answers, current, gone_to, local, logged_in, page, sent
+from .web import COOKIE, LANGUAGE, answers, current, gone_to, local, logged_in, page, sent
+from .words import LANGUAGES
 
 router = APIRouter()
+YEAR = 365 * 86400  # seconds
 USES = Field("uses", "How many accounts it makes", "", kind="whole", default="1", least=1, most=1000)
+QUOTA = Field("quota", "MiB on the disk", "", kind="whole", least=0, most=10**7)
 
 
 def _enter(request, user, address="/"):
@@ -35,6 +41,14 @@ def _text(answers, name):
     return str(answers.get(name) or "")
 
 
+@router.get("/health")
+def health(request: Request) -> Response:
+    """For whoever watches over the server: the status 200 while the database answers, 503 while it does not."""
+    with request.app.state.database.begin() as db:
+        db.execute(select(1))
+    return JSONResponse({"healthy": True})
+
+
 @router.get("/login")
 def login_page(request: Request, back: str = "/", user: User | None = Depends(current)) -> Response:
     """The form to log in."""
@@ -53,6 +67,17 @@ def login(request: Request, answers: dict = Depends(answers)) -> Response:
     except Refused as refused:
         return page(request, "login.html", {"back": back, "refused": refused.data, "name": name}, refused.status)
     return _enter(request, user, back)
+
+
+@router.post("/language/{name}")
+def choose_language(request: Request, name: str) -> Response:
+    """Show this browser all pages in a language."""
+    if name not in LANGUAGES:
+        raise NotHere
+    before = urlsplit(request.headers.get("referer", "/")).path.removeprefix(request.app.state.options.path)
+    answer = gone_to(request, local(before or "/"), status=200)
+    answer.set_cookie(LANGUAGE, name, max_age=YEAR, samesite="lax", httponly=True)
+    return answer
 
 
 @router.post("/logout")
@@ -184,16 +209,24 @@ def _administrator(user):
 
 
 def _users(request, link="", uses=1):
+    options = request.app.state.options
     with request.app.state.database.begin() as db:
-        users = [{"id": u.id, "name": u.name, "administrator": u.administrator, "created": u.created,
-                  "open": bool(u.password)}
-                 for u in db.scalars(select(User).order_by(User.id))]  # fmt: skip
+        users = [_user(db, options, user) for user in db.scalars(select(User).order_by(User.id))]
         names = {user["id"]: user["name"] for user in users}
-        links = [
-            {"id": i.id, "whose": names.get(i.user_id, ""), "expires": i.expires, "uses": i.uses}
-            for i in accounts.open_links(db)
-        ]
+        links = [{"id": i.id, "whose": names.get(i.user_id, ""), "expires": i.expires, "uses": i.uses}
+                 for i in accounts.open_links(db)]  # fmt: skip
     return page(request, "users.html", {"users": users, "links": links, "link": link, "uses": uses})
+
+
+def _user(db, options, user):
+    """A user as the administrator sees him, with what he has here."""
+    numbers = db.scalars(select(Record.id).where(Record.user_id == user.id)).all()
+    return {
+        "id": user.id, "name": user.name, "administrator": user.administrator, "created": user.created,
+        "open": bool(user.password), "leaving": user.leaving, "records": len(numbers),
+        "used": sum(disk.size(options.record(number)) for number in numbers) // disk.MIB,
+        "quota": options.quota if user.quota is None else user.quota,
+    }  # fmt: skip
 
 
 @router.get("/users")
@@ -201,6 +234,25 @@ def users(request: Request, user: User = Depends(logged_in)) -> Response:
     """All users, for the administrator."""
     _administrator(user)
     return _users(request)
+
+
+@router.get("/users.csv")
+def users_table(request: Request, user: User = Depends(logged_in)) -> Response:
+    """The same as a table for a spreadsheet."""
+    _administrator(user)
+    options, text = request.app.state.options, io.StringIO()
+    with request.app.state.database.begin() as db:
+        rows = [_user(db, options, found) for found in db.scalars(select(User).order_by(User.id))]
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(row | {"name": _plain(row["name"])} for row in rows)
+    return Response(text.getvalue(), media_type="text/csv; charset=utf-8",
+                    headers={"Content-Disposition": "attachment; filename=users.csv"})  # fmt: skip
+
+
+def _plain(name):
+    """A name that no spreadsheet takes for a formula."""
+    return f"'{name}" if name[:1] in "+-@=" else name
 
 
 @router.post("/users/invite")
@@ -224,40 +276,72 @@ def withdraw(request: Request, digest: str, user: User = Depends(logged_in)) -> 
 
 
 def _link(request, secret):
-    return f"{request.url.scheme}://{request.url.netloc}/invitations/{quote(secret)}"
+    path = request.app.state.options.path
+    return f"{request.url.scheme}://{request.url.netloc}{path}/invitations/{quote(secret)}"
 
 
 @router.post("/users/{number}/renew")
 def renew(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
     """A link with which a user sets a new password, shown once."""
-    _administrator(user)
     with request.app.state.database.begin() as db:
-        found = db.get(User, number) if number < 2**31 else None
-        if found is None:
-            raise NotHere
-        secret = accounts.renew(db, found.name)
+        secret = accounts.renew(db, _somebody(db, user, number).name)
     return _users(request, link=_link(request, secret))
+
+
+def _another(db, user, number):
+    """A user who is not oneself, for the administrator."""
+    _administrator(user)
+    if number == user.id:
+        raise Refused("You cannot do this with your own account.", status=409)
+    return _somebody(db, user, number)
+
+
+def _somebody(db, user, number):
+    _administrator(user)
+    found = db.get(User, number) if number < 2**31 else None
+    if found is None:
+        raise NotHere
+    return found
 
 
 @router.post("/users/{number}/shut-out")
 def disable(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
     """Nobody can log in as this user until a new link is issued."""
-    _administrator(user)
-    if number == user.id:
-        raise Refused("You cannot disable your own account.", status=409)
     with request.app.state.database.begin() as db:
-        if number >= 2**31 or db.get(User, number) is None:
-            raise NotHere
-        accounts.disable(db, number)
+        accounts.disable(db, _another(db, user, number).id)
+    return gone_to(request, "/users", status=200)
+
+
+@router.post("/users/{number}/delete")
+def delete_user(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
+    """Delete a user with all records."""
+    with request.app.state.database.begin() as db:
+        accounts.leave(db, _another(db, user, number).id)
+    return gone_to(request, "/users", status=202)
+
+
+@router.post("/users/{number}/administrator")
+def appoint(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
+    """Make a user an administrator, too, or an administrator an ordinary user."""
+    with request.app.state.database.begin() as db:
+        found = _another(db, user, number)
+        found.administrator = not found.administrator
+    return gone_to(request, "/users", status=200)
+
+
+@router.post("/users/{number}/quota")
+def set_quota(
+    request: Request, number: int, user: User = Depends(logged_in), answers: dict = Depends(sent)
+) -> Response:
+    """The MiB that a user's records may take."""
+    with request.app.state.database.begin() as db:
+        _somebody(db, user, number).quota = int(QUOTA.read(_text(answers, "quota")))
     return gone_to(request, "/users", status=200)
 
 
 @router.post("/users/{number}/log-out")
 def log_out(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
     """End all sessions of a user."""
-    _administrator(user)
     with request.app.state.database.begin() as db:
-        if number >= 2**31 or db.get(User, number) is None:
-            raise NotHere
-        db.execute(delete(Session).where(Session.user_id == number))
+        db.execute(delete(Session).where(Session.user_id == _somebody(db, user, number).id))
     return gone_to(request, "/users", status=200)

@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, orm, select, update
 from sqlalchemy.exc import OperationalError
 from zxcvbn import zxcvbn
 
-from .database import Attempt, Database, Invitation, Session, User, changed
+from .database import Attempt, Database, Invitation, Record, Session, User, changed
 from .refusals import Refused
 
 DAY = 86400.0
@@ -136,6 +136,15 @@ def disable(db: orm.Session, number: int) -> None:
     db.execute(update(User).where(User.id == number).values(password=""))
     db.execute(delete(Session).where(Session.user_id == number))
     db.execute(delete(Invitation).where(Invitation.user_id == number))
+
+
+def leave(db: orm.Session, number: int) -> None:
+    """Delete a user with all records; the worker does it, as soon as their jobs have ended."""
+    disable(db, number)
+    db.execute(update(User).where(User.id == number).values(leaving=True))
+    db.execute(update(Record).where(Record.user_id == number).values(request="delete"))
+    waiting = update(Record).where(Record.user_id == number, Record.state == "queued")
+    db.execute(waiting.values(state="stopped", ended=time.time()))
 
 
 def _renewed(db, found, password):

@@ -1,18 +1,18 @@
 """The application: pages, the checks before them, and the answers to errors."""
 
-import collections
 import contextlib
 import sys
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
+from sqlalchemy.exc import DatabaseError
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ..checks import first_line
 from . import account_pages, disk, record_pages
-from .database import Database, Unreachable
+from .database import Database
 from .options import PlatformOptions
 from .refusals import NotHere, Refused
 from .security import MIB, Guard
@@ -24,8 +24,6 @@ def make(options: PlatformOptions, database: Database | None = None) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.options = options
     app.state.database = database or Database(options.database)
-    app.state.readers = collections.Counter()
-    app.state.closing = False
     app.include_router(account_pages.router)
     app.include_router(record_pages.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
@@ -37,8 +35,9 @@ def make(options: PlatformOptions, database: Database | None = None) -> FastAPI:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Unreachable, _unreachable)
+    app.add_exception_handler(DatabaseError, _unreachable)
     app.add_exception_handler(OSError, _os_error)
+    app.add_exception_handler(Exception, _unknown)
     return app
 
 
@@ -74,6 +73,12 @@ def _os_error(request: Request, error) -> Response:
     if error.errno == 28:
         return _disk_full(request)
     raise error
+
+
+def _unknown(request: Request, error) -> Response:
+    """The site's own page; the server's log has the rest."""
+    request.state.user = getattr(request.state, "user", None)
+    return _refused(request, Refused("Something went wrong here; the log of the server says what.", 500))
 
 
 def _disk_full(request):

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 
 from ..runs.config import Config
@@ -63,10 +64,13 @@ def command(record: Record, options: PlatformOptions) -> list[str]:
     ]  # fmt: skip
 
 
-def typed(record: Record) -> list[str]:
-    """The commands that do the same in a terminal, those of its sources first; files of its own go by their names."""
+def typed(record: Record, threads_of: Callable[[int], int | None]) -> list[str]:
+    """The commands that do the same in a terminal, those of its sources first; files of its own go by their names.
+
+    `threads_of(number)`: of a record that is finished, how many threads it had.
+    """
     kind, source = record.settings.get("start"), waits_for(record)
-    before = typed(source) if source else []
+    before = typed(source, threads_of) if source else []
     start = []
     if kind in OWN:
         start = ["--start", f"record-{record.id}-{OWN[kind]}"]
@@ -75,5 +79,7 @@ def typed(record: Record) -> list[str]:
     elif kind == "source":
         start = ["--start", "WEIGHTS-OF-A-RECORD-THAT-WAS-DELETED"]
     words = [*words_of(record.settings), *start, "--name", f"record-{record.id}"]
-    variables = [f"{key}={value}" for key, value in environment(record).items()]
+    threads = threads_of(record.id)
+    given = environment(record) or ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    variables = [f"{key}={value}" for key, value in given.items()]
     return [*before, " ".join([*variables, shlex.join(["python", *launch(record), "-m", "accelerated.run", *words])])]

@@ -38,6 +38,7 @@ class User(Base):
     administrator: Mapped[bool] = mapped_column(default=False)
     created: Mapped[float] = mapped_column(default=time.time)
     turn: Mapped[float] = mapped_column(default=0.0)  # when a run of this user was last started
+    leaving: Mapped[bool] = mapped_column(default=False)  # deleted with the last of the records
     quota: Mapped[int | None]  # MiB of the disk; None: as --quota says
 
 

@@ -1,4 +1,4 @@
-"""Accuracy over T as SVG: plain shapes with classes, so that the style sheet gives the colours."""
+"""Accuracy over steps or spikes as SVG: plain shapes with classes, so that the style sheet gives the colours."""
 
 import math
 from html import escape
@@ -10,24 +10,27 @@ BOTTOM = 44
 TOP = 12
 RIGHT = 12
 MARKS = 6  # kinds of lines in the style sheet
+LEAST = 1 / 64  # where the axis of spikes begins at the latest: it has no 0
 
 
-def accuracy(
-    series: dict, target: float | None = None, titles: tuple[str, str] = ("T", "accuracy in %"), label: str = ""
-) -> str:
-    """An SVG of {name: [(T, accuracy share)]}; T on a logarithmic axis. `target` is drawn as a horizontal line."""
-    points = [point for line in series.values() for point in line]
+def accuracy(series: dict, target: float | None, titles: tuple[str, str], label: str, zoomed: bool = False) -> str:
+    """An SVG of {name: [(x, accuracy share)]}, x on a logarithmic axis; `target` is drawn as a horizontal line.
+
+    `zoomed`: accuracy begins below the lowest, where the lines differ, in place of at 0.
+    """
+    points = [(max(at, LEAST), share) for line in series.values() for at, share in line]
     if not points:
         return ""
-    steps = sorted({t for t, _ in points})
-    low = math.log2(steps[0])
-    high = max(math.log2(steps[-1]), low + 1)
+    low = math.log2(min(at for at, _ in points))
+    high = max(math.log2(max(at for at, _ in points)), low + 1)
+    shares = [share for _, share in points] + ([] if target is None else [target])
+    floor = max(0.0, math.floor(20 * min(shares) - 0.5) / 20) if zoomed else 0.0
 
-    def x(t):
-        return LEFT + (math.log2(t) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+    def x(at):
+        return LEFT + (math.log2(max(at, LEAST)) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
     def y(share):
-        return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+        return HEIGHT - BOTTOM - (share - floor) / (1 - floor) * (HEIGHT - BOTTOM - TOP)
 
     def across(kind, share):
         return f'<line class="{kind}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(share):.1f}" y2="{y(share):.1f}"/>'
@@ -36,16 +39,17 @@ def accuracy(
         return f'<text class="tick" x="{at_x:.1f}" y="{at_y:.1f}" text-anchor="{anchor}"{more}>{escape(words)}</text>'
 
     parts = [f'<svg class="figure" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        parts += [across("grid", share), text(f"{100 * share:.0f}", LEFT - 6, y(share) + 4, "end")]
-    powers = [t for t in steps if t & (t - 1) == 0] or steps
-    parts += [text(str(t), x(t), HEIGHT - BOTTOM + 18) for t in powers]
+    for i in range(5):
+        share = floor + i * (1 - floor) / 4
+        parts += [across("grid", share), text(f"{100 * share:.4g}", LEFT - 6, y(share) + 4, "end")]
+    powers = range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)
+    parts += [text(f"{2.0**k:g}", x(2.0**k), HEIGHT - BOTTOM + 18) for k in powers[:: len(powers) // 10 + 1]]
     if target is not None:
         parts.append(across("target", target))
     for i, line in enumerate(series.values()):
-        path = " ".join(f"{x(t):.1f},{y(share):.1f}" for t, share in sorted(line))
+        path = " ".join(f"{x(at):.1f},{y(share):.1f}" for at, share in sorted(line))
         parts.append(f'<polyline class="line line{i % MARKS}" points="{path}"/>')
-        parts += [f'<circle class="dot line{i % MARKS}" cx="{x(t):.1f}" cy="{y(s):.1f}" r="3.5"/>' for t, s in line]
+        parts += [f'<circle class="dot line{i % MARKS}" cx="{x(at):.1f}" cy="{y(s):.1f}" r="3.5"/>' for at, s in line]
     middle = HEIGHT / 2 - 16
     parts.append(text(titles[0], (LEFT + WIDTH) / 2, HEIGHT - 6))
     parts.append(text(titles[1], 14, middle, more=f' transform="rotate(-90 14 {middle})"'))

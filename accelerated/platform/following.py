@@ -1,46 +1,40 @@
-"""A record's log and state as they grow, as server-sent events; the id of an event is the byte of the log after it."""
+"""What is new of a record: its log from a byte on, its epochs, its simulation, its state; asked for again and again.
 
-import asyncio
-import json
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import count
+Each answer is short and ends at once, so that any number of open pages share the few connections of a browser.
+"""
+
 from pathlib import Path
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
+import psutil
 
 from . import outcomes
-from .database import Unreachable
 
-PAUSE = 0.5  # seconds between two looks
-ALIVE = 15.0  # seconds without an event after which a comment keeps the connection open
-READERS = 100  # streams that one user may have open
-CHUNK = 64 * 1024  # bytes of a log in one event
-STATE_EVERY = 2  # looks at the file for each look at the table
+CHUNK = 64 * 1024  # bytes of a log in one answer
+DRAWN = ("stage", "epoch", "loss", "accuracy", "test_loss", "train_accuracy", "thresholds")  # of an epoch
+LATELY = 3  # epochs, from which the time that is left is estimated
 
 
 def read_lines(path: Path, offset: int) -> tuple[list[str], int]:
     """(whole lines from a byte on, the byte after them); a line that is longer than a chunk comes in pieces."""
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            piece = file.read(CHUNK)
-    except OSError:
-        return [], offset
+    piece = _read(path, offset)
     end = piece.rfind(b"\n") + 1 or (len(piece) if len(piece) == CHUNK else 0)
     return piece[:end].decode(errors="replace").splitlines(), offset + end
 
 
 def remainder(path: Path, offset: int) -> tuple[list[str], int]:
     """What follows the last whole line of a log that will not grow any more, and the byte after it."""
+    rest = _read(path, offset)
+    return rest.decode(errors="replace").splitlines(), offset + len(rest)
+
+
+def _read(path, offset):
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            rest = file.read(CHUNK)
+            return file.read(CHUNK)
     except OSError:
-        return [], offset
-    return rest.decode(errors="replace").splitlines(), offset + len(rest)
+        return b""
 
 
 class Simulation:
@@ -64,81 +58,28 @@ class Simulation:
                 self.latest[line["schedule"], line["calibration"], line["operators"]] = line
 
 
-def event(name: str, data: Any, number: int | None = None) -> str:
-    """One event in the format of the stream."""
-    head = f"id: {number}\n" if number is not None else ""
-    return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n"
+def news(row: dict, settings: dict, folder: Path, offset: int, known: int) -> dict[str, Any]:
+    """What a page that has the log up to byte `offset` and `known` epochs does not know.
 
-
-async def limited(readers: Counter, user: int, stream: AsyncIterator[str]) -> AsyncIterator[str]:
-    """A stream of events, unless the user has too many open; `readers` counts them."""
-    if readers[user] >= READERS:
-        yield "retry: 30000\n\n"
-        return
-    readers[user] += 1
-    try:
-        async for piece in stream:
-            yield piece
-    finally:
-        readers[user] -= 1
-
-
-async def _look(state_of, known):
-    """(state, whether the record exists); the known state while the database does not answer: the log goes on."""
-    try:
-        state = await run_in_threadpool(state_of)
-    except Unreachable:
-        return known, True
-    return state, state is not None
-
-
-async def _read(log, offset, complete):
-    """(the next lines of a log, the byte after them); of a complete log also a last line without an end."""
-    lines, after = await run_in_threadpool(read_lines, log, offset)
-    if not lines and complete:
-        return await run_in_threadpool(remainder, log, offset)
-    return lines, after
-
-
-async def follow(
-    state_of: Callable[[], dict | None], folder: Path, offset: int, gone: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[str]:
-    """Events of a record: log (lines), state, accuracy; `end` once it has ended and everything was sent.
-
-    `state_of()` gives the row as pages show it, None once it is deleted. `gone()` says whether the reader has left.
+    {"record": its row, "lines", "after": the byte after them, "more": whether there is more now, "epochs", "accuracy":
+    of simulations so far, "left": seconds until training ends, or None, "load": of the machine in %, while it runs}.
     """
-    log = folder / "log.txt"
-    simulation = Simulation(folder)
-    state = sent_state = sent_accuracy = None
-    quiet = 0.0  # seconds since the last event
-    yield "retry: 1000\n\n"
-    for look in count():
-        if await gone():
-            return
-        if look % STATE_EVERY == 0:
-            state, exists = await _look(state_of, state)
-            if not exists:
-                yield event("end", {"state": "deleted"})
-                return
-        ended = state["state"] if state is not None and state["ended"] is not None else None
-        while (piece := await _read(log, offset, complete=bool(ended)))[1] > offset:
-            lines, offset = piece
-            quiet = 0.0
-            yield event("log", lines, offset)
-        accuracy = await run_in_threadpool(simulation.read)
-        if accuracy and accuracy != sent_accuracy:
-            sent_accuracy = accuracy
-            quiet = 0.0
-            yield event("accuracy", accuracy)
-        if state != sent_state:
-            sent_state = state
-            quiet = 0.0
-            yield event("state", state)
-        if ended:
-            yield event("end", {"state": ended})
-            return
-        quiet += PAUSE
-        if quiet >= ALIVE:
-            quiet = 0.0
-            yield ": still here\n\n"
-        await asyncio.sleep(PAUSE)
+    ended, log = row["ended"] is not None, folder / "log.txt"
+    lines, after = read_lines(log, offset)
+    if not lines and ended:
+        lines, after = remainder(log, offset)
+    epochs = outcomes.metrics(folder)
+    running = row["state"] == "running"
+    return {
+        "record": row, "lines": lines, "after": after, "more": after > offset,
+        "epochs": [{key: epoch.get(key) for key in DRAWN} for epoch in epochs[known:]],
+        "accuracy": Simulation(folder).read(), "left": left(epochs, settings) if running else None,
+        "load": {"processor": psutil.cpu_percent(), "memory": psutil.virtual_memory().percent} if running else None,
+    }  # fmt: skip
+
+
+def left(epochs: list[dict], settings: dict) -> float | None:
+    """The seconds until a training ends, if its epochs go on to take as long; None before the first of them."""
+    more = sum(settings.get("epochs", ())) - len(epochs)
+    times = [epoch["seconds"] for epoch in epochs[-LATELY:] if isinstance(epoch.get("seconds"), int | float)]
+    return more * sum(times) / len(times) if times and more > 0 else None

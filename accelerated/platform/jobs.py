@@ -31,12 +31,16 @@ def start(folder: Path, attempt: int, command: Sequence[str], variables: dict | 
     """Start the runner of an attempt in a process group of its own and in the record's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, str(Path(runner.__file__)), str(folder), str(attempt), *command]
-    environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}  # it holds a password
-    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths), runner.MARK: f"{folder}:{attempt}"}
-    environment |= variables or {}
+    given = environment() | {runner.MARK: f"{folder}:{attempt}"} | (variables or {})
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                            start_new_session=True, env=environment, cwd=folder)  # fmt: skip
+                            start_new_session=True, env=given, cwd=folder)  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    """The variables of a process that runs this package for a user, without the password of the database."""
+    found = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
+    paths = [str(ROOT), *filter(None, [found.get("PYTHONPATH")])]
+    return found | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def begun(folder: Path, attempt: int) -> dict | None:

@@ -1,6 +1,7 @@
 """The options of the platform's command line."""
 
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -21,6 +22,10 @@ class PlatformOptions:
     """Port to listen on."""
     names: tuple[str, ...] = ()
     """Host names of the server, beside localhost and --host."""
+    path: str = ""
+    """Path under which a proxy shows the server, for example /spikes; it passes requests on without it."""
+    access_log: bool = False
+    """Print a line for each request."""
     registration: bool = False
     """Let anyone who can reach the server create an account. Otherwise the administrator invites users."""
     jobs: int = 1
@@ -97,6 +102,8 @@ def checked(options: PlatformOptions) -> PlatformOptions:
     """The options, checked, with their folder made; InputError for invalid ones."""
     for name in ("jobs", "jobs_per_user", "queue_per_user", "processes", "upload_limit", "quota"):
         whole(getattr(options, name), name)
+    if options.path and not re.fullmatch("(/[A-Za-z0-9_.~-]+)+", options.path):
+        raise InputError(f"path must be like /spikes, or empty, got {options.path!r}")
     whole(options.memory, "memory", 0)
     if not 0 <= options.port < 2**16:
         raise InputError(f"port must lie in 0..65535, got {options.port}")

@@ -3,24 +3,26 @@
 import contextlib
 import shutil
 import time
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse
 from starlette.datastructures import UploadFile
 
 from ..checks import InputError
 from ..runs.folders import save_checkpoint
-from . import accounts, asking, fields, following, networks, records, shown, turns
+from . import asking, fields, following, networks, records, shown, taking, turns
 from .commands import CHECKPOINT, UPLOAD
 from .database import Record, User
 from .records import KINDS
 from .refusals import NotHere, Refused
 from .security import APART
-from .web import COOKIE, gone_to, logged_in, numbered, page, sent, wants_json
 from .web import answers as answers_of
-from .words import language_of, translator
+from .web import gone_to, language_for, logged_in, numbered, page, sent, wants_json
+from .words import translator
 
 router = APIRouter()
+MANY, LONGEST_TAGS = 50, 200
 
 
 def _database(request):
@@ -32,7 +34,7 @@ def _options(request):
 
 
 def _words(request):
-    return translator(language_of(request.headers.get("accept-language", "")))
+    return translator(language_for(request))
 
 
 @router.get("/")
@@ -219,24 +221,38 @@ def _from_checkpoint(request, user, what, source):
 
 
 @router.get("/records/{kind}")
-def listed(request: Request, kind: str, before: str = "", user: User = Depends(logged_in)) -> Response:
-    """Records of a kind, newest first, fifty at a time."""
+def listed(request: Request, kind: str, q: str = "", state: str = "", sort: str = "", skip: str = "",
+           user: User = Depends(logged_in)) -> Response:  # fmt: skip
+    """Records of a kind, newest first, fifty at a time; `q`: in which these words occur."""
     if kind not in KINDS:
         raise NotHere
+    skipped = numbered(skip) or 0
     with _database(request).begin() as db:
-        query = records.visible(user, kind)
-        query = query.where(Record.id < numbered(before)) if numbered(before) else query
-        found = db.scalars(query.limit(51)).all()
-        rows = [shown.row(r) | {"settings": r.settings} for r in found[:50]]
-    older = rows[-1]["id"] if len(found) > 50 else None
-    return page(request, "records.html", {"kind": kind, "title": KINDS[kind], "records": rows, "older": older})
+        some = db.scalars(records.found(user, kind, q[:200], state, sort).offset(skipped).limit(MANY + 1)).all()
+        rows = [shown.row(r) | {"settings": r.settings} for r in some[:MANY]]
+    more = skipped + MANY if len(some) > MANY else None
+    asked = {"q": q[:200], "state": state, "sort": sort}
+    return page(request, "records.html", {"kind": kind, "title": KINDS[kind], "records": rows, "more": more,
+                                          "asked": asked, "_states": records.STATES,
+                                          "_query": urlencode(asked)})  # fmt: skip
+
+
+@router.post("/record/{number}/tags")
+def tag(request: Request, number: int, user: User = Depends(logged_in), answers: dict = Depends(sent)) -> Response:
+    """Give a record tags, words by which lists find it."""
+    words = " ".join(dict.fromkeys(str(answers.get("tags") or "").split()))
+    if len(words) > LONGEST_TAGS:
+        raise Refused("Tags may have {most} letters together.", field="tags", most=LONGEST_TAGS)
+    with _database(request).begin() as db:
+        records.one(db, user, number).tags = words
+    return gone_to(request, f"/record/{number}", status=200)
 
 
 def _one(request, user, number):
     options = _options(request)
     with _database(request).begin() as db:
         record = records.one(db, user, number)
-        return shown.record(record, options.record(number)) | {"turn": turns.place(db, options, record)}
+        return shown.record(record, options) | {"turn": turns.place(db, options, record)}
 
 
 @router.get("/record/{number}")
@@ -244,29 +260,28 @@ def one(request: Request, number: int, user: User = Depends(logged_in)) -> Respo
     """A record's settings, log, results and files, and the commands that do the same."""
     data = _one(request, user, number)
     spiking = data["results"] and data["results"]["rows"]
-    drawing = shown.figure(data["results"], _words(request)) if spiking else ""
-    return page(request, "record.html", {"record": data, "_drawing": drawing, "_schedules": fields.WAYS})
+    drawn: list = []
+    if spiking and not wants_json(request):
+        drawn = shown.drawings(data["results"]["series"], data["results"]["accuracy"].get("folded"), _words(request))
+    return page(request, "record.html", {"record": data, "_drawn": drawn, "_schedules": fields.WAYS,
+                                         "_taking": taking.KINDS, "_load": taking.LOAD})  # fmt: skip
 
 
-@router.get("/record/{number}/events")
-def events(request: Request, number: int, user: User = Depends(logged_in)) -> Response:
-    """Log, state and accuracy as they grow; continues after the byte in Last-Event-ID (or ?after=)."""
+@router.get("/record/{number}/news")
+def news(
+    request: Request, number: int, after: str = "0", epochs: str = "0", user: User = Depends(logged_in)
+) -> Response:
+    """What is new since byte `after` of the log and the first `epochs` epochs; pages ask for it again and again."""
+    options = _options(request)
     with _database(request).begin() as db:
-        records.one(db, user, number)
-    text = request.headers.get("last-event-id") or request.query_params.get("after", "0")
-    offset = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+        record = records.one(db, user, number)
+        row, turn = shown.row(record), turns.place(db, options, record)
+    found = following.news(row, record.settings, options.record(number), _offset(after), _offset(epochs))
+    return JSONResponse(found | {"turn": turn})
 
-    def state_of():
-        with _database(request).begin() as db:
-            found = db.get(Record, number)
-            return shown.row(found) if found and accounts.who(db, request.cookies.get(COOKIE, "")) else None
 
-    async def gone():
-        return request.app.state.closing or await request.is_disconnected()
-
-    stream = following.follow(state_of, _options(request).record(number), offset, gone)
-    stream = following.limited(request.app.state.readers, user.id, stream)
-    return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+def _offset(text):
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
 @router.get("/record/{number}/files/{name}")
@@ -284,6 +299,17 @@ def download(request: Request, number: int, name: str, user: User = Depends(logg
     inline = name.endswith(".png")
     return FileResponse(path, filename=f"record-{number}-{name}",
                         content_disposition_type="inline" if inline else "attachment")  # fmt: skip
+
+
+@router.get("/record/{number}/take/{kind}")
+def take(request: Request, number: int, kind: str, user: User = Depends(logged_in)) -> Response:
+    """The spiking network of a finished test in a form for elsewhere, as a zip file."""
+    with _database(request).begin() as db:
+        record = records.one(db, user, number)
+        if kind not in taking.KINDS or not shown.row(record)["snn"] or record.state != "finished":
+            raise NotHere
+    name = f"record-{number}-{kind}"
+    return FileResponse(taking.archive(_options(request).record(number), kind, name), filename=f"{name}.zip")
 
 
 @router.get("/record/{number}/watch")
@@ -347,10 +373,8 @@ def compare(request: Request, user: User = Depends(logged_in)) -> Response:
             if results is not None:
                 found.append(shown.row(record) | {"results": results})
                 series |= {f"{record.id} {record.name}, {way}": line for way, line in results["series"].items()}
-    steps = sorted({t for line in series.values() for t, _ in line})
-    table = [{"way": way, "shares": [dict(line).get(t) for t in steps]} for way, line in series.items()]
-    drawing = ""
-    if series and not wants_json(request):
-        drawing = shown.figure(found[0]["results"] | {"accuracy": {}}, _words(request), series)
+    steps = sorted({point[0] for line in series.values() for point in line})
+    table = [{"way": way, "shares": [{p[0]: p[3] for p in line}.get(t) for t in steps]} for way, line in series.items()]
+    drawn = shown.drawings(series, None, _words(request), zoomed=True) if not wants_json(request) else []
     return page(request, "compare.html", {"tests": tests, "chosen": chosen, "records": found, "steps": steps,
-                                          "table": table, "_drawing": drawing})  # fmt: skip
+                                          "table": table, "_drawn": drawn})  # fmt: skip

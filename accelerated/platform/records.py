@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from sqlalchemy import Select, func, orm, select, update
+from sqlalchemy import Select, func, or_, orm, select, update
 
 from . import disk
 from .database import Record, User, changed
@@ -15,6 +15,7 @@ ACTIVE = ("starting", "running")
 BROKEN = ("failed", "stopped", "lost")
 ENDED = ("finished", *BROKEN)
 STATES = ("queued", *ACTIVE, *ENDED)
+SORTS = {"name": func.lower(Record.name), "best": Record.best.desc().nulls_last()}  # beside: the newest first
 
 
 def visible(user: User, kind: str | None = None) -> Select:
@@ -23,6 +24,17 @@ def visible(user: User, kind: str | None = None) -> Select:
     if not user.administrator:
         query = query.where(Record.user_id == user.id)
     return query.where(Record.kind == kind) if kind else query
+
+
+def found(user: User, kind: str, words: str, state: str, sort: str) -> Select:
+    """The query for records of a kind in which all words occur: in name, tags, network, data set, or whose they are."""
+    query = visible(user, kind).join(User)
+    for word in words.split():
+        parts = [Record.name, Record.tags, User.name, *(Record.settings[key].as_string() for key in ("model", "data"))]
+        query = query.where(or_(*(part.icontains(word, autoescape=True) for part in parts)))
+    query = query.where(Record.state == state) if state in STATES else query
+    first = SORTS.get(sort)
+    return query if first is None else query.order_by(None).order_by(first, Record.id.desc())
 
 
 def one(db: orm.Session, user: User, number: int | None) -> Record:

@@ -1,8 +1,7 @@
-"""The HTTP server: it ends its streams before itself, and does not wait for ever for a request to be complete."""
+"""The HTTP server: it does not wait for ever for a request to be complete."""
 
 import asyncio
 import os
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -45,17 +44,10 @@ class Impatient(H11Protocol):
             self.late = None
 
 
-class Server(uvicorn.Server):
-    """A server that ends its event streams before it ends itself."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """On Ctrl-C or another signal to end."""
-        self.config.app.state.closing = True  # type: ignore[union-attr]
-        super().handle_exit(sig, frame)
-
-
-def server(options: PlatformOptions, app: FastAPI) -> Server:
+def server(options: PlatformOptions, app: FastAPI) -> uvicorn.Server:
     """The server of the application. It believes X-Forwarded-* headers only where FORWARDED_ALLOW_IPS names proxies."""
     behind = bool(os.environ.get("FORWARDED_ALLOW_IPS"))
-    return Server(uvicorn.Config(app, options.host, options.port, log_level="warning", http=Impatient,
-                                 proxy_headers=behind, timeout_graceful_shutdown=2, server_header=False))  # fmt: skip
+    config = uvicorn.Config(app, options.host, options.port, log_level="info" if options.access_log else "warning",
+                            access_log=options.access_log, http=Impatient,
+                            proxy_headers=behind, timeout_graceful_shutdown=2, server_header=False)  # fmt: skip
+    return uvicorn.Server(config)

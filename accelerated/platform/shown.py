@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..reports import report
-from ..reports.plots import label
+from ..reports.plots import label, read_after
 from . import figures, following, networks, outcomes
 from .commands import CHECKPOINT, UPLOAD, typed
 from .database import Record
+from .options import PlatformOptions
 from .records import ACTIVE, BROKEN, ENDED, KINDS, waits_for
 
 STAGES = {
@@ -35,16 +36,21 @@ def row(record: Record) -> dict:
         "best": record.best, "message": record.message, "detail": record.detail,
         "created": record.created, "began": record.began,
         "ended": record.ended if record.state in ENDED else None, "source": record.source_id,
-        "snn": settings["until"] == "simulation", "levels": settings.get("levels"),
+        "snn": settings["until"] == "simulation", "levels": settings.get("levels"), "tags": record.tags,
     }  # fmt: skip
 
 
-def record(found: Record, folder: Path) -> dict:
+def record(found: Record, options: PlatformOptions) -> dict:
     """A record as its own page shows it."""
+    folder = options.record(found.id)
+
+    def threads_of(number):
+        return ((outcomes.results(options.record(number)) or {}).get("environment") or {}).get("threads")
+
     return row(found) | {
         "first": [row(source) for source in sources(found) if source.state not in ENDED],
         "_ann": next((source.best for source in sources(found) if source.kind == "ann"), None),
-        "title": KINDS[found.kind], "settings": found.settings, "commands": typed(found),
+        "title": KINDS[found.kind], "settings": found.settings, "commands": typed(found, threads_of),
         "files": [name for name, path in FILES.items() if _holds(folder / path)],
         "results": results(folder), "epochs": outcomes.metrics(folder),
         "kept": outcomes.kept(folder) if found.state in BROKEN else None,
@@ -65,7 +71,8 @@ def results(folder: Path) -> dict | None:
         return None
     series: dict = {}
     for entry in found["rows"]:
-        series.setdefault(label(entry), []).append((entry["T"], entry["accuracy"]))
+        point = entry["T"], read_after(entry), entry["spikes_per_neuron"], entry["accuracy"]
+        series.setdefault(label(entry), []).append(point)
     rows = [
         dict(zip(report.HEADER, report.cells(entry), strict=True))
         | {"agree": entry.get("images_agreeing"), "equal": entry.get("images_equal")}
@@ -110,8 +117,11 @@ def _holds(path):
     return path.is_file() and path.stat().st_size > 0
 
 
-def figure(found: dict, words: Callable[..., str], series: dict | None = None) -> str:
-    """The plot of results; `words` translates its titles."""
-    target = found["accuracy"].get("folded") if found else None
-    return figures.accuracy(series or found["series"], target, (words("Time steps T"), words("accuracy in %")),
-                            words("Accuracy over T, in numbers in the table below"))  # fmt: skip
+def drawings(series: dict, target: float | None, words: Callable[..., str], zoomed: bool = False) -> list[str]:
+    """Accuracy over steps end to end, and over spikes; `words` translates the titles. Points without spikes are out."""
+    found = []
+    for column, title in ((1, words("Steps, end to end")), (2, words("Spikes per neuron and image"))):
+        lines = {name: [(p[column], p[3]) for p in line if p[column] is not None] for name, line in series.items()}
+        named = words("Accuracy, in numbers in the table below; across: {what}", what=title)
+        found.append(figures.accuracy(lines, target, (title, words("accuracy in %")), named, zoomed))
+    return [drawing for drawing in found if drawing]

@@ -1,5 +1,6 @@
 """What all pages share: the user, the data sent, and the answer, as a page or as the same data in JSON."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from markupsafe import Markup
 from . import accounts
 from .database import User
 from .refusals import Refused
-from .words import language_of, translator
+from .words import chosen, translator
 
 HERE = Path(__file__).parent
 COOKIE = "isospike"
+LANGUAGE = "language"  # the cookie of the one that was chosen
 LONGEST = 1000  # characters of one answer
+OWN = re.compile('(href|src|action|data-news)="/')  # what pages are made of
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -46,6 +49,11 @@ def wants_json(request: Request) -> bool:
     return "application/json" in accepted and "text/html" not in accepted
 
 
+def language_for(request: Request) -> str:
+    """The language of the answer to a request."""
+    return chosen(request.cookies.get(LANGUAGE, ""), request.headers.get("accept-language", ""))
+
+
 def plain(value: Any) -> Any:
     """Data without the keys that begin with an underscore, which only pages need."""
     if isinstance(value, dict):
@@ -58,16 +66,23 @@ def page(request: Request, template: str, data: dict | None = None, status: int 
     data = data or {}
     if wants_json(request):
         return JSONResponse(plain(data), status)
-    language = language_of(request.headers.get("accept-language", ""))
+    language = language_for(request)
     user = getattr(request.state, "user", None)
     common = {"_": translator(language), "language": language, "me": user, "path": request.url.path,
               "options": request.app.state.options}  # fmt: skip
-    return HTMLResponse(templates.get_template(template).render(common | data), status,
-                        {"Vary": "Accept, Accept-Language"})  # fmt: skip
+    text = templates.get_template(template).render(common | data)
+    text = under(text, request.app.state.options.path)
+    return HTMLResponse(text, status, {"Vary": "Accept, Accept-Language, Cookie"})
+
+
+def under(text: str, path: str) -> str:
+    """A page whose own addresses lie under a path. Texts of users cannot hold a quotation mark, which pages escape."""
+    return OWN.sub(rf'\g<1>="{path}/', text) if path else text
 
 
 def gone_to(request: Request, address: str, data: dict | None = None, status: int = 201) -> Response:
     """The answer after a change: browsers are sent to a page; programs get its address."""
+    address = request.app.state.options.path + address
     if wants_json(request):
         return JSONResponse({"href": address} | (data or {}), status)
     return RedirectResponse(address, 303)

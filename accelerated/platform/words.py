@@ -20,6 +20,11 @@ def language_of(accepted: str) -> str:
     return next((tag for weight, _, tag in sorted(preferences) if tag in LANGUAGES and weight < 0), "en")
 
 
+def chosen(cookie: str, accepted: str) -> str:
+    """The language that was chosen on a page, or else the browser's."""
+    return cookie if cookie in LANGUAGES else language_of(accepted)
+
+
 def translator(language: str) -> Callable[..., str]:
     """A function that translates a sentence and fills in its {names}."""
     known = LANGUAGES[language]

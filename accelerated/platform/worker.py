@@ -15,12 +15,12 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any, TextIO
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, exists, select, update
 
 from ..checks import first_line
 from . import disk, jobs, outcomes, runner, turns
 from .commands import command, environment
-from .database import Database, Record, Unreachable, changed
+from .database import Database, Record, Unreachable, User, changed
 from .options import PlatformOptions
 from .records import ACTIVE, BROKEN, ENDED, waits_for
 
@@ -85,6 +85,8 @@ class Worker:
             doomed = db.scalars(select(Record).where(Record.request == "delete", Record.state.in_(ENDED))).all()
         for record in doomed:
             self.remove(record)
+        with self.database.begin() as db:
+            db.execute(delete(User).where(User.leaving, ~exists().where(Record.user_id == User.id)))
         while (claimed := self.claim()) is not None:
             self.start(claimed)
 

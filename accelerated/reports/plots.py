@@ -79,9 +79,9 @@ def steps(results, path):
     """
     figure, (over_steps, over_spikes) = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
     for name, rows in by_label(results).items():
-        read = sorted((row for row in rows if row["margin"] is None), key=_read_after)
+        read = sorted((row for row in rows if row["margin"] is None), key=read_after)
         style = style_of(name, rows)
-        for axis, x in ((over_steps, [*map(_read_after, read)]), (over_spikes, [r["spikes_per_neuron"] for r in read])):
+        for axis, x in ((over_steps, [*map(read_after, read)]), (over_spikes, [r["spikes_per_neuron"] for r in read])):
             y = [100 * row["accuracy"] for row in read]
             axis.plot(x, y, label=name, **style)
             faces = [style["color"] if row["logits_equal"] and row["latency"] is not None else "white" for row in read]
@@ -98,7 +98,7 @@ def steps(results, path):
     save(figure, path)
 
 
-def _read_after(row):
+def read_after(row):
     """The step after which a row's answer is read."""
     return row["T"] if row["latency"] is None else row["latency"]
 

@@ -163,6 +163,7 @@ def environment(device):
     return {
         "commit": git or None,
         "device": f"{device} ({name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads)",
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

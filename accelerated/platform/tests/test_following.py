@@ -1,10 +1,14 @@
 """Logs as they grow: whole lines, none lost, none doubled, wherever a reader goes on."""
 
-import asyncio
 import json
 import random
 
+import pytest
+
 from accelerated.platform import following
+
+RUNNING: dict = {"state": "running", "ended": None}
+FINISHED: dict = {"state": "finished", "ended": 1.0}
 
 
 def test_only_whole_lines_are_sent(tmp_path):
@@ -23,62 +27,23 @@ def test_a_line_without_an_end_comes_in_pieces(tmp_path):
     assert (len(lines[0]), after) == (following.CHUNK, following.CHUNK)
 
 
-def events_in(text):
-    """(event, data, id) of all events in a stream."""
-    for block in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(":"))
-        if "event" in fields:
-            yield fields["event"], json.loads(fields["data"]), fields.get("id")
-
-
-def run(tmp_path, state_of, offset=0, grow=None, leave_after=None):
-    """The events that a reader gets from a byte on; `grow(i)` is called before each check that the reader is there."""
-    looks = 0
-
-    async def gone():
-        nonlocal looks
-        looks += 1
-        if grow:
-            grow(looks)
-        return leave_after is not None and looks > leave_after
-
-    async def read():
-        return [piece async for piece in following.follow(state_of, tmp_path, offset, gone)]
-
-    return list(events_in("".join(asyncio.run(read()))))
-
-
-def test_a_reader_who_comes_back_misses_nothing_and_sees_nothing_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(following, "PAUSE", 0.001)
+def test_a_reader_who_comes_back_misses_nothing_and_sees_nothing_twice(tmp_path):
     whole = [f"line {i} {'ü' * (i % 7)}" for i in range(300)]
     content = "\n".join(whole).encode() + b"\nlast words"
-    state: dict = {"state": "running", "ended": None}
-    draw = random.Random(0)
-    written = 0
-
-    def grow(_):
-        nonlocal written
+    draw, written, offset, seen = random.Random(0), 0, 0, []
+    while True:
         step = draw.randrange(0, 400)
         with (tmp_path / "log.txt").open("ab") as file:
             file.write(content[written : written + step])
         written += step
-        if written >= len(content):
-            state.update(state="finished", ended=1.0)
-
-    seen: list = []
-    offset = 0
-    ends = 0
-    for _ in range(100):
-        events = run(tmp_path, lambda: dict(state), offset, grow, leave_after=draw.randrange(1, 6))
-        for name, data, number in events:
-            if name == "log":
-                seen += data
-                offset = int(number)
-            ends += name == "end"
-        if ends:
+        row = FINISHED if written >= len(content) else RUNNING
+        new = following.news(row, {}, tmp_path, offset, 0)
+        seen += new["lines"]
+        assert new["more"] == bool(new["lines"])
+        offset = new["after"]
+        if row is FINISHED and not new["more"]:
             break
     assert seen == [*whole, "last words"]
-    assert ends == 1
 
 
 def test_accuracies_are_the_latest_of_each_way(tmp_path):
@@ -87,11 +52,22 @@ def test_accuracies_are_the_latest_of_each_way(tmp_path):
     lines = [line | {"images": n, "accuracy": {"1": n / 360}} for n in (100, 200)]
     text = "".join(json.dumps(entry) + "\n" for entry in lines) + '{"schedule": "sig'
     (tmp_path / "run" / "simulation.jsonl").write_text(text)
-    (tmp_path / "log.txt").write_text("x\n")
-    events = run(tmp_path, lambda: {"state": "finished", "ended": 1.0})
-    assert [name for name, _, _ in events] == ["log", "accuracy", "state", "end"]
-    assert events[1][1] == [lines[-1]]
+    assert following.news(RUNNING, {}, tmp_path, 0, 0)["accuracy"] == [lines[-1]]
 
 
-def test_a_record_that_is_deleted_ends_the_log(tmp_path):
-    assert run(tmp_path, lambda: None) == [("end", {"state": "deleted"}, None)]
+def test_epochs_come_once_and_say_how_long_it_takes(tmp_path):
+    (tmp_path / "run").mkdir()
+    line = {"stage": "relu", "loss": 1.0, "accuracy": 0.5, "accuracy5": 1.0, "test_loss": 1.0, "train_accuracy": 0.5,
+            "train_accuracy5": 1.0, "memory": 1.0, "thresholds": {"act": 2.0}}  # fmt: skip
+    epochs = [line | {"epoch": i + 1, "seconds": 2.0 * (i > 0) + 100 * (i == 0)} for i in range(4)]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    settings = {"epochs": [10, 0, 0]}
+    new = following.news(RUNNING, settings, tmp_path, 0, 1)
+    assert [epoch["epoch"] for epoch in new["epochs"]] == [2, 3, 4]
+    assert new["epochs"][0]["thresholds"] == {"act": 2.0}
+    assert new["left"] == pytest.approx(12), "six epochs as long as the last three; the first was slower"
+    assert 0 <= new["load"]["memory"] <= 100
+    assert following.news(FINISHED, settings, tmp_path, 0, 4) | {"record": None} == {
+        "record": None, "lines": [], "after": 0, "more": False, "epochs": [], "accuracy": [], "left": None,
+        "load": None}  # fmt: skip
+    assert following.news(RUNNING, {"epochs": [0, 0, 0]}, tmp_path / "none", 0, 0)["left"] is None

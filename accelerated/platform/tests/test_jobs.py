@@ -317,7 +317,9 @@ def test_runs_at_once_share_the_cores(tmp_path, monkeypatch):
             record: Any = db.get(Record, 1)
             assert record.settings.get("threads") == threads
             assert environment(record) == ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-            assert typed(record)[0].startswith(f"OMP_NUM_THREADS={threads} python " if threads else "python ")
+            assert typed(record, lambda _: None)[0].startswith(
+                f"OMP_NUM_THREADS={threads} python " if threads else "python "
+            )
 
 
 def test_a_job_has_its_threads(place):

@@ -30,7 +30,7 @@ class Reader:
         self.cookies = cookies
         self.number = number
         self.lines: list = []
-        self.offset = "0"
+        self.offset = 0
         self.ended = None
         self.broken = 0  # how often the connection broke
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -44,23 +44,16 @@ class Reader:
             time.sleep(0.2)
 
     def read(self):
-        headers = {"last-event-id": self.offset}
-        address = f"{self.platform.base}/record/{self.number}/events"
-        with httpx.stream("GET", address, headers=headers, cookies=self.cookies, timeout=30) as answer:
-            event = {}
-            for line in answer.iter_lines():
-                name, _, value = line.partition(": ")
-                if line and not line.startswith(":"):
-                    event[name] = value
-                elif event.get("event") == "log":  # only whole events count, as in browsers
-                    self.lines += json.loads(event["data"])
-                    self.offset = event["id"]
-                    event = {}
-                elif event.get("event") == "end":
-                    self.ended = json.loads(event["data"])["state"]
+        address = f"{self.platform.base}/record/{self.number}/news"
+        with httpx.Client(cookies=self.cookies, timeout=30) as client:
+            while True:
+                new = client.get(address, params={"after": self.offset}).raise_for_status().json()
+                self.lines += new["lines"]
+                self.offset = new["after"]
+                if new["record"]["ended"] and not new["more"]:
+                    self.ended = new["record"]["state"]
                     return
-                else:
-                    event = {}
+                time.sleep(0.2)
 
 
 def of(folder):

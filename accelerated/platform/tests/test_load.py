@@ -30,15 +30,16 @@ class Readers:
             thread.start()
 
     def follow(self, i):
-        address = f"{self.base}/record/{self.number}/events"
-        try:
-            with httpx.stream("GET", address, cookies=self.cookies, timeout=30) as answer:
-                for line in answer.iter_lines():
-                    self.lines[i] += line.startswith("event: log")
-                    if self.stop.is_set():
-                        return
-        except httpx.HTTPError as error:
-            self.faults.append(error)
+        address, after = f"/record/{self.number}/news", 0
+        with httpx.Client(base_url=self.base, cookies=self.cookies, timeout=30) as client:
+            while not self.stop.is_set():
+                answer = client.get(address, params={"after": after})
+                if answer.status_code != 200:
+                    self.faults.append(answer.status_code)
+                    return
+                self.lines[i] += len(answer.json()["lines"])
+                after = answer.json()["after"]
+                time.sleep(1)  # as pages do
 
     def browse(self):
         paths = itertools.cycle(("/records/ann", f"/record/{self.number}", "/"))

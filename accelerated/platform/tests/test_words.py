@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from accelerated.platform import fields, networks, outcomes, records, shown
+from accelerated.platform import fields, networks, outcomes, records, shown, taking
 from accelerated.platform.chinese import CHINESE
 from accelerated.platform.refusals import NotHere, Refused
 from accelerated.platform.web import templates
@@ -76,6 +76,7 @@ def in_tables():
         NotHere.title,
     )
     yield from (outcomes.FULL, outcomes.MEMORY, outcomes.LOST, outcomes.LATE, *SCHEDULES, *LISTED, *CELLS)
+    yield from (label for label, _ in taking.KINDS.values())
     yield from (*networks.MODELS.values(), *(data.label for data in networks.DATA.values()))
 
 
@@ -92,6 +93,7 @@ NAMES = {
     "ResNet",
     "ViT-Ti",
     "relu",
+    "ONNX",
     *(f"ResNet-{n}" for n in (18, 20, 34, 50, 101)),
 }
 
@@ -137,6 +139,6 @@ def test_pages_come_in_chinese(inside, ada):
         words = set(re.findall(r"[A-Za-z]{4,}", visible))
         known = {"isospike", "QANN", "ReLU", "Tiny", "ImageNet", "MNIST", "safetensors", "torch", "save", "file",
                  "AdamW", "Softplus", "QCFS", "Swin", "ResNet", "network", "state", "dict", "FILE", "prefix", "Prefix",
-                 "python", "testclient", "Transformer"}  # fmt: skip
+                 "python", "testclient", "Transformer", "English"}  # fmt: skip
         assert words <= known, (path, words - known)
     assert translator("zh")("queued") != "queued"
