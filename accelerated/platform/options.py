@@ -2,7 +2,9 @@
 
 import os
 import re
+import subprocess
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 from ..checks import InputError, whole
@@ -36,6 +38,8 @@ class PlatformOptions:
     """How many waiting runs a user may have."""
     processes: int = 1
     """Processes of each run, started by torchrun: one per GPU."""
+    gpus: int = -1
+    """GPUs that runs may use, each run as many as it has processes, and no two the same; -1 is all of the machine's."""
     quota: int = 10240
     """Disk space, in MiB, that the records of a user may take."""
     memory: int = 0
@@ -66,6 +70,17 @@ class PlatformOptions:
         if given:
             return settings | ({"threads": int(given)} if given.isdigit() else {})  # "4,2" is inherited unchanged
         return settings | ({"threads": part} if self.jobs > 1 else {})
+
+    @cached_property
+    def devices(self) -> int:
+        """How many GPUs runs may use."""
+        if self.gpus >= 0:
+            return self.gpus
+        try:
+            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return 0
+        return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
     @property
     def home(self) -> Path:
@@ -105,6 +120,9 @@ def checked(options: PlatformOptions) -> PlatformOptions:
     if options.path and not re.fullmatch("(/[A-Za-z0-9_.~-]+)+", options.path):
         raise InputError(f"path must be like /spikes, or empty, got {options.path!r}")
     whole(options.memory, "memory", 0)
+    whole(options.gpus, "gpus", -1)
+    if 0 < options.devices < options.processes:
+        raise InputError(f"a run of {options.processes} processes needs as many GPUs, and there are {options.devices}")
     if not 0 <= options.port < 2**16:
         raise InputError(f"port must lie in 0..65535, got {options.port}")
     if not 0 <= options.hours < float("inf"):

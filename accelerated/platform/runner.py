@@ -21,6 +21,7 @@ from pathlib import Path
 ROOM = 512  # bytes that are reserved for ended-ATTEMPT
 PR_SET_PDEATHSIG = 1
 MARK = "ISOSPIKE_JOB"  # an environment variable that all processes of a job inherit
+DEVICES = "CUDA_VISIBLE_DEVICES"  # the numbers of the GPUs that a job has
 MEMORY = "ISOSPIKE_MEMORY"  # another: the MiB of data that each of them may have; none: as many as there are
 
 
@@ -87,7 +88,7 @@ def main(folder: Path, attempt: str, command: list[str]) -> None:
     """Run the command; its output is added to log.txt."""
     mark = os.environ.get(MARK, "")
     start = {"pid": os.getpid(), "began": began(os.getpid()), "mark": mark, "at": time.time(),
-             "boot": boot(), "place": place(folder)}  # fmt: skip
+             "boot": boot(), "place": place(folder), "devices": os.environ.get(DEVICES, "")}  # fmt: skip
     if not take(folder / f"begun-{attempt}", json.dumps(start)):
         return
     end = os.open(folder / f"ended-{attempt}", os.O_RDWR | os.O_CREAT, 0o600)

@@ -15,7 +15,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any, TextIO
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import delete, exists, orm, select, update
 
 from ..checks import first_line
 from . import disk, jobs, outcomes, runner, turns
@@ -61,6 +61,7 @@ class Worker:
         self.options = options
         self.database = database
         self.started: dict[tuple[int, int], Popen] = {}  # by record and attempt
+        self.given: dict[tuple[int, int], list[str]] = {}  # the GPUs of those
         self.progress: dict[int, tuple[float, int]] = {}  # by record: when its epochs were read, their bytes then
 
     def step(self) -> None:
@@ -124,6 +125,7 @@ class Worker:
                 values = {"state": "queued"}
             self.change(record, **{"began": leader["at"]} | values)
             self.started.pop((record.id, attempt), None)
+            self.given.pop((record.id, attempt), None)
             self.progress.pop(record.id, None)
 
     @staticmethod
@@ -178,7 +180,7 @@ class Worker:
         """The next record to start, marked as starting; None if there is none or no room."""
         with self.database.begin() as db:
             queue, busy = turns.waiting(db)
-            if busy.total() >= self.options.jobs:
+            if busy.total() >= self.options.jobs or self.devices(db) is None:
                 return None
             for record in queue:
                 free = busy[record.user_id] < self.options.jobs_per_user
@@ -189,15 +191,28 @@ class Worker:
                     return record
         return None
 
+    def devices(self, db: orm.Session, but: int = 0) -> list[str] | None:
+        """GPUs for one more job, none on a machine without; None if too few are free. `but`: the record it is for."""
+        if not self.options.devices:
+            return []
+        taken: set = set()
+        for active in db.scalars(select(Record).where(Record.state.in_(ACTIVE), Record.id != but)):
+            leader = jobs.begun(self.options.record(active.id), active.attempt) or {}
+            taken.update(self.given.get((active.id, active.attempt)) or leader.get("devices", "").split(","))
+        free = [number for number in map(str, range(self.options.devices)) if number not in taken]
+        return free[: self.options.processes] if len(free) >= self.options.processes else None
+
     def start(self, record: Record) -> None:
         """Start a claimed record's job; its state is "starting" already, so that another worker knows of it."""
-        folder = self.options.record(record.id)
+        folder, variables = self.options.record(record.id), environment(record, self.options)
+        with self.database.begin() as db:
+            if devices := self.devices(db, but=record.id):
+                self.given[record.id, record.attempt] = devices
+                variables |= {runner.DEVICES: ",".join(devices)}
         try:
             if not (folder / "run" / "config.json").exists():  # nothing to go on from
                 disk.set_aside(self.options, folder / "run")
-            process = jobs.start(
-                folder, record.attempt, command(record, self.options), environment(record, self.options)
-            )
+            process = jobs.start(folder, record.attempt, command(record, self.options), variables)
         except OSError as error:
             self.change(record, state="failed", ended=time.time(), message=outcomes.FULL if error.errno == 28
                         else "The job could not be started.", detail=str(error))  # fmt: skip

@@ -7,8 +7,10 @@ import time
 import pytest
 import torch
 
-from accelerated.platform import accounts, disk, serving
+from accelerated.checks import InputError
+from accelerated.platform import accounts, disk, records, serving
 from accelerated.platform.database import Attempt, User
+from accelerated.platform.options import PlatformOptions, checked
 
 from .conftest import PASSWORD, Inside, free_port, wait_for
 from .test_jobs import place  # noqa: F401
@@ -167,3 +169,44 @@ def test_a_forwarded_address_counts_only_where_a_proxy_was_named(inside, monkeyp
     for allowed in ("", "127.0.0.1"):
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", allowed)
         assert serving.server(inside.options, inside.app).config.proxy_headers == bool(allowed)
+
+
+SHOW = "import os, time; print('GPUs', os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); time.sleep(600)"
+
+
+@pytest.mark.parametrize(("gpus", "processes", "expected"), [
+    (3, 1, ["0", "1", "2"]), (4, 2, ["0,1", "2,3"]), (0, 1, ["None"] * 4),
+])  # fmt: skip
+def test_every_job_has_gpus_of_its_own(place, monkeypatch, gpus, processes, expected):  # noqa: F811
+    """As many at once as there are GPUs for; a worker that is started anew knows which are taken."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    kind = type(place.options)
+    place.options = kind(folder=place.options.folder, jobs=4, jobs_per_user=4, gpus=gpus, processes=processes)
+    place.restart()
+    numbers = [place.record(SHOW) for _ in range(5)]
+    for number in numbers[: len(expected)]:
+        place.until(number, "running")
+        place.restart()
+    assert [place.words(number)[1] for number in numbers[: len(expected)]] == expected
+    place.worker.step()
+    assert place.row(numbers[len(expected)]).state == "queued"
+    place.ask(records.stop, numbers[1])
+    place.until(numbers[len(expected)], "running")
+    assert place.words(numbers[len(expected)])[1] == expected[1], "the ones that became free"
+
+
+def test_the_machines_gpus_are_counted(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: H100 (UUID: GPU-1)'\necho 'GPU 1: H100 (UUID: GPU-2)'\necho '  MIG 1g'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert checked_options(tmp_path).devices == 2
+    assert checked_options(tmp_path, gpus=1).devices == 1
+    with pytest.raises(InputError, match="needs as many GPUs, and there are 2"):
+        checked_options(tmp_path, processes=4)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert checked_options(tmp_path).devices == 0
+
+
+def checked_options(folder, **settings):
+    return checked(PlatformOptions(folder=str(folder / "x"), **settings))
