@@ -22,6 +22,7 @@ from ..checks import InputError
 from ..run import parse
 from . import accounts, copies, identity, worker
 from .database import Database, Record
+from .executors import executor_of
 from .options import PlatformOptions, checked
 from .records import ACTIVE
 from .refusals import Refused
@@ -59,6 +60,7 @@ def serve(options: PlatformOptions) -> None:
 
     database = Database(options.database)
     database.migrate()
+    executor_of(options)
     identity.belong(options, database)
     if options.new_password:
         with database.begin() as db:

@@ -38,6 +38,10 @@ class PlatformOptions:
     """How many waiting runs a user may have."""
     processes: int = 1
     """Processes of each run, started by torchrun: one per GPU."""
+    executor: str = "here"
+    """Where runs are computed: here, or slurm: on a cluster whose nodes see the folder under the same path."""
+    slurm: tuple[str, ...] = ()
+    """Of executor slurm: options of its jobs as NAME=VALUE, for example partition=gpu gpus_per_node=1 time=600."""
     gpus: int = -1
     """GPUs that runs may use, each run as many as it has processes, and no two the same; -1 is all of the machine's."""
     quota: int = 10240
@@ -74,8 +78,8 @@ class PlatformOptions:
     @cached_property
     def devices(self) -> int:
         """How many GPUs runs may use."""
-        if self.gpus >= 0:
-            return self.gpus
+        if self.gpus >= 0 or self.executor != "here":
+            return max(self.gpus, 0)
         try:
             listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
         except (OSError, subprocess.TimeoutExpired):

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import Popen
 from typing import Any, TextIO
 
 from sqlalchemy import delete, exists, orm, select, update
@@ -21,6 +20,7 @@ from ..checks import first_line
 from . import disk, jobs, outcomes, runner, turns
 from .commands import command, environment
 from .database import Database, Record, Unreachable, User, changed
+from .executors import executor_of
 from .options import PlatformOptions
 from .records import ACTIVE, BROKEN, ENDED, waits_for
 
@@ -60,7 +60,8 @@ class Worker:
     def __init__(self, options: PlatformOptions, database: Database):
         self.options = options
         self.database = database
-        self.started: dict[tuple[int, int], Popen] = {}  # by record and attempt
+        self.executor = executor_of(options)
+        self.started: dict[tuple[int, int], Any] = {}  # by record and attempt, what the executor returned
         self.given: dict[tuple[int, int], list[str]] = {}  # the GPUs of those
         self.progress: dict[int, tuple[float, int]] = {}  # by record: when its epochs were read, their bytes then
 
@@ -111,17 +112,21 @@ class Worker:
             self.change(record, state="running", began=leader["at"])
         late = self.options.hours and time.time() - leader["at"] > 3600 * self.options.hours
         if (record.request or late) and jobs.ended(folder, attempt) is None:
-            jobs.end(leader)
-        lives = jobs.alive(leader)  # before its report is read, so that a report written just now is not missed
+            self.executor.end(leader, folder, attempt)
+        lives = self.executor.alive(
+            leader, folder, attempt
+        )  # before its report is read, so that a report written just now is not missed
         end = jobs.ended(folder, attempt)
         if end is None and lives:
             self.read_progress(record, folder)
             return
-        if jobs.end(leader, wait=0 if end is None else jobs.GRACE):
+        if self.executor.end(leader, folder, attempt, wait=0 if end is None else jobs.GRACE):
             values = outcomes.of(record, folder, end)
+            if values["state"] == "lost":
+                values |= self.executor.reason(folder, attempt)
             if late and values["state"] != "finished":
                 values |= {"state": "stopped", "message": outcomes.LATE}
-            if values["state"] == "lost" and self.goes_on(record, leader):
+            if values["state"] == "lost" and self.goes_on(record, self.executor.broke_down(leader, folder, attempt)):
                 values = {"state": "queued"}
             self.change(record, **{"began": leader["at"]} | values)
             self.started.pop((record.id, attempt), None)
@@ -129,21 +134,16 @@ class Worker:
             self.progress.pop(record.id, None)
 
     @staticmethod
-    def goes_on(record: Record, leader: dict) -> bool:
-        """Whether a job that ended with the machine is to go on by itself; not for ever, in case it ended it."""
-        restarted = leader.get("boot") not in (None, runner.boot())
-        return restarted and record.settings.get("after_restart") != "wait" and record.attempt < ATTEMPTS
+    def goes_on(record: Record, broke_down: bool) -> bool:
+        """Whether a job that ended with its machine is to go on by itself; not for ever, in case it ended it."""
+        return broke_down and record.settings.get("after_restart") != "wait" and record.attempt < ATTEMPTS
 
-    @staticmethod
-    def leader(folder: Path, attempt: int, process: Popen | None) -> dict | None:
+    def leader(self, folder: Path, attempt: int, process: Any) -> dict | None:
         """The runner of an attempt, with pid 0 if it will never begin; None while it is about to begin."""
+        pending = self.executor.pending(process, folder, attempt)  # before the look: it may begin just now
         leader = jobs.begun(folder, attempt)
-        if process is not None:
-            process.poll()
-        if leader is not None:
+        if leader is not None or pending:
             return leader
-        if process is not None and process.returncode is None:
-            return None
         jobs.prevent(folder, attempt)  # the worker that was to start it died, or the runner could not begin
         return jobs.begun(folder, attempt) or {"pid": 0}
 
@@ -160,7 +160,7 @@ class Worker:
         if best is not None:
             self.change(record, best=best)
 
-    def never_began(self, record: Record, process: Popen | None) -> None:
+    def never_began(self, record: Record, process: Any) -> None:
         """An attempt that never began: queued again, or failed after many attempts."""
         if record.request:
             self.change(record, state="stopped", ended=time.time())
@@ -212,7 +212,7 @@ class Worker:
         try:
             if not (folder / "run" / "config.json").exists():  # nothing to go on from
                 disk.set_aside(self.options, folder / "run")
-            process = jobs.start(folder, record.attempt, command(record, self.options), variables)
+            process = self.executor.start(folder, record.attempt, command(record, self.options), variables)
         except OSError as error:
             self.change(record, state="failed", ended=time.time(), message=outcomes.FULL if error.errno == 28
                         else "The job could not be started.", detail=str(error))  # fmt: skip

@@ -13,8 +13,9 @@ from itertools import pairwise
 import torch
 from rich.console import Console
 
-from ..checks import InputError, first_line, one_of, whole
+from ..checks import InputError, one_of, whole
 from ..runs import distributed
+from ..runs.cluster import library, slurm_executor
 from ..runs.config import Config
 from ..runs.folders import finished
 
@@ -46,35 +47,18 @@ class Work:
         return DelayedSubmission(self)
 
 
-def parameters_of(pairs):
-    """{name: number or text} of Slurm's options, given as NAME=VALUE."""
-    for pair in pairs:
-        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
-            raise InputError(f"slurm options are NAME=VALUE, for instance partition=gpu, got {pair!r}")
-    named = dict(pair.split("=", 1) for pair in pairs)
-    return {name: int(value) if value.isdigit() else value for name, value in named.items()}
-
-
 def executor_for(launcher, folder, slurm=()):
     """submitit's executor, which writes its logs to a new folder in `folder`; InputError where it cannot work.
 
     Its files are named by numbers of processes, which return: a new folder holds none of before.
     """
     folder = os.path.join(folder, f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{os.getpid()}")
-    try:
-        import submitit
-    except ImportError as error:
-        raise InputError(f"launcher {launcher!r} needs submitit: pip install 'isospike[cluster]'") from error
+    submitit = library(f"launcher {launcher!r}")
     if launcher == "local":
         here, gpus = submitit.LocalExecutor(folder), list(range(torch.cuda.device_count()))
         here.update_parameters(timeout_min=LONG, gpus_per_node=len(gpus), visible_gpus=gpus)
         return here
-    try:
-        executor = submitit.SlurmExecutor(folder)
-        executor.update_parameters(**{"time": 60 * 24, "job_name": "isospike"} | parameters_of(slurm))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise InputError(f"Slurm: {first_line(error)}") from error
-    return executor
+    return slurm_executor(folder, slurm)
 
 
 def _last_line(error):
