@@ -10,9 +10,10 @@ from .activation import level_value, qcfs_level
 from .anytime import begun, joined
 from .checks import InputError, one_of, whole
 from .conversion import SpikingNetwork, exact_levels
+from .frames import mean_frame, sequence
 from .network import images
 from .schedules import arithmetic_of
-from .stepping import State, mean_frame, propagate, step_increments, step_totals
+from .stepping import State, propagate, step_increments, step_totals
 from .sums import held, is_whole
 
 
@@ -132,15 +133,6 @@ def steps_of(network, steps, frames):
     if frames is not None and steps not in (None, frames):
         raise InputError(f"while streaming, each step has its frame: steps must be {frames}, got {steps}")
     return whole((frames or network.steps) if steps is None else steps, "steps")
-
-
-def sequence(network, frames):
-    """Frames [T, batch, ...] in the network's arithmetic, or the one that is their mean; InputError if none."""
-    frames = np.asarray(frames)
-    if frames.ndim < 3 or not frames.size:
-        raise InputError(f"frames must be a sequence [T, batch, ...], got shape {frames.shape}")
-    shown = images(network.nodes, frames.reshape(-1, *frames.shape[2:])).reshape(frames.shape)
-    return shown if network.schedule.streams else images(network.nodes, mean_frame(shown))[None]
 
 
 def representable(network, format, steps, arithmetic):

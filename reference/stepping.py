@@ -11,6 +11,7 @@ import numpy as np
 
 from .activation import level_value
 from .checks import InputError, array, number
+from .frames import mean_frame
 from .increments import image, operate
 from .operators import FORWARD
 from .sums import is_whole
@@ -46,11 +47,6 @@ def read_out(network, x, sent, t, steps):
         return level_value(sent[node["name"]], node["threshold"], resolution)
 
     return propagate(network, x, value)[network.nodes[-1]["name"]]
-
-
-def mean_frame(frames):
-    """The mean of frames [T, batch, ...]; of equal ones it is that frame."""
-    return frames[0] if len(frames) == 1 else frames[0] + (frames - frames[0]).sum(axis=0) / len(frames)
 
 
 def seen(network, frames):

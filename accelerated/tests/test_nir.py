@@ -140,7 +140,7 @@ def plain_mlp():
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(60), pytest.param(range(60, 6000), marks=[pytest.mark.long, pytest.mark.timeout(3000)])]
+    "seeds", [range(100), pytest.param(range(100, 6000), marks=[pytest.mark.long, pytest.mark.timeout(3000)])]
 )
 def test_random_networks(seeds, tmp_path, record_property):
     done, refused = 0, 0

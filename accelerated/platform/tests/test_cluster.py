@@ -1,4 +1,4 @@
-"""Jobs of Slurm through submitit, on a cluster of small scripts: started, stopped, found again, broken down, finished."""
+"""Jobs of Slurm through submitit, on a cluster of small scripts: started, stopped, found again, broken down."""
 
 import os
 import sys
@@ -145,7 +145,7 @@ def test_several_records_are_jobs_of_their_own(cluster):
 
 
 def test_settings_that_do_not_fit_are_refused(cluster, tmp_path):
-    for settings, reason in (({"slurm": ("a=1",)}, "are for --executor slurm"), ({"executor": "kubernetes"}, "executor"),
+    for settings, reason in (({"slurm": ("a=1",)}, "are for --executor slurm"), ({"executor": "cloud"}, "executor"),
                              ({"executor": "slurm", "slurm": ("x",)}, "NAME=VALUE")):  # fmt: skip
         with pytest.raises(InputError, match=reason):
             executor_of(PlatformOptions(folder=str(tmp_path), **settings))
