@@ -23,7 +23,8 @@ def test_the_first_link_makes_the_administrator_once(inside):
     assert client.get(f"/invitations/{secret}").json()["administrator"]
     assert client.post(f"/invitations/{secret}", json=JOIN).status_code == 200
     assert client.get("/users").json()["users"][0] | {"created": 0} == {
-        "id": 1, "name": "ada", "administrator": True, "created": 0, "open": True}  # fmt: skip
+        "id": 1, "name": "ada", "administrator": True, "created": 0, "open": True, "leaving": False, "records": 0,
+        "used": 0, "quota": inside.options.quota}  # fmt: skip
     assert inside.client().post(f"/invitations/{secret}", json=JOIN | {"name": "eve"}).status_code == 404
     assert first_link(inside) is None, "there is an administrator already"
 

@@ -44,7 +44,7 @@ def run_the_example(ada, base):
 
     ada.goto(f"{base}/record/3")
     expect(ada.get_by_text("equal to the quantised ANN on 360 of 360 images").first).to_be_visible(timeout=WAIT)
-    expect(ada.locator("svg.figure polyline")).to_have_count(4)
+    expect(ada.locator("svg.figure polyline")).to_have_count(8)  # four schedules over steps, and over spikes
     expect(ada.locator(".state")).to_have_text("finished")
     expect(ada.get_by_role("table").first).to_contain_text("all bits")
 
@@ -66,7 +66,7 @@ def compare(ada, base):
         box.check()
     ada.get_by_role("button", name="Compare").click()
     expect(ada.get_by_role("row", name=re.compile("4 .*, streaming, COS"))).to_be_visible()
-    expect(ada.locator("svg.figure polyline")).to_have_count(5)
+    expect(ada.locator("svg.figure polyline")).to_have_count(10)
     shot(ada, "compare")
 
 

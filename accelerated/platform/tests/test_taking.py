@@ -28,6 +28,7 @@ def number(started):
     return made
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", FORMS)
 def test_every_form_holds_what_it_says(started, number, kind, tmp_path):
     answer = started.client_of_boss.get(f"/record/{number}/take/{kind}")

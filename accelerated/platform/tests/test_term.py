@@ -114,7 +114,7 @@ def check_turns(rows, owners):
 
 
 def test_a_few_students(tmp_path, record_property):
-    seen = term(tmp_path / "data", 3, 240)
+    seen = term(tmp_path / "data", 2, 240)
     record_property("seen", f"term: {seen}")
     assert seen["slowest"] < SLOWEST
 
