@@ -247,13 +247,18 @@ def own_side(path):
         raise InputError(f"{path} is not a readable image: {first_line(error)}") from error
 
 
+NORMALISATION = {  # (mean, standard deviation) per channel, of pixels from 0 to 1; grey ones stay as they are
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "tiny-imagenet": (IMAGENET["mean"], IMAGENET["std"]),
+}
 DATASETS = {
     "digits": _offline("digits", _digits, 16),
     "mnist5k": _offline("mnist5k", _mnist5k, 255),
     "mnist": _idx("MNIST"),
     "fashion-mnist": _idx("FashionMNIST"),
-    "cifar10": _cifar("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": _cifar("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "cifar10": _cifar("CIFAR10", *NORMALISATION["cifar10"]),
+    "cifar100": _cifar("CIFAR100", *NORMALISATION["cifar100"]),
     "tiny-imagenet": _tiny,
     "imagefolder": _imagefolder,
 }

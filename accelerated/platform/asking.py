@@ -88,6 +88,12 @@ def ann(answers: dict, options: PlatformOptions) -> dict:
     return _checked(_shared(values) | more | _restarting(values), options)
 
 
+def shared(answers: dict, options: PlatformOptions) -> dict:
+    """The settings of a network that is to be uploaded, without a file and a name."""
+    named = {"name": "upload"} | {key: value for key, value in answers.items() if value != ""}
+    return _checked(_shared(read(UPLOAD, named)) | {"epochs": [0, 0, 0], "until": "relu"}, options)
+
+
 def upload(answers: dict, options: PlatformOptions, path: Path) -> dict:
     """Settings of a network whose weights are in a file."""
     settings = _checked(_shared(read(UPLOAD, answers)) | {"epochs": [0, 0, 0], "until": "relu"}, options)

@@ -1,17 +1,21 @@
 """The networks and data sets, what each costs, and which data sets are on this machine."""
 
 import importlib.util
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from .. import data as datasets
 from ..checks import InputError
 from ..data import idx
-from ..exports.weights import thresholds_in
+from ..exports.weights import thresholds_in, whole_file
 from ..models import LEAST_SIDE, TRANSFORMERS
 from ..runs.config import Config
 from ..runs.experiment import network_for
@@ -54,6 +58,7 @@ WEIGHTS = {  # millions, for images of 32 x 32 in colour and ten classes; a test
     "vgg16": 34, "vit_tiny": 5.4, "vit_small": 21, "vit_base": 85, "swin_tiny": 28,
 }  # fmt: skip
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # first bytes of pickles and archives of them
+LAYER = r"layer(\d+)\.(\d+)\."  # of a block, in others' names
 LONGEST = 2**22  # bytes of the header of a safetensors file; ViT-B's has some thirty thousand
 KINDS = ("F16", "BF16", "F32", "F64", "I64")  # number formats of weights; I64: batch norm counts its batches
 SAVE = "save with safetensors.torch.save_file(network.state_dict(), FILE)"
@@ -111,8 +116,46 @@ def is_transformer(model: str) -> bool:
     return model in TRANSFORMERS
 
 
+def our_names(names: Iterable[str]) -> dict[str, str]:
+    """{name in a file: ours} of residual networks as torchvision and timm name them, and of DataParallel."""
+    names = {name: name.removeprefix("module.") for name in names}
+    places = sorted({(int(m[1]), int(m[2])) for name in names.values() if (m := re.match(LAYER, name))})
+    if not places:
+        return names
+    number = {f"layer{stage}.{block}.": f"blocks.{i}." for i, (stage, block) in enumerate(places)}
+    found = {}
+    for name, bare in names.items():
+        place = re.match(LAYER, bare)
+        part = re.sub(r"^conv(\d)\.", r"conv\1.0.", bare[place.end() :] if place else bare)
+        part = re.sub(r"^bn(\d)\.", r"conv\1.1.", part).replace("downsample.", "skip.", 1)
+        found[name] = number[place[0]] + part if place else re.sub(r"^conv1\.", "stem.", part)
+    return found
+
+
+def with_our_names(path: Path, network: nn.Module) -> None:
+    """Rewrite a file of weights with our names where it has others'; InputError where its network is another one."""
+    with safe_open(path, "pt") as file:
+        names = our_names(file.keys())
+        if all(name == ours for name, ours in names.items()):
+            return
+        if not isinstance(getattr(network, "pool", nn.Identity()), nn.Identity):
+            raise InputError("networks of torchvision and timm take maxima after the first layer at this size, and "
+                             "this one averages: its answers would be others")  # fmt: skip
+        weights = {ours: file.get_tensor(name) for name, ours in names.items()}
+        about = file.metadata()
+    with whole_file(path) as part:
+        save_file(weights, part, about)
+
+
+def expected(settings: dict) -> dict:
+    """What an upload must hold: {"names": [(name, shape)], "mean", "std": of the images, pixels from 0 to 1}."""
+    mean, std = datasets.NORMALISATION.get(settings["data"], ((0.0,), (1.0,)))
+    weights = build(settings).state_dict().items()
+    return {"names": [(name, tuple(value.shape)) for name, value in weights], "mean": mean, "std": std}
+
+
 def check_upload(path: Path, settings: dict) -> None:
-    """InputError if a file does not hold the weights of the ReLU network of the settings."""
+    """InputError if a file does not hold the weights of the ReLU network of the settings; renames them to ours."""
     with path.open("rb") as file:
         head = file.read(8)
     if len(head) == 8 and not head.startswith(PICKLES) and int.from_bytes(head, "little") > LONGEST:
@@ -125,14 +168,13 @@ def check_upload(path: Path, settings: dict) -> None:
     try:
         if thresholds_in(path):
             raise InputError("this is a quantised network: upload the ReLU network")
+        with_our_names(path, network)
         _compare(path, network.state_dict())
     except InputError as error:
         raise InputError(str(error).replace(str(path), "the file")) from None
 
 
 def _compare(path, wanted):
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         found = {name: tuple(part.get_shape()) for name, part in slices.items()}

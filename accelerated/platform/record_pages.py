@@ -123,6 +123,20 @@ def upload_page(request: Request, user: User = Depends(logged_in)) -> Response:
     return _form(request, user, "ann", {}, form=fields.UPLOAD)
 
 
+@router.get("/ann/upload/expected")
+def expected(request: Request, user: User = Depends(logged_in)) -> Response:
+    """The names and shapes that a file must have, and how images are normalised, before anything is uploaded."""
+    answers = {key: request.query_params[key] for key in networks.SHARED if key in request.query_params}
+    try:
+        settings = asking.shared(answers, _options(request))
+        found = networks.expected(settings)
+    except Refused as refused:
+        return _form(request, user, "ann", answers, refused, fields.UPLOAD)
+    named = {"network": networks.MODELS[settings["model"]], "data": networks.DATA[settings["data"]].label}
+    residual = settings["model"].startswith("resnet")
+    return page(request, "expected.html", {"expected": found, "residual": residual} | named)
+
+
 def _fits(request: Request, user: User = Depends(logged_in)) -> User:
     """The user, if there is room for what is about to be sent; nothing of it is read or written before."""
     length = request.headers.get("content-length", "")

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 COOKIE = "isospike"
 LANGUAGE = "language"  # the cookie of the one that was chosen
 LONGEST = 1000  # characters of one answer
-OWN = re.compile('(href|src|action|data-news)="/')  # what pages are made of
+OWN = re.compile('(href|src|action|formaction|data-news)="/')  # what pages are made of
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
