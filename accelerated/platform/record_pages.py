@@ -389,6 +389,8 @@ def compare(request: Request, user: User = Depends(logged_in)) -> Response:
                 series |= {f"{record.id} {record.name}, {way}": line for way, line in results["series"].items()}
     steps = sorted({point[0] for line in series.values() for point in line})
     table = [{"way": way, "shares": [{p[0]: p[3] for p in line}.get(t) for t in steps]} for way, line in series.items()]
-    drawn = shown.drawings(series, None, _words(request), zoomed=True) if not wants_json(request) else []
+    zoomed = bool(request.query_params.get("zoom"))
+    drawn = shown.drawings(series, None, _words(request), zoomed) if not wants_json(request) else []
     return page(request, "compare.html", {"tests": tests, "chosen": chosen, "records": found, "steps": steps,
-                                          "table": table, "_drawn": drawn})  # fmt: skip
+                                          "table": table, "_drawn": drawn, "_zoomed": zoomed,
+                                          "_query": urlencode([("id", number) for number in chosen])})  # fmt: skip

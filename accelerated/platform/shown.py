@@ -84,6 +84,7 @@ def results(folder: Path) -> dict | None:
         "_named": named(found["accuracy"]), "_ways": {entry["schedule"] for entry in found["rows"]},
         "environment": environment, "rows": rows, "series": series, "exact": exact(found["rows"]),
         "findings": list(report.findings(found)),
+        "_last": list({row["schedule"]: row for row in rows}.values()),
         "ann_energy": 1e6 * rival(found["rows"][-1]) if found["rows"] else None,
     }  # fmt: skip
 
@@ -94,16 +95,17 @@ def rival(row: dict) -> float:
 
 
 def exact(rows: list[dict]) -> list[tuple]:
-    """(way, T, images with the quantised network's logits, images with its answer) of the first row of each way that
-    has the most equal logits; the most exact way first.
+    """(way, T, step after which the answer is read, images with the quantised network's logits, images with its answer)
+    of the first row of each way that has the most equal logits; the most exact way first.
     """
     best: dict = {}
     for entry in rows:
         if entry.get("images_equal") is not None:
+            found = entry["T"], read_after(entry), entry["images_equal"], entry["images_agreeing"]
             name = label(entry)
-            if name not in best or entry["images_equal"] > best[name][1]:
-                best[name] = entry["T"], entry["images_equal"], entry["images_agreeing"]
-    return sorted(((name, *value) for name, value in best.items()), key=lambda way: -way[2])
+            if name not in best or (found[2], -found[1]) > (best[name][2], -best[name][1]):
+                best[name] = found
+    return sorted(((name, *value) for name, value in best.items()), key=lambda way: (-way[3], way[2]))
 
 
 def named(accuracy: dict) -> dict:

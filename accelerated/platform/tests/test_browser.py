@@ -51,7 +51,7 @@ def test_a_chinese_browser_gets_chinese_pages(chromium, started):
     page.get_by_role("button", name="登录").click()
     expect(page.get_by_role("heading", name="从普通网络到脉冲网络")).to_be_visible()
     page.goto(f"{started.base}/record/3")
-    expect(page.get_by_text("50 张图像中有 50 张").first).to_be_visible()
+    expect(page.get_by_text("在全部 50 张图像上与量化 ANN 的输出逐位相同").first).to_be_visible()
     shot(page, "chinese")
     context.close()
 

@@ -43,7 +43,9 @@ def run_the_example(ada, base):
     shot(ada, "ann-record")
 
     ada.goto(f"{base}/record/3")
-    expect(ada.get_by_text("equal to the quantised ANN on 360 of 360 images").first).to_be_visible(timeout=WAIT)
+    expect(
+        ada.get_by_text("on equal to the quantised ANN, in every bit of its output, on all 360 images").first
+    ).to_be_visible(timeout=WAIT)
     expect(ada.locator("svg.figure polyline")).to_have_count(8)  # four schedules over steps, and over spikes
     expect(ada.locator(".state")).to_have_text("finished")
     expect(ada.get_by_role("table").first).to_contain_text("all bits")
