@@ -5,7 +5,7 @@ from html import escape
 
 WIDTH = 640
 HEIGHT = 320
-LEFT = 60  # margins
+LEFT = 78  # margins
 BOTTOM = 44
 TOP = 12
 RIGHT = 12
@@ -25,7 +25,7 @@ def accuracy(series: dict, target: float | None, titles: tuple[str, str], label:
     low = math.log2(min(at for at, _ in points))
     high = max(math.log2(max(at for at, _ in points)), low + 1)
     worst = min(max(share for _, share in line) for line in series.values() if line)
-    floor = max((floor for floor in FLOORS if floor < worst), default=0.0) if zoomed else 0.0
+    floor = max((floor for floor in FLOORS if floor < worst - 0.01), default=0.0) if zoomed else 0.0
 
     def x(at):
         return LEFT + (math.log2(max(at, LEAST)) - low) / (high - low) * (WIDTH - LEFT - RIGHT)

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import re
 
 import pytest
 from sqlalchemy import select
 
+from accelerated.platform import figures
 from accelerated.platform.database import Record, User
 
 from .test_jobs import place  # noqa: F401
@@ -125,3 +127,12 @@ def test_a_user_is_deleted_with_what_is_theirs(place):  # noqa: F811
         assert [user.name for user in db.scalars(select(User))] == ["bob"]
         assert [record.id for record in db.scalars(select(Record))] == [other]
     assert not place.options.record(running).exists()
+
+
+def test_the_axis_zooms_to_where_results_differ():
+    """It begins just below the best accuracy of the worst way; points below are cut off, and never above."""
+    lines = {"a": [(1, 0.13), (8, 0.997)], "b": [(6, 0.2), (48, 0.93)]}
+    whole, zoomed = (figures.accuracy(lines, None, ("T", "%"), "x", zoom) for zoom in (False, True))
+    ticks = [re.findall(r'text-anchor="end">([^<]*)<', drawn) for drawn in (whole, zoomed)]
+    assert ticks == [["0", "25", "50", "75", "100"], ["90", "92.5", "95", "97.5", "100"]]
+    assert zoomed.count("<circle") == 4
