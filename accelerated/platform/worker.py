@@ -113,9 +113,8 @@ class Worker:
         late = self.options.hours and time.time() - leader["at"] > 3600 * self.options.hours
         if (record.request or late) and jobs.ended(folder, attempt) is None:
             self.executor.end(leader, folder, attempt)
-        lives = self.executor.alive(
-            leader, folder, attempt
-        )  # before its report is read, so that a report written just now is not missed
+        # before its report is read, so that a report written just now is not missed
+        lives = self.executor.alive(leader, folder, attempt)
         end = jobs.ended(folder, attempt)
         if end is None and lives:
             self.read_progress(record, folder)
@@ -170,8 +169,11 @@ class Worker:
             self.change(record, state="failed", ended=time.time(), message="The job could not be started.")
 
     def remove(self, record: Record) -> None:
-        """Delete a record and all its files."""
-        shutil.rmtree(self.options.record(record.id), ignore_errors=True)
+        """Delete a record and all its files; a file that cannot be deleted now is tried again at the next look."""
+        folder = self.options.record(record.id)
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            return
         with self.database.begin() as db:
             if found := db.get(Record, record.id):
                 db.delete(found)
