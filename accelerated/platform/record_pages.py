@@ -323,7 +323,8 @@ def take(request: Request, number: int, kind: str, user: User = Depends(logged_i
         if kind not in taking.KINDS or not shown.row(record)["snn"] or record.state != "finished":
             raise NotHere
     name = f"record-{number}-{kind}"
-    return FileResponse(taking.archive(_options(request).record(number), kind, name), filename=f"{name}.zip")
+    options = _options(request)
+    return FileResponse(taking.archive(options.home, options.record(number), kind, name), filename=f"{name}.zip")
 
 
 @router.get("/record/{number}/watch")

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from .jobs import environment
-from .refusals import Refused
+from .refusals import NotHere, Refused
 
 KINDS = {  # what it is called, its arguments
     "folder": ("A folder for Python", ["folder"]),
@@ -26,20 +26,26 @@ print((spiking.logits[-1].argmax(1) == network.labels).float().mean())
 _turn = threading.BoundedSemaphore(1)
 
 
-def archive(folder: Path, kind: str, name: str) -> Path:
-    """The zip file of a record's network in one of the `KINDS`, made when first asked for; Refused without one."""
+def archive(home: Path, folder: Path, kind: str, name: str) -> Path:
+    """The zip file of a record's network in one of the `KINDS`, made when first asked for; Refused without one.
+
+    It is made in `home`, beside the records: one that is deleted meanwhile is not brought back.
+    """
     path = folder / "exports" / f"{kind}.zip"
-    part = path.with_name(f"{kind}.part")
     if path.is_file():
         return path
     if not _turn.acquire(timeout=PATIENCE):
         raise Refused("Another network is being written: try again in a moment.", status=429)
+    part = home / f"take-{name}.part"
     try:
         shutil.rmtree(part, ignore_errors=True)  # left by a server that died
         (part / name).mkdir(parents=True)
         _write(folder, KINDS[kind][1], part / name)
-        shutil.make_archive(str(part), "zip", part, name)
-        part.with_name(f"{part.name}.zip").replace(path)
+        made = shutil.make_archive(str(part / "all"), "zip", part, name)
+        path.parent.mkdir(exist_ok=True)
+        Path(made).replace(path)
+    except FileNotFoundError:
+        raise NotHere from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
         _turn.release()

@@ -1,6 +1,7 @@
 """A finished network is taken away in every form, and runs elsewhere; its page shows it live and whole."""
 
 import io
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -53,11 +54,19 @@ def test_only_a_finished_test_of_ones_own_is_taken(started, number, inside, ada)
 
 
 def test_a_form_that_cannot_be_is_one_sentence_and_leaves_nothing(tmp_path):
-    (tmp_path / "run").mkdir()
+    (tmp_path / "record" / "run").mkdir(parents=True)
     with pytest.raises(taking.Refused) as refused:
-        taking.archive(tmp_path, "c", "x")
+        taking.archive(tmp_path, tmp_path / "record", "c", "x")
     assert "holds no" in refused.value.detail
-    assert list((tmp_path / "exports").iterdir()) == []
+    assert [path.name for path in tmp_path.rglob("*")] == ["record", "run"]
+
+
+def test_a_record_that_is_deleted_meanwhile_is_not_brought_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(taking, "_write", lambda *_: shutil.rmtree(tmp_path / "record"))
+    (tmp_path / "record" / "run").mkdir(parents=True)
+    with pytest.raises(taking.NotHere):
+        taking.archive(tmp_path, tmp_path / "record", "c", "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 @needed
