@@ -233,6 +233,7 @@ CHINESE: dict = {
     "Stop record {number}, {name}? What it has learnt until its last whole epoch is kept.": "停止记录 {number}（{name}）？到最后一个完整轮次为止学到的内容会保留。",
     "What it had learnt after epoch {epoch} of {stage} is kept: go on from there, test it, or use it as it is.": "{stage}第 {epoch} 轮之后学到的内容已保留：可以从那里继续、测试，或直接使用。",
     "Go on": "继续",
+    "Back to the upload": "返回上传",
     "What must the file hold?": "文件必须包含什么？",
     "What a file of {network} for {data} holds": "{data} 上 {network} 的文件应包含的内容",
     "Images are given to the network as pixels from 0 to 1, less {mean}, divided by {std}, in each channel.": "图像以 0 到 1 的像素值输入网络，各通道减去 {mean}，再除以 {std}。",

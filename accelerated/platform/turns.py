@@ -7,6 +7,7 @@ from statistics import median
 
 from sqlalchemy import func, orm, select
 
+from . import following, outcomes
 from .database import Record
 from .options import PlatformOptions
 from .records import ACTIVE
@@ -46,7 +47,8 @@ def waiting(db: orm.Session) -> tuple[list[Record], Counter]:
 def place(db: orm.Session, options: PlatformOptions, record: Record) -> dict | None:
     """{"before": how many runs come before a queued one, "seconds": until it begins, or None}; None for any other.
 
-    The time is that of runs of the same kind here lately; where one of them never ran, nobody knows.
+    Runs at work take as long as their last epochs say, others as long for each epoch as runs of their kind here lately;
+    where one of them never ran, nobody knows.
     """
     queue, _ = waiting(db)
     numbers = [one.id for one in queue]
@@ -54,16 +56,28 @@ def place(db: orm.Session, options: PlatformOptions, record: Record) -> dict | N
         return None
     before = queue[: numbers.index(record.id)]
     active = db.scalars(select(Record).where(Record.state.in_(ACTIVE))).all()
-    takes = {kind: _takes(db, kind) for kind in {one.kind for one in [*before, *active]}}
-    if None in takes.values():
+    pace = {kind: _pace(db, kind) for kind in {one.kind for one in [*before, *active]}}
+    if None in pace.values():
         return {"before": len(before), "seconds": None}
-    now = time.time()
-    left = sum(max(0.0, takes[one.kind] - (now - (one.began or now))) for one in active)
-    return {"before": len(before), "seconds": (left + sum(takes[one.kind] for one in before)) / options.jobs}
+    times = [_left(options, one, pace[one.kind]) for one in active] + [pace[one.kind] * _epochs(one) for one in before]
+    return {"before": len(before), "seconds": sum(times) / options.jobs}
 
 
-def _takes(db, kind):
-    """The seconds that a run of a kind takes, the middle one of the latest; None if there was none."""
+def _epochs(record):
+    """The epochs of a training; 1 for a test."""
+    return max(1, sum(record.settings.get("epochs", ())))
+
+
+def _left(options, record, pace):
+    known = following.left(outcomes.metrics(options.record(record.id)), record.settings)
+    if known is not None:
+        return known
+    return max(0.0, pace * _epochs(record) - (time.time() - (record.began or time.time())))
+
+
+def _pace(db, kind):
+    """The seconds an epoch takes in runs of a kind, the middle one of the latest; None if there was none."""
     ran = select(Record).where(Record.kind == kind, Record.state == "finished", Record.began.is_not(None))
-    times = [one.ended - one.began for one in db.scalars(ran.order_by(Record.ended.desc()).limit(RECENT))]
+    latest = db.scalars(ran.order_by(Record.ended.desc()).limit(RECENT))
+    times = [(one.ended - one.began) / _epochs(one) for one in latest if one.ended and one.began]
     return median(times) if times else None

@@ -1,11 +1,12 @@
 """Users take turns, a run knows its place, and the administrator can put one first."""
 
+import json
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from accelerated.platform import turns, worker
+from accelerated.platform import outcomes, turns, worker
 from accelerated.platform.database import Record, User
 
 from .test_jobs import Place, place  # noqa: F401
@@ -68,6 +69,13 @@ def test_a_waiting_run_says_how_many_come_before_it_and_how_long_that_takes(plac
         db.get(Record, first).state = "running"
         db.get(Record, first).began = time.time() - 30
     assert turn(mine)["seconds"] == pytest.approx(10, abs=5), "what is left of the one that runs"
+    run = place.options.record(first) / "run"
+    run.mkdir(parents=True)
+    line = dict.fromkeys(outcomes.METRIC, 1.0) | {"stage": "relu", "epoch": 1, "seconds": 7.0}
+    (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    with place.database.begin() as db:
+        db.get(Record, first).settings = settings | {"epochs": [101, 0, 0], "until": "relu"}
+    assert turn(mine)["seconds"] == pytest.approx(700), "its own epochs know better"
     assert turn(first) is None
 
 
