@@ -14,7 +14,7 @@ from sqlalchemy import delete, select
 from accelerated.checks import InputError
 from accelerated.platform import copies, identity, jobs, records, worker
 from accelerated.platform.commands import UPLOAD
-from accelerated.platform.database import Record, User
+from accelerated.platform.database import Database, Record, User
 from accelerated.platform.options import PlatformOptions, checked
 
 from .conftest import PASSWORD, Inside, gone
@@ -253,3 +253,19 @@ def test_a_damaged_and_a_newer_database_get_one_line(tmp_path):
     assert (code, said.count("\n")) == (2, 1), said
     assert "damaged" in said
     assert kept(tmp_path / "a") == {"1": b"learnt"}
+
+
+def test_a_copy_is_of_one_moment(tmp_path, monkeypatch):
+    """Somebody joins and starts a run while tables are copied: neither is in the copy."""
+    platform = Platform(tmp_path / "a")
+    platform.record()
+    real, seen = copies.insert, []
+
+    def slow(table):
+        if not seen:
+            seen.append(platform.record())
+        return real(table)
+
+    monkeypatch.setattr(copies, "insert", slow)
+    assert copies.tables(platform.database, Database(f"sqlite:///{tmp_path}/other.db")) == [1]
+    assert seen == [2]

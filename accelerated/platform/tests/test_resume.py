@@ -151,3 +151,21 @@ def test_a_record_that_learnt_nothing_is_refused_by_that_reason(inside, ada):
     assert answer.status_code == 422
     assert answer.json()["refused"]["sentence"] == "What this record had learnt cannot be read."
     assert not list(inside.options.home.glob("*.part"))
+
+
+DONE = """
+import json, os, pathlib, signal
+run = pathlib.Path("run")
+run.mkdir()
+names = ("rows", "accuracy", "test_images", "seconds", "environment", "config")
+(run / "results.json").write_text(json.dumps(dict.fromkeys(names, 0) | {"rows": [], "accuracy": {"relu": 0.5}}))
+(run / "weights.safetensors").write_text("learnt")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_run_that_was_killed_after_its_results_is_finished(place):
+    row = place.until(place.record(DONE), "finished", "failed", "lost")
+    assert (row.state, row.best) == ("finished", 0.5)
+    row = place.until(place.record(DONE.replace("weights", "other")), "finished", "failed", "lost")
+    assert row.state == "failed", "without its weights it is not"
