@@ -1,5 +1,6 @@
 """A run: Config -> train -> convert -> simulate -> results on disk. Nothing here prints but through a console."""
 
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -106,6 +107,8 @@ def run(config, console=None, announce=True):
     with distributed.on_first_only(lambda: lock(folder)):  # a folder that another process has locked stays as it is
         try:
             state = read_state(folder, settings_of(config), config.device) if goes_on else None
+            if state and state.get("threads") and "OMP_NUM_THREADS" not in os.environ:
+                torch.set_num_threads(state["threads"])  # sums round by them, however busy the machine is now
             if announce and config.resume and not state:
                 console.print(f"nothing to resume in {folder}: starting at the beginning", highlight=False)
             tracker, say = "none" if distributed.rank() else config.track, partial(console.print, highlight=False)

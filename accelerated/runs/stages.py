@@ -193,7 +193,7 @@ class Stages:
         now = {
             "stage": stage, "epoch": epoch + 1, "accuracies": self.accuracies, "metrics": self.metrics,
             "network": network.state_dict(), "activations": activations(network), "sgd": sgd.state_dict(),
-            "generator": self.generator.get_state(),
+            "generator": self.generator.get_state(), "threads": torch.get_num_threads(),
             "scaler": scaler.state_dict() if scaler else None, "seconds": self.clock(),
             "teacher": self.teacher.state_dict() if self.teacher is not None else None, "origin": self.origin,
         }  # fmt: skip

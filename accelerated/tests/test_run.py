@@ -218,6 +218,34 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, capsys):
     assert logs[0] == logs[1]
 
 
+def test_a_run_goes_on_with_as_many_threads_as_before(tmp_path, monkeypatch):
+    """A machine that is busy now computes with fewer, and another number of threads rounds otherwise."""
+    arguments = [
+        "--epochs",
+        "3",
+        "0",
+        "0",
+        "--until",
+        "relu",
+        "--width",
+        "0.25",
+        "--model",
+        "mlp",
+        "--out",
+        str(tmp_path),
+    ]
+    command = [sys.executable, "-c", INTERRUPTED, *arguments, "--name", "cut"]
+    assert subprocess.run(command, capture_output=True, timeout=200).returncode == 130
+    state, before = torch.load(tmp_path / "cut" / "resume.pt", weights_only=True), torch.get_num_threads()
+    torch.save(state | {"threads": 3}, tmp_path / "cut" / "resume.pt")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    try:
+        assert call(*arguments, "--name", "cut", "--resume") == 0
+        assert (state["threads"] >= 1, torch.get_num_threads()) == (True, 3)
+    finally:
+        torch.set_num_threads(before)
+
+
 DAMAGE = [
     ("config.json", b"{"), ("config.json", b"\xff\xfe"), ("config.json", b"[]"), ("resume.pt", b"nonsense"),
     ("resume.pt", {"stage": "relu"}), ("resume.pt", {"stage": "stage 7"}), ("resume.pt", "another network"),
