@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import random
 import re
 import signal
@@ -83,7 +84,7 @@ def kill_rounds(folder, rounds, seed, epochs=EPOCHS, latest=6.0):
     What a kill ended is gone on with: all rounds have the same settings, and end with the same weights.
     """
     draw = random.Random(seed)
-    platform = Started(folder)
+    platform = Started(folder, environment=os.environ | {"OMP_NUM_THREADS": "1"})  # before the first epoch, too
     seen: dict = {"kills": 0, "reconnections": 0, "gone on with": 0, "states": []}
     try:
         client = platform.administrator()
