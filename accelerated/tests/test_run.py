@@ -220,20 +220,8 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, capsys):
 
 def test_a_run_goes_on_with_as_many_threads_as_before(tmp_path, monkeypatch):
     """A machine that is busy now computes with fewer, and another number of threads rounds otherwise."""
-    arguments = [
-        "--epochs",
-        "3",
-        "0",
-        "0",
-        "--until",
-        "relu",
-        "--width",
-        "0.25",
-        "--model",
-        "mlp",
-        "--out",
-        str(tmp_path),
-    ]
+    arguments = ["--epochs", "3", "0", "0", "--until", "relu", "--width", "0.25", "--model", "mlp"]
+    arguments += ["--out", str(tmp_path)]
     command = [sys.executable, "-c", INTERRUPTED, *arguments, "--name", "cut"]
     assert subprocess.run(command, capture_output=True, timeout=200).returncode == 130
     state, before = torch.load(tmp_path / "cut" / "resume.pt", weights_only=True), torch.get_num_threads()
